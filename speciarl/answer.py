@@ -1,0 +1,71 @@
+"""From a model's response to the text that is judged (paper, section on text handling)."""
+
+import re
+import unicodedata
+
+NORMALISER_VERSION = 1
+"""Raise when `normalise` changes its output for any text: stored verdicts depend on it."""
+
+ABSTENTIONS: frozenset[str] = frozenset(
+    {
+        "",
+        "none",
+        "null",
+        "nothing",
+        "unknown",
+        "unsure",
+        "not sure",
+        "i m not sure",
+        "i am not sure",
+        "i don t know",
+        "i do not know",
+        "don t know",
+        "idk",
+        "n a",
+        "no answer",
+        "cannot tell",
+        "can t tell",
+        "i cannot tell",
+        "i can t tell",
+        "cannot determine",
+        "cannot be determined",
+        "unable to determine",
+        "unidentified",
+    }
+)
+"""Normalised texts that decline to answer, and nothing else. Whole-string matches only: a sentence that
+*contains* one of them ("unknown warbler") still names something and is left to the judge."""
+
+_ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
+
+
+def parse(response_text: str) -> str | None:
+    """The stripped text of the first ``<answer>…</answer>``; None when there is none or it is empty.
+
+    The tag is case-sensitive and the text may span lines. Only the first match counts: a second, better
+    answer after an empty one does not rescue the response.
+    """
+    match = _ANSWER.search(response_text)
+    if match is None:
+        return None
+    return match.group(1).strip() or None
+
+
+def normalise(text: str) -> str:
+    """The form in which strings are compared and judged.
+
+    Each character that is no Unicode letter (L*), number (N*), dash (Pd) or white space becomes a space; then
+    lower-case, runs of white space collapse to one space, no space at the ends.
+    """
+    kept = "".join(character if _is_kept(character) else " " for character in text)
+    return " ".join(kept.lower().split())
+
+
+def is_abstention(text: str) -> bool:
+    """Whether the text, once normalised, only declines to answer (see `ABSTENTIONS`)."""
+    return normalise(text) in ABSTENTIONS
+
+
+def _is_kept(character: str) -> bool:
+    kind = unicodedata.category(character)
+    return kind[0] in "LN" or kind == "Pd"

@@ -1,0 +1,72 @@
+"""Correctness, specificity and their harmonic mean: our definitions, printed with every report.
+
+The paper's exact formulas are not published, so these are ours and no parity with its table is claimed.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from speciarl.category import Category
+
+UNPARSABLE = "unparsable"
+"""The label under which a response without an answer is counted beside the six categories."""
+
+DEFAULT_WEIGHTS: Mapping[Category, float] = {
+    Category.GENERIC: 0.25,
+    Category.LESS_SPECIFIC: 0.5,
+    Category.SPECIFIC: 1.0,
+    Category.MORE_SPECIFIC: 1.0,
+}
+"""How specific a correct answer is. WRONG and ABSTAIN take no part in specificity."""
+
+DEFINITIONS = (
+    "correctness = share of scored answers that are not wrong (unparsable counts as wrong, abstaining as not wrong); "
+    "specificity = mean weight of the correct answers (generic 0.25, less specific 0.5, specific and more specific 1); "
+    "HM = harmonic mean of the two, per dataset"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """The metrics of one set of scored answers."""
+
+    count: int
+    """Scored answers, unparsable ones included, unscorable ones not."""
+    rates: Mapping[str, float]
+    """Share of each category, keyed by label with underscores, plus ``unparsable``; they sum to 1."""
+    correctness: float
+    """In [0, 1]."""
+    specificity: float | None
+    """In [0, 1]; None when no answer is generic or better."""
+    hm: float
+    """Harmonic mean of correctness and specificity; 0 when no answer is generic or better."""
+
+
+def key(category: Category | None) -> str:
+    """The metric key of a category (``less_specific``); None stands for an unparsable response."""
+    return UNPARSABLE if category is None else category.name.lower()
+
+
+def summarise(
+    outcomes: Iterable[Category | None], weights: Mapping[Category, float] = DEFAULT_WEIGHTS
+) -> Summary | None:
+    """Metrics of scored answers, in any order; None in the iterable is an unparsable response.
+
+    Unscorable answers must be left out by the caller. Returns None when there is no answer at all, because no
+    number would be true of it.
+    """
+    scored = list(outcomes)
+    if not scored:
+        return None
+    rates = {key(kind): scored.count(kind) / len(scored) for kind in (*Category, None)}
+    correctness = 1.0 - rates[key(Category.WRONG)] - rates[UNPARSABLE]
+    graded = [weights[outcome] for outcome in scored if outcome is not None and outcome in weights]
+    specificity = sum(graded) / len(graded) if graded else None
+    return Summary(len(scored), rates, correctness, specificity, harmonic_mean(correctness, specificity))
+
+
+def harmonic_mean(correctness: float, specificity: float | None) -> float:
+    """2cs / (c + s); 0 when either is 0 or specificity is undefined."""
+    if not specificity or not correctness:
+        return 0.0
+    return 2 * correctness * specificity / (correctness + specificity)
