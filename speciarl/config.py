@@ -1,0 +1,77 @@
+"""The ``speciarl:`` node of a run's configuration, validated at start."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from speciarl.errors import ConfigError
+from speciarl.verifier_server.config import VerifierConfig
+
+
+class RewardConfig(BaseModel):
+    """How a group of verdicts becomes rewards, and how many failures a run may bear."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = "dynamic"
+    """A reward of ours by name, or an import path ``package.module:function`` to a pure function on a group."""
+    quorum: int = Field(default=2, ge=1)
+    """Fewest scored rollouts (unparsable ones included) a training group needs; smaller groups are replaced."""
+    group_deadline_s: float = Field(default=1800.0, gt=0)
+    """Seconds from a group's first token to its last verdict; a rollout that takes longer is cancelled."""
+    max_unscorable_rate: float = Field(default=0.2, gt=0, le=1)
+    """Share of a step's rollouts that may go unscored before the run saves a checkpoint and stops."""
+    outage_deadline_s: float = Field(default=600.0, gt=0)
+    """Seconds without a single verdict, while verdicts are asked for, before the run saves and stops."""
+
+
+class TrainingConfig(BaseModel):
+    """What our trainer adds to veRL's."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    poll_interval_s: float = Field(default=2.0, gt=0)
+    """How often the trainer looks for finished groups. veRL's fixed value is 2 s; small models gain from less."""
+    judge_log_dir: str = "logs/judge"
+    """Where managed judge replicas write their logs, one file each."""
+
+
+class SpeciaRLConfig(BaseModel):
+    """Root of the ``speciarl:`` node."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    verifier: VerifierConfig
+    """Which judge scores the rollouts."""
+    reward: RewardConfig = RewardConfig()
+    """How verdicts become rewards."""
+    training: TrainingConfig = TrainingConfig()
+    """What our trainer adds to veRL's."""
+    data_hint: str = "see docs/data.md for how to build it"
+    """How to build the data files, shown when one is missing or unfit."""
+
+
+def load(config: DictConfig) -> SpeciaRLConfig:
+    """The validated ``speciarl:`` node of a composed run; raises ConfigError in one line."""
+    node = OmegaConf.select(config, "speciarl")
+    if node is None:
+        raise ConfigError("there is no speciarl: node; start from the recipe with +recipe=speciarl")
+    try:
+        plain: Any = OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{error.full_key}: {str(error).splitlines()[0]}; set it on the command line") from error
+    return parse(plain)
+
+
+def parse(node: Mapping[str, Any]) -> SpeciaRLConfig:
+    """Validate a plain ``speciarl:`` mapping; raises ConfigError naming every wrong key in one line."""
+    try:
+        return SpeciaRLConfig.model_validate(node)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"speciarl.{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}" for problem in error.errors()
+        )
+        raise ConfigError(f"{problems}. The fields are described in speciarl/config.py") from error

@@ -1,0 +1,141 @@
+"""The agent-loop worker that rewards whole groups, and the manager that starts such workers.
+
+veRL computes a rollout's reward before it stores the trajectory, one rollout at a time. Our reward needs the
+whole group, and veRL runs all rollouts of a prompt in one worker process, so a barrier in that process is all it
+takes: each rollout's verdict is asked for the moment it ends, while its siblings still generate, and when the last
+verdict is in, every reward of the group is final before any trajectory is stored.
+"""
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorkerTQ
+
+from speciarl import answer, reward, verifier_server
+from speciarl.config import load
+from speciarl.training.group import GroupUnderQuorum, RewardGroup, RolloutUnscorable
+from speciarl.training.sample import reward_extra_info
+from speciarl.training.stats import RolloutStats
+from speciarl.verdict import Pair, Unscorable
+
+
+@dataclass(frozen=True, slots=True)
+class _OpenGroup:
+    barrier: RewardGroup
+    quorum: int
+    """1 in validation: there a single answer is a result."""
+
+
+_StockWorker: Any = AgentLoopWorkerTQ.__ray_actor_class__  # the plain class behind veRL's Ray actor
+
+
+class GroupAgentLoopWorker(_StockWorker):
+    """veRL's worker with a verifier and one reward barrier per open prompt."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._settings = load(self.config)
+        self._reward = reward.load(self._settings.reward.name)
+        self._verifier = verifier_server.build(self._settings.verifier)
+        self._groups: dict[str, _OpenGroup] = {}
+        self._stats = RolloutStats()
+
+    async def start_verifier(self) -> None:
+        """Open the verifier and run its probe; raises VerifierStartError."""
+        await self._verifier.start()
+
+    async def drain_stats(self) -> tuple[RolloutStats, dict[str, float]]:
+        """The counters since the last call, and the verifier's own totals since its start."""
+        drained, self._stats = self._stats, RolloutStats(silent_since=self._stats.silent_since)
+        return drained, self._verifier.stats()
+
+    async def silent_since(self) -> tuple[bool, float | None]:
+        """Whether anything was judged since the last drain, and since when no verdict came."""
+        return self._stats.rollouts > 0, self._stats.silent_since
+
+    async def close_verifier(self) -> None:
+        """Release the verifier's connections."""
+        await self._verifier.aclose()
+
+    async def _run_prompt(
+        self, prompt: dict[str, Any], sampling_params: dict[str, Any], trajectory: dict[str, Any], trace: bool = False
+    ) -> None:
+        rollout, validate = self.config.actor_rollout_ref.rollout, trajectory["validate"]
+        size = int(prompt.get("__rollout_n__", rollout.val_kwargs.n if validate else rollout.n))
+        barrier = RewardGroup(size, self._reward)
+        quorum = 1 if validate else min(self._settings.reward.quorum, size)
+        self._groups[prompt["uid"]] = _OpenGroup(barrier, quorum)
+        expiry = asyncio.get_running_loop().call_later(self._settings.reward.group_deadline_s, barrier.expire)
+        uid = prompt["uid"]
+        try:
+            await super()._run_prompt(prompt, sampling_params, trajectory=trajectory, trace=trace)
+        finally:
+            expiry.cancel()
+            del self._groups[uid]
+            if not validate and barrier.done:
+                outcome = await barrier.outcome()
+                self._stats.close(outcome, under_quorum=outcome.scored < quorum)
+
+    async def _run_agent_loop(self, sampling_params: dict[str, Any], trajectory: dict[str, Any], **kwargs: Any) -> Any:
+        barrier, session = self._groups[kwargs["uid"]].barrier, kwargs["session_id"]
+        task = asyncio.current_task()
+        assert task is not None  # veRL starts every session as a task
+        barrier.join(session, task.cancel)
+        try:
+            return await super()._run_agent_loop(sampling_params, trajectory, **kwargs)
+        finally:
+            if barrier.fail(session):
+                self._stats.failed += 1
+
+    async def _compute_score(self, outputs: list[Any], kwargs: dict[str, Any]) -> None:
+        group, session = self._groups[kwargs["uid"]], kwargs["session_id"]
+        final = outputs[-1]
+        started = self._stats.generated_at = time.time()
+        text = answer.parse(self.tokenizer.decode(final.response_ids, skip_special_tokens=True))
+        member: reward.Member = reward.Unparsable()
+        if text is not None:
+            member = await self._verifier.verify(Pair(kwargs["reward_model"]["ground_truth"], text))
+        judged = time.time()
+        self._stats.judge_seconds += judged - started
+        self._stats.count(member, judged)
+        group.barrier.arrive(session, member)
+        outcome = await group.barrier.outcome()
+        self._stats.rewarded_at = time.time()
+        if isinstance(member, Unscorable):
+            raise RolloutUnscorable(f"no verdict for rollout {session}: {member.reason.value} ({member.detail})")
+        if outcome.scored < group.quorum:
+            raise GroupUnderQuorum(f"only {outcome.scored} of {len(outcome.rewards)} rollouts were scored")
+        earned = outcome.rewards[session]
+        if earned is None:  # the group expired before this verdict came in, or a custom reward gave none
+            raise RolloutUnscorable(f"rollout {session} has a verdict but no reward")
+        final.reward_score = earned
+        final.extra_fields["reward_extra_info"] = reward_extra_info(
+            member, text, outcome, str(kwargs.get("data_source", "unknown")), kwargs.get("extra_info") or {}
+        )
+        final.metrics.compute_score = self._stats.rewarded_at - started
+
+
+class GroupAgentLoopManager(AgentLoopManagerTQ):
+    """veRL's manager with our workers.
+
+    Named in ``actor_rollout_ref.rollout.agent.agent_loop_manager_class``.
+    """
+
+    agent_loop_workers: list[Any]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.agent_loop_workers_class = ray.remote(GroupAgentLoopWorker)
+
+    async def _init_agent_loop_workers(self) -> None:
+        await super()._init_agent_loop_workers()
+        await asyncio.gather(*[worker.start_verifier.remote() for worker in self.agent_loop_workers])
+
+    def generate_sequences(self, prompts: Any) -> None:
+        """Dispatch a batch of prompts; the workers are rotated so that refills of few prompts spread over all."""
+        super().generate_sequences(prompts)
+        used = min(len(prompts), len(self.agent_loop_workers))
+        self.agent_loop_workers = self.agent_loop_workers[used:] + self.agent_loop_workers[:used]

@@ -1,0 +1,104 @@
+"""One prompt's rollouts waiting for each other's verdicts: an in-process barrier."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from speciarl.category import Category
+from speciarl.errors import SpeciaRLError
+from speciarl.reward import GroupReward, Member, Unparsable
+from speciarl.reward.dynamic import reference_level
+from speciarl.verdict import Unscorable, Verdict
+
+
+class RolloutUnscorable(SpeciaRLError):
+    """This rollout has no verdict, so it must leave no trajectory."""
+
+
+class GroupUnderQuorum(SpeciaRLError):
+    """Too few rollouts of the group were scored for its rewards to mean anything."""
+
+
+@dataclass(frozen=True, slots=True)
+class GroupOutcome:
+    """What a finished group knows."""
+
+    rewards: tuple[float | None, ...]
+    """One per rollout, in session order; None for a rollout that failed or could not be scored."""
+    reference: Category | None
+    """The level from which on a rollout earned; None when nothing was scored."""
+    scored: int
+    """Rollouts with a verdict or an unparsable answer."""
+
+    @property
+    def has_signal(self) -> bool:
+        """Whether at least two rewards differ, so that the group moves the policy."""
+        return len({reward for reward in self.rewards if reward is not None}) > 1
+
+
+class RewardGroup:
+    """A barrier over the n rollouts of one prompt.
+
+    Every session either arrives with what the verifier said or fails; the last one to do so sets the outcome.
+    Sessions that have done neither when the group expires are cancelled and counted as failed, so nobody waits
+    for ever for a sibling that hangs.
+    """
+
+    def __init__(self, size: int, reward: GroupReward) -> None:
+        if size < 1:
+            raise ValueError(f"a group needs at least one rollout, got {size}")
+        self._reward = reward
+        self._members: list[Member | None] = [None] * size
+        self._waiting = set(range(size))
+        self._cancel: dict[int, Callable[[], object]] = {}
+        self._outcome: asyncio.Future[GroupOutcome] = asyncio.get_running_loop().create_future()
+
+    def join(self, session: int, cancel: Callable[[], object]) -> None:
+        """Register a session with the function that cancels it; called once, before it can arrive or fail."""
+        self._cancel[session] = cancel
+
+    def arrive(self, session: int, member: Member) -> None:
+        """The session's answer was judged, or found unparsable or unscorable."""
+        self._members[session] = member
+        self._settle(session)
+
+    def fail(self, session: int) -> bool:
+        """The session ended; returns whether it did so without having arrived, which counts as failed."""
+        failed = self._members[session] is None
+        self._settle(session)
+        return failed
+
+    def expire(self) -> None:
+        """Give up on every session that has neither arrived nor failed, and cancel it."""
+        for session in sorted(self._waiting):
+            cancel = self._cancel.get(session)
+            self._settle(session)
+            if cancel is not None:
+                cancel()
+
+    async def outcome(self) -> GroupOutcome:
+        """The group's rewards, once every session has arrived or failed."""
+        return await asyncio.shield(self._outcome)
+
+    @property
+    def done(self) -> bool:
+        """Whether the outcome is known."""
+        return self._outcome.done()
+
+    def _settle(self, session: int) -> None:
+        self._waiting.discard(session)
+        if self._waiting or self._outcome.done():
+            return
+        present = [(index, member) for index, member in enumerate(self._members) if member is not None]
+        try:
+            earned = self._reward([member for _, member in present])
+        except Exception as error:  # noqa: BLE001  (a user's reward: its error is every waiting session's)
+            self._outcome.set_exception(error)
+            self._outcome.exception()  # mark as seen: there may be nobody left to await it
+            return
+        rewards: list[float | None] = [None] * len(self._members)
+        for (index, member), reward in zip(present, earned, strict=True):
+            rewards[index] = None if isinstance(member, Unscorable) else reward
+        members = [member for _, member in present]
+        scored = sum(isinstance(member, Verdict | Unparsable) for member in members)
+        self._outcome.set_result(GroupOutcome(tuple(rewards), reference_level(members), scored))

@@ -1,0 +1,36 @@
+"""Managed judges: the vLLM replicas a run starts beside its rollout servers and stops when it ends."""
+
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from speciarl.config import SpeciaRLConfig
+from speciarl.cpu import environment
+from speciarl.verifier_server.pool import JudgePool
+
+
+class ManagedJudges:
+    """The judge pool of one run; does nothing when the verifier runs elsewhere.
+
+    The replicas load in a thread, while the trainer builds its own workers.
+    """
+
+    def __init__(self, settings: SpeciaRLConfig, device: str) -> None:
+        env = environment.variables() if device == "cpu" else {}
+        managed = settings.verifier.pool is not None
+        self._pool = JudgePool(settings.verifier, settings.training.judge_log_dir, env) if managed else None
+        self._starting: Future[list[str]] | None = None
+
+    def launch(self) -> None:
+        """Begin to start the replicas and return at once."""
+        if self._pool is not None:
+            executor = ThreadPoolExecutor(1, thread_name_prefix="judges")
+            self._starting = executor.submit(self._pool.start)
+            executor.shutdown(wait=False)
+
+    def wait(self) -> list[str]:
+        """The replicas' URLs once all are healthy, none without a pool; raises VerifierStartError."""
+        return self._starting.result() if self._starting is not None else []
+
+    def stop(self) -> None:
+        """Stop the replicas, in bounded time; safe at any time."""
+        if self._pool is not None:
+            self._pool.stop()

@@ -1,0 +1,116 @@
+"""Checks that run in the driver before Ray starts: what is wrong with a run should cost seconds, not minutes."""
+
+import asyncio
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+
+from speciarl import reward
+from speciarl.config import SpeciaRLConfig, load
+from speciarl.errors import ConfigError, DataError, SpeciaRLError
+from speciarl.verifier_server import VerifierConfig, build
+from speciarl.verifier_server.pool import refuse_clashing_labels
+
+REQUIRED_COLUMNS = ("prompt", "data_source", "reward_model", "extra_info")
+"""What training reads from every row, beside the image column that ``data.image_key`` names."""
+
+EXIT_CODE = 2
+"""Exit status of a run that ended with one of our errors."""
+
+
+def check_run(config: DictConfig) -> SpeciaRLConfig:
+    """Check the whole configuration of a run against the world, as far as the driver can see it.
+
+    Raises a SpeciaRLError with one line for the first problem found.
+    """
+    settings = load(config)
+    try:
+        reward.load(settings.reward.name)
+    except ValueError as error:
+        raise ConfigError(f"speciarl.reward.name: {error}") from error
+    check_model(str(config.actor_rollout_ref.model.path), "actor_rollout_ref.model.path")
+    for key in ("train_files", "val_files"):
+        files = config.data[key]
+        for file in [files] if isinstance(files, str) else list(files):
+            check_parquet(Path(file), f"data.{key}", [*REQUIRED_COLUMNS, config.data.image_key], settings.data_hint)
+    asyncio.run(check_verifier(settings.verifier))
+    return settings
+
+
+def check_model(path: str, key: str) -> None:
+    """A path that is meant to be local (absolute or relative with a dot) must hold a model."""
+    local = Path(path).expanduser()
+    looks_local = path.startswith(("/", "./", "../", "~"))
+    if looks_local and not (local / "config.json").is_file():
+        raise ConfigError(
+            f"{key}={path}: there is no config.json there; give a directory with a "
+            "Hugging Face model, or a model name on the Hub"
+        )
+
+
+async def check_verifier(config: VerifierConfig) -> None:
+    """Start the verifier once if it runs already; of a judge yet to be started, check what its files tell."""
+    if config.pool is None:
+        verifier = build(config)
+        try:
+            await verifier.start()
+        finally:
+            await verifier.aclose()
+        return
+    check_model(str(config.model), "speciarl.verifier.model")
+    refuse_clashing_labels(config)
+
+
+def check_parquet(path: Path, key: str, columns: Sequence[str], hint: str) -> None:
+    """The file must exist, hold rows and carry the columns, each with what training reads from it."""
+    if not path.is_file():
+        raise DataError(f"{key}: {path} does not exist; {hint}")
+    try:
+        file = pq.ParquetFile(path)
+    except OSError as error:
+        raise DataError(f"{key}: {path} is no parquet file ({error}); {hint}") from error
+    missing = [column for column in columns if column not in file.schema_arrow.names]
+    if missing:
+        raise DataError(
+            f"{key}: {path} lacks the column {', '.join(missing)} (it has {', '.join(file.schema_arrow.names)}); {hint}"
+        )
+    if file.metadata.num_rows == 0:
+        raise DataError(f"{key}: {path} holds no rows; {hint}")
+    for index, cell in enumerate(pq.read_table(path, columns=["reward_model"])["reward_model"].to_pylist()):
+        if not isinstance(cell, dict) or not str(cell.get("ground_truth") or "").strip():
+            raise DataError(f"{key}: {path}, row {index}: reward_model.ground_truth is missing or empty; {hint}")
+
+
+class Preflight(Callback):
+    """Hydra callback that every recipe installs: checks first, and one line for each of our errors.
+
+    Hydra turns exceptions of callbacks into warnings, so a failing check leaves through SystemExit.
+    """
+
+    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Check the run; on a problem, print one line and exit with status 2."""
+        try:
+            check_run(config)
+        except SpeciaRLError as error:
+            _exit(error)
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        """Put the one line that matters last when the run ended with one of our errors inside a Ray actor."""
+        if job_return.status is not JobStatus.FAILED:
+            return
+        error: Any = job_return._return_value
+        while error is not None and not isinstance(error, SpeciaRLError):
+            error = getattr(error, "cause", None) or getattr(error, "__cause__", None)
+        if error is not None:
+            _exit(error)
+
+
+def _exit(error: SpeciaRLError) -> None:
+    print(f"speciarl: {error}", file=sys.stderr, flush=True)
+    raise SystemExit(EXIT_CODE)

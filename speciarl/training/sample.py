@@ -1,0 +1,37 @@
+"""What travels with every trajectory beside its reward: one fixed set of keys, failures included (verl #7151)."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from speciarl.category import Category
+from speciarl.metrics import key
+from speciarl.reward import Member
+from speciarl.training.group import GroupOutcome
+from speciarl.verdict import Verdict
+
+
+def reward_extra_info(
+    member: Member, answer: str | None, outcome: GroupOutcome, data_source: str, extra_info: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The record of one scored rollout.
+
+    Strings are kept out of veRL's averages, and None is dropped from them, so ``margin`` averages over the
+    verdicts that have one.
+    """
+    verdict = member if isinstance(member, Verdict) else None
+    return {
+        "category": key(verdict.category if verdict else None),
+        "answer": answer or "",
+        "verdict_source": verdict.source.value if verdict else "none",
+        "margin": verdict.margin if verdict else None,
+        "reference": key(outcome.reference) if outcome.reference is not None else "none",
+        "data_source": data_source,
+        "sample_id": str(extra_info.get("sample_id", extra_info.get("index", ""))),
+        "stratum": str(extra_info.get("stratum", "")),
+    }
+
+
+def outcome_of(info: Mapping[str, Any]) -> Category | None:
+    """The category in a stored record; None stands for an unparsable response."""
+    name = info["category"]
+    return None if name == key(None) else Category[str(name).upper()]

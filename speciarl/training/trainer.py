@@ -1,0 +1,141 @@
+"""veRL's synchronous trainer plus our judges, our metrics and the failure budget.
+
+Registered as ``speciarl`` and named in ``trainer.v1.trainer_mode``. The optimisation is veRL's, untouched.
+"""
+
+import logging
+import time
+from typing import Any
+
+import ray
+import transfer_queue as tq
+from omegaconf import open_dict
+from verl.trainer.ppo.v1.trainer_base import register_trainer
+from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
+
+from speciarl.config import load
+from speciarl.errors import FailureBudgetExceeded, VerifierOutage
+from speciarl.training.judges import ManagedJudges
+from speciarl.training.metrics import training_metrics, validation_metrics
+from speciarl.training.stats import RolloutStats, merge
+
+logger = logging.getLogger(__name__)
+
+WORKER_REPLY_DEADLINE_S = 60.0
+"""Agent-loop workers answer from memory; one that takes longer is dead."""
+
+
+@register_trainer("speciarl")
+class SpeciaRLTrainer(PPOTrainerSync):
+    """Synchronous trainer that knows about verdicts."""
+
+    def __init__(self, config: Any) -> None:
+        with open_dict(config):
+            config.trainer.v1.trainer_mode = "sync"  # veRL compares this name in several places
+        super().__init__(config)
+        self._settings = load(config)
+        self.replay_buffer.poll_interval = self._settings.training.poll_interval_s
+        self._judges = ManagedJudges(self._settings, str(config.trainer.device))
+        self._step_stats = RolloutStats()
+        self._verifier_totals: list[dict[str, float]] = []
+
+    def init(self) -> None:
+        """Start the judges while veRL builds its workers, then hand their addresses to the agent loops."""
+        self._judges.launch()
+        try:
+            super().init()
+            urls = self._judges.wait()
+        except BaseException:
+            self._judges.stop()
+            raise
+        if urls:
+            with open_dict(self.config):
+                self.config.speciarl.verifier.update(endpoints=urls, pool=None)
+
+    def fit(self, agent_loop_manager: Any) -> None:
+        """Train; the judges stop with the run."""
+        try:
+            super().fit(agent_loop_manager)
+        finally:
+            self._judges.stop()
+
+    def on_step_end(self) -> None:
+        """Collect the workers' counters and stop the run, resumably, when too much went unscored."""
+        super().on_step_end()
+        self._step_stats = self._drain()
+        rate, limit = self._step_stats.unscorable_rate, self._settings.reward.max_unscorable_rate
+        if rate > limit:
+            self._save_checkpoint()
+            raise FailureBudgetExceeded(
+                f"step {self.global_steps}: {rate:.0%} of the rollouts have no verdict "
+                f"({_reasons(self._step_stats)}), more than speciarl.reward.max_unscorable_rate={limit:.0%}. A "
+                "checkpoint was saved; mend the verifier and start the same command again"
+            )
+
+    def _add_prompts_to_generate(self, num_prompts: int) -> int:
+        self._check_outage()
+        return int(super()._add_prompts_to_generate(num_prompts))
+
+    def _check_outage(self) -> None:
+        """Raise when the verifier has been silent for longer than allowed; refills would go on for ever."""
+        answers = self._ask_workers("silent_since")
+        asked = [since for judged, since in answers if judged or since is not None]
+        if not asked or any(since is None for since in asked):
+            return
+        silent_s = time.time() - max(asked)
+        if silent_s > self._settings.reward.outage_deadline_s:
+            self._save_last_finished_step()
+            raise VerifierOutage(
+                f"no verdict for {silent_s:.0f} s (speciarl.reward.outage_deadline_s="
+                f"{self._settings.reward.outage_deadline_s:.0f}). Check the judge at "
+                f"{', '.join(self.config.speciarl.verifier.endpoints) or 'its configured address'} and start the same "
+                "command again; it resumes"
+            )
+
+    def _save_last_finished_step(self) -> None:
+        if self.global_steps > 1:
+            self.global_steps -= 1  # the weights are those of the step before this unfinished one
+            self._save_checkpoint()
+
+    def _validate(self) -> dict[str, float]:
+        self._drain()  # validation must not count towards a training step, nor the other way round
+        metrics: dict[str, float] = super()._validate()
+        stats = self._drain()
+        metrics["val-core/unscorable_rate"] = stats.unscorable_rate
+        return metrics
+
+    def _val_metrics_update(
+        self,
+        data_sources: Any,
+        sample_uids: Any,
+        reward_extra_infos_dict: Any,
+        sample_turns: Any,
+        expected_acc_counts: dict[tuple[str, str], int] | None = None,
+    ) -> dict[str, float]:
+        metrics: dict[str, float] = super()._val_metrics_update(
+            data_sources, sample_uids, reward_extra_infos_dict, sample_turns, expected_acc_counts
+        )
+        return metrics | validation_metrics(list(data_sources), reward_extra_infos_dict, expected_acc_counts or {})
+
+    def _compute_metrics(self, batch: Any, metrics: Any, timing_raw: Any, global_steps: int, epoch: int) -> None:
+        super()._compute_metrics(batch, metrics, timing_raw, global_steps=global_steps, epoch=epoch)
+        keys = [key for key, tag in zip(batch.keys, batch.tags, strict=True) if not tag.get("is_padding", False)]
+        data = tq.kv_batch_get(keys=keys, partition_id=batch.partition_id, select_fields=["extra_fields"])
+        infos = [fields["reward_extra_info"] for fields in data["extra_fields"].tolist()]
+        metrics.update(training_metrics(infos, self._step_stats, self._verifier_totals))
+
+    def _drain(self) -> RolloutStats:
+        answers = self._ask_workers("drain_stats")
+        self._verifier_totals = [totals for _, totals in answers]
+        return merge(stats for stats, _ in answers)
+
+    def _ask_workers(self, method: str) -> list[Any]:
+        workers = self.agent_loop_manager.agent_loop_workers
+        replies: list[Any] = ray.get(
+            [getattr(worker, method).remote() for worker in workers], timeout=WORKER_REPLY_DEADLINE_S
+        )
+        return replies
+
+
+def _reasons(stats: RolloutStats) -> str:
+    return ", ".join(f"{reason} {count}" for reason, count in stats.unscorable.most_common()) or "no reasons"

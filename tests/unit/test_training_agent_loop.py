@@ -1,0 +1,164 @@
+"""The group-aware worker on veRL's own prompt loop; only generation, judge and storage are fakes."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+from verl.trainer.ppo.v1 import agent_loop_tq
+
+from speciarl.category import Category
+from speciarl.config import parse
+from speciarl.reward.dynamic import rewards
+from speciarl.training.agent_loop import GroupAgentLoopManager, GroupAgentLoopWorker
+from speciarl.training.stats import RolloutStats
+from speciarl.verdict import Judgement, Pair, Reason, Source, Unscorable, Verdict
+
+PATIENCE_S = 20.0
+STOCK = agent_loop_tq.AgentLoopWorkerTQ.__ray_actor_class__
+
+
+class FakeTokenizer:
+    def decode(self, ids: str, skip_special_tokens: bool) -> str:
+        return ids
+
+
+class FakeVerifier:
+    """Judges by the words of the answer; "hang" takes longer than any deadline here."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    async def verify(self, pair: Pair) -> Judgement:
+        self.asked.append(pair.prediction)
+        if pair.prediction == "hang":
+            await asyncio.sleep(3600)
+        if pair.prediction == "lost":
+            return Unscorable(Reason.TIMEOUT, "no reply")
+        return Verdict(Category[pair.prediction.upper()], 1.0, Source.LIVE)
+
+
+class FakeQueue:
+    def __init__(self) -> None:
+        self.status: dict[str, str] = {}
+
+    async def async_kv_put(self, key: str, partition_id: str, tag: dict[str, Any]) -> None:
+        self.status[key] = tag["status"]
+
+
+def fake_generation(script: list[str], stored: dict[int, Any]) -> Callable[..., Any]:
+    """Rollout i says script[i]; "crash" raises and "stall" never ends. What would be stored lands in `stored`."""
+
+    async def run(self: Any, sampling_params: Any, trajectory: Any, *, session_id: int, **kwargs: Any) -> None:
+        words = script[session_id]
+        await asyncio.sleep(0.001 * (len(script) - session_id))
+        if words == "crash":
+            raise RuntimeError("generation failed")
+        if words == "stall":
+            await asyncio.sleep(3600)
+        text = words if words == "rambling" else f"<answer>{words}</answer>"
+        output = SimpleNamespace(response_ids=text, extra_fields={}, metrics=SimpleNamespace(compute_score=0.0))
+        await self._compute_score([output], kwargs={"session_id": session_id, **kwargs})
+        stored[session_id] = output
+
+    return run
+
+
+def run_prompt(
+    monkeypatch: pytest.MonkeyPatch,
+    script: list[str],
+    *,
+    validate: bool = False,
+    quorum: int = 2,
+    deadline_s: float = 60.0,
+) -> tuple[dict[int, Any], str, RolloutStats]:
+    stored: dict[int, Any] = {}
+    queue = FakeQueue()
+    monkeypatch.setattr(agent_loop_tq, "tq", queue)
+    monkeypatch.setattr(STOCK, "_run_agent_loop", fake_generation(script, stored))
+    worker = object.__new__(GroupAgentLoopWorker)
+    worker.config = OmegaConf.create(
+        {"actor_rollout_ref": {"rollout": {"n": len(script), "val_kwargs": {"n": len(script)}}}}
+    )
+    worker.tokenizer = FakeTokenizer()
+    worker._settings = parse(
+        {
+            "verifier": {"kind": "taxonomy", "taxonomy": "unused.json"},
+            "reward": {"quorum": quorum, "group_deadline_s": deadline_s},
+        }
+    )
+    worker._reward, worker._verifier, worker._groups, worker._stats = rewards, FakeVerifier(), {}, RolloutStats()
+    prompt = {"uid": "u", "reward_model": {"ground_truth": "lion"}, "extra_info": {"sample_id": "s"}}
+    coroutine = worker._run_prompt(prompt, {}, trajectory={"validate": validate})
+    asyncio.run(asyncio.wait_for(coroutine, PATIENCE_S))
+    assert worker._groups == {}
+    return stored, queue.status["u"], worker._stats
+
+
+def earned(stored: dict[int, Any]) -> dict[int, float]:
+    return {session: output.reward_score for session, output in stored.items()}
+
+
+def test_rewards_are_final_before_storage(monkeypatch: pytest.MonkeyPatch) -> None:
+    stored, status, stats = run_prompt(monkeypatch, ["generic", "less_specific", "wrong", "rambling"])
+    assert earned(stored) == {0: 0.0, 1: 1.0, 2: 0.0, 3: -1.0}
+    assert status == "finished"
+    assert {output.extra_fields["reward_extra_info"]["reference"] for output in stored.values()} == {"less_specific"}
+    assert (stats.rollouts, stats.groups, stats.failed) == (4, 1, 0)
+
+
+def test_every_stored_sample_has_the_same_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    stored, _, _ = run_prompt(monkeypatch, ["generic", "rambling", "wrong", "lost", "crash"])
+    assert len({tuple(output.extra_fields["reward_extra_info"]) for output in stored.values()}) == 1
+
+
+def test_a_crashed_sibling_strands_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    stored, status, stats = run_prompt(monkeypatch, ["crash", "generic", "specific"])
+    assert earned(stored) == {1: 0.0, 2: 1.0}
+    assert status == "failure"
+    assert (stats.failed, stats.rollouts) == (1, 2)
+
+
+def test_an_unscorable_rollout_leaves_no_trajectory_and_no_trace_in_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    stored, status, stats = run_prompt(monkeypatch, ["lost", "generic", "wrong"])
+    assert earned(stored) == {1: 1.0, 2: 0.0}
+    assert status == "failure"
+    assert stats.unscorable == Counter(timeout=1)
+
+
+@pytest.mark.parametrize("bad", ["stall", "hang"])
+def test_a_hanging_rollout_or_judge_is_cut_off_at_the_deadline(monkeypatch: pytest.MonkeyPatch, bad: str) -> None:
+    stored, status, stats = run_prompt(monkeypatch, [bad, "generic", "specific"], deadline_s=0.3)
+    assert earned(stored) == {1: 0.0, 2: 1.0}
+    assert status == "failure"
+    assert stats.failed == 1
+
+
+def test_a_group_under_quorum_stores_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    stored, status, stats = run_prompt(monkeypatch, ["lost", "lost", "specific"], quorum=2)
+    assert stored == {}
+    assert status == "failure"
+    assert stats.groups_under_quorum == 1
+
+
+def test_validation_needs_no_quorum_and_counts_no_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    stored, status, stats = run_prompt(monkeypatch, ["generic"], validate=True)
+    assert earned(stored) == {0: 1.0}
+    assert (status, stats.groups) == ("finished", 0)
+
+
+def test_refills_rotate_over_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[int, list[str]]] = []
+    monkeypatch.setattr(
+        agent_loop_tq.AgentLoopManagerTQ,
+        "generate_sequences",
+        lambda self, prompts: seen.append((len(prompts), list(self.agent_loop_workers))),
+    )
+    manager = object.__new__(GroupAgentLoopManager)
+    manager.agent_loop_workers = ["a", "b", "c"]
+    for batch in (["p"], ["p", "q"], ["p"]):
+        manager.generate_sequences(batch)
+    assert [workers[0] for _, workers in seen] == ["a", "b", "a"]

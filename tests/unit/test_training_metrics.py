@@ -1,0 +1,68 @@
+"""Counters and records to logged numbers."""
+
+import pytest
+
+from speciarl.category import Category
+from speciarl.reward import Unparsable
+from speciarl.training.group import GroupOutcome
+from speciarl.training.metrics import training_metrics, validation_metrics
+from speciarl.training.sample import outcome_of, reward_extra_info
+from speciarl.training.stats import RolloutStats, merge
+from speciarl.verdict import Reason, Source, Unscorable, Verdict
+
+OUTCOME = GroupOutcome((1.0, 0.0), Category.SPECIFIC, 2)
+
+
+def record(category: Category | None) -> dict[str, object]:
+    member = Unparsable() if category is None else Verdict(category, 2.0, Source.LIVE)
+    return reward_extra_info(member, "lion", OUTCOME, "pets", {"sample_id": "a", "stratum": "known"})
+
+
+def test_every_record_has_the_same_keys_and_round_trips() -> None:
+    records = {category: record(category) for category in (*Category, None)}
+    assert len({tuple(info) for info in records.values()}) == 1
+    for category, info in records.items():
+        assert outcome_of(info) is category
+
+
+def test_training_metrics() -> None:
+    stats = RolloutStats(groups=2, groups_no_signal=1, generated_at=10.0, rewarded_at=10.5)
+    stats.count(Verdict(Category.SPECIFIC, None, Source.LIVE), 1.0)
+    stats.count(Unscorable(Reason.TIMEOUT), 2.0)
+    metrics = training_metrics([record(Category.SPECIFIC), record(Category.WRONG)], stats, [{"live": 1}, {"live": 2}])
+    assert metrics["speciarl/correctness"] == 0.5
+    assert metrics["speciarl/unscorable_rate"] == 0.5
+    assert metrics["speciarl/groups/no_signal_rate"] == 0.5
+    assert metrics["speciarl/verifier/wait_s"] == pytest.approx(0.5)
+    assert metrics["speciarl/verifier/total/live"] == 3
+    assert metrics["speciarl/margin"] == 2.0
+
+
+def test_validation_metrics_per_source_and_missing_answers() -> None:
+    metrics = validation_metrics(
+        ["a", "a", "b"],
+        {"category": ["specific", "wrong", "generic"]},
+        {("a", "1"): 1, ("a", "2"): 1, ("b", "3"): 1, ("b", "4"): 1, ("c", "5"): 1},
+    )
+    assert metrics["val-core/a/correctness"] == 0.5
+    assert metrics["val-core/b/specificity"] == 0.25
+    assert metrics["val-core/b/unscored_rate"] == 0.5
+    assert metrics["val-core/c/unscored_rate"] == 1.0
+    assert "val-core/c/hm" not in metrics
+    assert metrics["val-core/mean/hm"] == pytest.approx((2 * 0.5 / 1.5 + 2 * 0.25 / 1.25) / 2)
+
+
+def test_silence_needs_every_worker_that_asked_and_a_verdict_ends_it() -> None:
+    silent, idle, lively = RolloutStats(), RolloutStats(), RolloutStats()
+    silent.count(Unscorable(Reason.CONNECTION), 5.0)
+    silent.count(Unscorable(Reason.CONNECTION), 9.0)
+    lively.count(Verdict(Category.WRONG, None, Source.LIVE), 6.0)
+    assert merge([silent, idle]).silent_since == 5.0
+    assert merge([silent, lively]).silent_since is None
+    silent.count(Verdict(Category.WRONG, None, Source.LIVE), 10.0)
+    assert merge([silent, idle]).silent_since is None
+
+
+def test_waiting_is_never_negative() -> None:
+    assert RolloutStats(generated_at=5.0, rewarded_at=4.0).verifier_wait_s == 0.0
+    assert RolloutStats().verifier_wait_s == 0.0
