@@ -1,0 +1,1 @@
+"""Hydra recipes: ``python -m verl.trainer.main_ppo +recipe=speciarl``. This package holds configuration only."""

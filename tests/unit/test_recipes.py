@@ -1,0 +1,141 @@
+"""Golden composition: every recipe and option composes, passes veRL's own validation and sets no key veRL ignores."""
+
+import functools
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import verl  # noqa: F401  (loads our plug-in: search path and resolvers)
+from hydra import compose, initialize_config_module
+from omegaconf import DictConfig, OmegaConf
+from verl.trainer.ppo.utils import need_critic, need_reference_policy
+from verl.utils.config import validate_config
+
+import recipe
+from speciarl.config import load
+
+ROOT = Path(recipe.__file__).parent
+OPTIONS = {
+    group: sorted(path.stem for path in (ROOT / group).glob("*.yaml"))
+    for group in sorted(path.name for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith("_"))
+}
+RECIPES = {"speciarl": "+recipe=speciarl", "laptop": "+recipe=[speciarl,laptop]"}
+ADDRESS = {
+    ("verifier", name): ["speciarl.verifier.model=m", "speciarl.verifier.endpoints=[http://localhost:8000/v1]"]
+    for name in ("openai", "vllm")
+}
+
+ADDED_KEYS = {
+    "actor_rollout_ref.rollout.agent.agent_loop_manager_class": "read by main_ppo's TaskRunnerV1",
+    "actor_rollout_ref.rollout.enable_sleep_mode": "field of veRL's RolloutConfig",
+    "actor_rollout_ref.rollout.engine_kwargs.vllm.limit_mm_per_prompt.image": "passed on to vLLM",
+    "actor_rollout_ref.rollout.engine_kwargs.vllm.limit_mm_per_prompt.video": "passed on to vLLM",
+    "actor_rollout_ref.model.override_config.attn_implementation": "passed on to transformers",
+    "ray_kwargs.ray_init.num_gpus": "passed on to ray.init",
+    "ray_kwargs.ray_init.include_dashboard": "passed on to ray.init",
+    "ray_kwargs.ray_init.object_store_memory": "passed on to ray.init",
+}
+"""Keys of ours that veRL's YAML does not list but that veRL, vLLM, transformers or Ray reads."""
+
+IGNORED_KEYS = ("reward_model", "custom_reward_function", "sandbox_fusion")
+"""Top-level keys of veRL's past that still compose and that nobody reads."""
+
+
+@functools.cache
+def composed(*overrides: str) -> DictConfig:
+    with initialize_config_module("verl.trainer.config", version_base=None):
+        return compose("ppo_trainer", overrides=list(overrides))
+
+
+def leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(node, dict) and node:
+        for name, child in node.items():
+            yield from leaves(child, f"{path}.{name}" if path else name)
+    else:
+        yield path, node
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    return dict(leaves(OmegaConf.to_container(config, resolve=False)))
+
+
+def variants() -> list[tuple[str, ...]]:
+    lines = [(override,) for override in RECIPES.values()]
+    for (group, names), override in itertools.product(OPTIONS.items(), RECIPES.values()):
+        lines += [(override, f"recipe/{group}={name}", *ADDRESS.get((group, name), [])) for name in names]
+    return lines
+
+
+@pytest.mark.parametrize("line", variants(), ids=" ".join)
+def test_composes_and_passes_verls_validation(line: tuple[str, ...]) -> None:
+    config = composed(*line)
+    validate_config(config, need_reference_policy(config), need_critic(config))
+    settings = load(config)
+    option = next((word.split("=")[1] for word in line if word.startswith("recipe/verifier=")), None)
+    if option is not None:
+        assert settings.verifier.name == option
+
+
+@pytest.mark.parametrize("line", variants(), ids=" ".join)
+def test_sets_no_key_that_verl_ignores(line: tuple[str, ...]) -> None:
+    base, ours = plain(composed()), plain(composed(*line))
+    for path in ours:
+        if path in base or path.split(".")[0] == "speciarl":
+            continue
+        assert path in ADDED_KEYS, f"{path} is not in veRL's configuration"
+    changed = {path for path, value in ours.items() if path in base and base[path] != value}
+    assert not [path for path in changed if path.split(".")[0] in IGNORED_KEYS]
+
+
+def test_the_papers_main_run() -> None:
+    config = composed("+recipe=speciarl")
+    actor, rollout, model = (config.actor_rollout_ref[part] for part in ("actor", "rollout", "model"))
+    assert model.path == "Qwen/Qwen2.5-VL-7B-Instruct"
+    assert (model.lora_rank, model.lora_alpha, model.target_modules) == (64, 32, "all-linear")
+    assert "visual" in model.exclude_modules
+    assert model.enable_gradient_checkpointing
+    assert config.algorithm.adv_estimator == "grpo"
+    assert rollout.n == 10
+    assert actor.optim.lr == 3e-5
+    assert (config.data.train_batch_size, actor.ppo_mini_batch_size, actor.ppo_micro_batch_size_per_gpu) == (
+        256,
+        128,
+        32,
+    )
+    assert (actor.use_kl_loss, actor.kl_loss_coef, actor.kl_loss_type) == (True, 0.01, "low_var_kl")
+    assert not config.algorithm.use_kl_in_reward
+    assert actor.entropy_coeff == 0
+    assert (config.data.max_prompt_length, config.data.max_response_length) == (2048, 2048)
+    assert actor.fsdp_config.model_dtype == "bf16"
+    assert actor.fsdp_config.dtype == rollout.dtype == "bfloat16"
+    assert actor.strategy == "fsdp"
+    assert (rollout.name, rollout.tensor_model_parallel_size, rollout.gpu_memory_utilization) == ("vllm", 2, 0.6)
+    assert (config.trainer.total_epochs, config.trainer.test_freq, config.trainer.n_gpus_per_node) == (15, 5, 4)
+    assert (config.data.train_max_samples, config.data.seed) == (3000, 42)
+    judge = config.speciarl.verifier
+    assert judge.model == "Qwen/Qwen3-30B-A3B-Instruct-2507-FP8"
+    assert judge.pool.replicas * judge.pool.gpus_per_replica == 2
+    assert config.speciarl.reward.name == "dynamic"
+
+
+def test_an_option_on_the_command_line_replaces_the_recipes() -> None:
+    judge = composed("+recipe=[speciarl,laptop]", "recipe/verifier=taxonomy").speciarl.verifier
+    assert (judge.kind, "pool" in judge) == ("taxonomy", False)
+
+
+def test_laptop_goes_after_speciarl() -> None:
+    from hydra.errors import ConfigCompositionException
+
+    with pytest.raises(ConfigCompositionException, match="recipe/laptop"):
+        composed("+recipe=[laptop,speciarl]")
+
+
+def test_unknown_recipe_and_option_list_the_known_ones() -> None:
+    from hydra.errors import MissingConfigException
+
+    with pytest.raises(MissingConfigException, match="speciarl"):
+        composed("+recipe=typo")
+    with pytest.raises(MissingConfigException, match="qwen3_30b_a3b"):
+        composed("+recipe=speciarl", "recipe/verifier=typo")
