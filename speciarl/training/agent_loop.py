@@ -19,6 +19,7 @@ from speciarl.config import load
 from speciarl.training.group import GroupUnderQuorum, RewardGroup, RolloutUnscorable
 from speciarl.training.sample import reward_extra_info
 from speciarl.training.stats import RolloutStats
+from speciarl.training.wait_clock import Phase, WaitClock
 from speciarl.verdict import Pair, Unscorable
 
 
@@ -42,6 +43,7 @@ class GroupAgentLoopWorker(_StockWorker):
         self._verifier = verifier_server.build(self._settings.verifier)
         self._groups: dict[str, _OpenGroup] = {}
         self._stats = RolloutStats()
+        self._clock = WaitClock()
 
     async def start_verifier(self) -> None:
         """Open the verifier and run its probe; raises VerifierStartError."""
@@ -50,6 +52,7 @@ class GroupAgentLoopWorker(_StockWorker):
     async def drain_stats(self) -> tuple[RolloutStats, dict[str, float]]:
         """The counters since the last call, and the verifier's own totals since its start."""
         drained, self._stats = self._stats, RolloutStats(silent_since=self._stats.silent_since)
+        drained.waited_s = self._clock.drain()
         return drained, self._verifier.stats()
 
     async def silent_since(self) -> tuple[bool, float | None]:
@@ -84,16 +87,19 @@ class GroupAgentLoopWorker(_StockWorker):
         task = asyncio.current_task()
         assert task is not None  # veRL starts every session as a task
         barrier.join(session, task.cancel)
+        self._clock.enter((kwargs["uid"], session), Phase.GENERATING)
         try:
             return await super()._run_agent_loop(sampling_params, trajectory, **kwargs)
         finally:
+            self._clock.leave((kwargs["uid"], session))
             if barrier.fail(session):
                 self._stats.failed += 1
 
     async def _compute_score(self, outputs: list[Any], kwargs: dict[str, Any]) -> None:
         group, session = self._groups[kwargs["uid"]], kwargs["session_id"]
         final = outputs[-1]
-        started = self._stats.generated_at = time.time()
+        self._clock.enter((kwargs["uid"], session), Phase.JUDGING)
+        started = time.time()
         text = answer.parse(self.tokenizer.decode(final.response_ids, skip_special_tokens=True))
         member: reward.Member = reward.Unparsable()
         if text is not None:
@@ -103,7 +109,7 @@ class GroupAgentLoopWorker(_StockWorker):
         self._stats.count(member, judged)
         group.barrier.arrive(session, member)
         outcome = await group.barrier.outcome()
-        self._stats.rewarded_at = time.time()
+        self._clock.leave((kwargs["uid"], session))
         if isinstance(member, Unscorable):
             raise RolloutUnscorable(f"no verdict for rollout {session}: {member.reason.value} ({member.detail})")
         if outcome.scored < group.quorum:
@@ -115,7 +121,7 @@ class GroupAgentLoopWorker(_StockWorker):
         final.extra_fields["reward_extra_info"] = reward_extra_info(
             member, text, outcome, str(kwargs.get("data_source", "unknown")), kwargs.get("extra_info") or {}
         )
-        final.metrics.compute_score = self._stats.rewarded_at - started
+        final.metrics.compute_score = time.time() - started
 
 
 class GroupAgentLoopManager(AgentLoopManagerTQ):

@@ -43,7 +43,7 @@ def training_metrics(
         metrics["speciarl/groups/no_signal_rate"] = stats.groups_no_signal / stats.groups
     for reference, count in stats.references.items():
         metrics[f"speciarl/reference/{reference}"] = count / stats.groups
-    metrics["speciarl/verifier/wait_s"] = stats.verifier_wait_s
+    metrics["speciarl/verifier/wait_s"] = stats.waited_s
     if stats.rollouts:
         metrics["speciarl/verifier/seconds_per_rollout"] = stats.judge_seconds / stats.rollouts
     for name, value in _added(verifier_totals).items():

@@ -27,10 +27,8 @@ class RolloutStats:
     """Groups thrown away because too few rollouts were scored."""
     references: Counter[str] = field(default_factory=Counter)
     """Groups by reference level."""
-    generated_at: float = 0.0
-    """When the last rollout finished generating."""
-    rewarded_at: float = 0.0
-    """When the last reward was final."""
+    waited_s: float = 0.0
+    """Seconds in which no rollout generated and at least one waited for its verdict; of the slowest worker."""
     judge_seconds: float = 0.0
     """Sum over rollouts of the time from answer to verdict, cache hits included."""
     silent_since: float | None = None
@@ -58,11 +56,6 @@ class RolloutStats:
         """Share of judged rollouts without a verdict; 0 when nothing was judged."""
         return sum(self.unscorable.values()) / self.rollouts if self.rollouts else 0.0
 
-    @property
-    def verifier_wait_s(self) -> float:
-        """Seconds between the last generated rollout and the last final reward: what the trainer waited for."""
-        return max(0.0, self.rewarded_at - self.generated_at) if self.generated_at else 0.0
-
 
 def merge(parts: Iterable[RolloutStats]) -> RolloutStats:
     """Add up the workers' counters. The verifier counts as silent only if it is for every worker that asked."""
@@ -77,8 +70,7 @@ def merge(parts: Iterable[RolloutStats]) -> RolloutStats:
         total.groups_under_quorum += part.groups_under_quorum
         total.references.update(part.references)
         total.judge_seconds += part.judge_seconds
-        total.generated_at = max(total.generated_at, part.generated_at)
-        total.rewarded_at = max(total.rewarded_at, part.rewarded_at)
+        total.waited_s = max(total.waited_s, part.waited_s)
         if part.rollouts or part.silent_since is not None:
             silences.append(part.silent_since)
     if silences and all(since is not None for since in silences):

@@ -102,6 +102,7 @@ class SpeciaRLTrainer(PPOTrainerSync):
         metrics: dict[str, float] = super()._validate()
         stats = self._drain()
         metrics["val-core/unscorable_rate"] = stats.unscorable_rate
+        metrics["val-core/verifier_wait_s"] = stats.waited_s
         return metrics
 
     def _val_metrics_update(
@@ -121,7 +122,7 @@ class SpeciaRLTrainer(PPOTrainerSync):
         super()._compute_metrics(batch, metrics, timing_raw, global_steps=global_steps, epoch=epoch)
         keys = [key for key, tag in zip(batch.keys, batch.tags, strict=True) if not tag.get("is_padding", False)]
         data = tq.kv_batch_get(keys=keys, partition_id=batch.partition_id, select_fields=["extra_fields"])
-        infos = [fields["reward_extra_info"] for fields in data["extra_fields"].tolist()]
+        infos = [fields["reward_extra_info"] for fields in data.pop("extra_fields").tolist()]
         metrics.update(training_metrics(infos, self._step_stats, self._verifier_totals))
 
     def _drain(self) -> RolloutStats:

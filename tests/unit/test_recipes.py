@@ -33,6 +33,12 @@ ADDED_KEYS = {
     "actor_rollout_ref.rollout.engine_kwargs.vllm.limit_mm_per_prompt.image": "passed on to vLLM",
     "actor_rollout_ref.rollout.engine_kwargs.vllm.limit_mm_per_prompt.video": "passed on to vLLM",
     "actor_rollout_ref.model.override_config.attn_implementation": "passed on to transformers",
+    "actor_rollout_ref.actor.fsdp_config.mixed_precision.param_dtype": "field of veRL's FSDPEngineConfig",
+    "actor_rollout_ref.actor.fsdp_config.mixed_precision.reduce_dtype": "field of veRL's FSDPEngineConfig",
+    "actor_rollout_ref.actor.fsdp_config.mixed_precision.buffer_dtype": "field of veRL's FSDPEngineConfig",
+    "actor_rollout_ref.ref.fsdp_config.mixed_precision.param_dtype": "field of veRL's FSDPEngineConfig",
+    "actor_rollout_ref.ref.fsdp_config.mixed_precision.reduce_dtype": "field of veRL's FSDPEngineConfig",
+    "actor_rollout_ref.ref.fsdp_config.mixed_precision.buffer_dtype": "field of veRL's FSDPEngineConfig",
     "ray_kwargs.ray_init.num_gpus": "passed on to ray.init",
     "ray_kwargs.ray_init.include_dashboard": "passed on to ray.init",
     "ray_kwargs.ray_init.object_store_memory": "passed on to ray.init",
@@ -109,7 +115,8 @@ def test_the_papers_main_run() -> None:
     assert actor.entropy_coeff == 0
     assert (config.data.max_prompt_length, config.data.max_response_length) == (2048, 2048)
     assert actor.fsdp_config.model_dtype == "bf16"
-    assert actor.fsdp_config.dtype == rollout.dtype == "bfloat16"
+    assert OmegaConf.select(actor, "fsdp_config.mixed_precision") is None  # veRL then computes in bf16
+    assert rollout.dtype == "bfloat16"
     assert actor.strategy == "fsdp"
     assert (rollout.name, rollout.tensor_model_parallel_size, rollout.gpu_memory_utilization) == ("vllm", 2, 0.6)
     assert (config.trainer.total_epochs, config.trainer.test_freq, config.trainer.n_gpus_per_node) == (15, 5, 4)

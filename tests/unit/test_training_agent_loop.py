@@ -15,6 +15,7 @@ from speciarl.config import parse
 from speciarl.reward.dynamic import rewards
 from speciarl.training.agent_loop import GroupAgentLoopManager, GroupAgentLoopWorker
 from speciarl.training.stats import RolloutStats
+from speciarl.training.wait_clock import WaitClock
 from speciarl.verdict import Judgement, Pair, Reason, Source, Unscorable, Verdict
 
 PATIENCE_S = 20.0
@@ -91,6 +92,7 @@ def run_prompt(
         }
     )
     worker._reward, worker._verifier, worker._groups, worker._stats = rewards, FakeVerifier(), {}, RolloutStats()
+    worker._clock = WaitClock()
     prompt = {"uid": "u", "reward_model": {"ground_truth": "lion"}, "extra_info": {"sample_id": "s"}}
     coroutine = worker._run_prompt(prompt, {}, trajectory={"validate": validate})
     asyncio.run(asyncio.wait_for(coroutine, PATIENCE_S))

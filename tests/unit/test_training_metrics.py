@@ -26,7 +26,7 @@ def test_every_record_has_the_same_keys_and_round_trips() -> None:
 
 
 def test_training_metrics() -> None:
-    stats = RolloutStats(groups=2, groups_no_signal=1, generated_at=10.0, rewarded_at=10.5)
+    stats = RolloutStats(groups=2, groups_no_signal=1, waited_s=0.5)
     stats.count(Verdict(Category.SPECIFIC, None, Source.LIVE), 1.0)
     stats.count(Unscorable(Reason.TIMEOUT), 2.0)
     metrics = training_metrics([record(Category.SPECIFIC), record(Category.WRONG)], stats, [{"live": 1}, {"live": 2}])
@@ -63,6 +63,5 @@ def test_silence_needs_every_worker_that_asked_and_a_verdict_ends_it() -> None:
     assert merge([silent, idle]).silent_since is None
 
 
-def test_waiting_is_never_negative() -> None:
-    assert RolloutStats(generated_at=5.0, rewarded_at=4.0).verifier_wait_s == 0.0
-    assert RolloutStats().verifier_wait_s == 0.0
+def test_the_trainer_waits_for_the_slowest_worker() -> None:
+    assert merge([RolloutStats(waited_s=1.0), RolloutStats(waited_s=3.0)]).waited_s == 3.0
