@@ -63,9 +63,7 @@ class Taxonomy:
             raise TaxonomyError(f"{path} is no JSON: {error}") from error
         version = content.get("version") if isinstance(content, dict) else None
         if version != FORMAT_VERSION:
-            raise TaxonomyError(
-                f"{path} has taxonomy version {version!r}; this program reads {FORMAT_VERSION}"
-            )
+            raise TaxonomyError(f"{path} has taxonomy version {version!r}; this program reads {FORMAT_VERSION}")
         entries = content.get("nodes")
         if not isinstance(entries, list):
             raise TaxonomyError(f"{path} has no list `nodes`")
@@ -125,9 +123,7 @@ class Taxonomy:
                 name = normalise(node.name)
                 if name in level:
                     kind = "leaves" if wants_leaf else "inner nodes"
-                    raise TaxonomyError(
-                        f"two {kind} are called {node.name!r}: a ground truth could mean either"
-                    )
+                    raise TaxonomyError(f"two {kind} are called {node.name!r}: a ground truth could mean either")
                 level[name] = key
             truths = level | truths
         for text, keys in self._by_text.items():

@@ -1,4 +1,4 @@
-"""A judge server in process, for tests of what happens when things break."""
+"""Settings of the unit tests, and a judge server in process for tests of what happens when things break."""
 
 import asyncio
 import contextlib
@@ -9,6 +9,11 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from hypothesis import settings
+
+# A busy machine is no failure; time limits that matter are asserted where they matter.
+settings.register_profile("unit", deadline=None)
+settings.load_profile("unit")
 
 Fault = Callable[["FakeJudge", web.Request], Any]
 """What a faulty server does with a chat request: returns a response, or waits, or cuts the line."""

@@ -19,6 +19,7 @@ verdicts = st.sampled_from([W, A, G, L, S, M])
 members: st.SearchStrategy[Member] = st.one_of(
     verdicts, st.just(BLANK), st.builds(Unscorable, st.sampled_from(list(Reason)))
 )
+silences: st.SearchStrategy[Member] = st.one_of(st.just(LOST), st.just(BLANK))
 groups = st.lists(members, max_size=12)
 
 
@@ -97,7 +98,7 @@ def test_a_better_verdict_never_earns_less(data: st.DataObject, others: list[Mem
 @given(st.data(), groups)
 def test_members_without_a_verdict_change_nothing_for_the_others(data: st.DataObject, group: list[Member]) -> None:
     place = data.draw(st.integers(0, len(group)))
-    silent = data.draw(st.sampled_from([LOST, BLANK]))
+    silent = data.draw(silences)
     joined = rewards([*group[:place], silent, *group[place:]])
     assert joined[:place] + joined[place + 1 :] == rewards(group)
 

@@ -1,0 +1,149 @@
+"""HTTP to one OpenAI-compatible server: a parsed reply, or what went wrong, as values."""
+
+import asyncio
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+from typing import Any, Literal
+from urllib.parse import urlsplit, urlunsplit
+
+import aiohttp
+
+from speciarl.verdict import Reason, Unscorable
+from speciarl.verifier_server.decoding import shorten
+
+_PASSING_STATUS = frozenset({408, 409, 425, 429})
+"""Client-error codes that may go away by themselves; every other 4xx is final."""
+
+_OVERLOADED_STATUS = frozenset({429, 503})
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One request that brought no reply."""
+
+    unscorable: Unscorable
+    passing: bool
+    """Whether another attempt may succeed."""
+    retry_after_s: float | None = None
+    """How long the server asked us to stay away, in seconds."""
+    status: int | None = None
+    """HTTP status, when there was one."""
+
+
+class Client:
+    """One server. Holds no connection of its own: the session is shared and closed by its owner."""
+
+    def __init__(
+        self,
+        url: str,
+        kind: Literal["vllm", "openai"],
+        session: aiohttp.ClientSession,
+        timeout_s: float,
+        api_key: str | None = None,
+    ) -> None:
+        self.url = url
+        self.root, self.api = base_urls(url, kind)
+        self._session = session
+        self._timeout_s = timeout_s
+        self._api_key = api_key
+        self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+
+    async def chat(self, body: Mapping[str, Any]) -> object | Failure:
+        """POST a chat completion; the parsed JSON, or Failure. Raises only CancelledError."""
+        return await self._request("POST", f"{self.api}/chat/completions", body)
+
+    async def models(self) -> object | Failure:
+        """GET the list of served models."""
+        return await self._request("GET", f"{self.api}/models")
+
+    async def post_root(self, route: str, body: Mapping[str, Any]) -> object | Failure:
+        """POST to a vLLM route outside the OpenAI API, such as ``tokenize``."""
+        return await self._request("POST", f"{self.root}/{route}", body)
+
+    async def _request(self, method: str, url: str, body: Mapping[str, Any] | None = None) -> object | Failure:
+        try:
+            return await asyncio.wait_for(self._exchange(method, url, body), self._timeout_s)
+        except asyncio.TimeoutError:
+            detail = f"{self.url} gave no reply within {self._timeout_s:g} s"
+            return Failure(Unscorable(Reason.TIMEOUT, detail), passing=True)
+        except (aiohttp.ClientError, OSError) as error:
+            # Certificates and malformed URLs do not heal; all else that breaks a connection may.
+            passing = not isinstance(error, aiohttp.ClientSSLError | aiohttp.InvalidURL)
+            cause = shorten(self._without_key(str(error) or type(error).__name__), 200)
+            return Failure(Unscorable(Reason.CONNECTION, f"{self.url}: {cause}"), passing=passing)
+
+    async def _exchange(self, method: str, url: str, body: Mapping[str, Any] | None) -> object | Failure:
+        async with self._session.request(
+            method, url, json=body, headers=self._headers, allow_redirects=False
+        ) as response:
+            content = await response.read()
+            if response.status != 200:
+                return self._refusal(response.status, content, response.headers.get("Retry-After"))
+        try:
+            parsed: object = json.loads(content)
+        except (json.JSONDecodeError, UnicodeDecodeError):
+            said = shorten(self._without_key(content[:400].decode("utf-8", "replace")))
+            return Failure(Unscorable(Reason.MALFORMED, f"{self.url} replied no JSON: {said}"), passing=True)
+        return parsed
+
+    def _refusal(self, status: int, content: bytes, retry_after: str | None) -> Failure:
+        reason = Reason.OVERLOADED if status in _OVERLOADED_STATUS else Reason.HTTP_ERROR
+        said = shorten(self._without_key(_error_message(content)), 200)
+        return Failure(
+            Unscorable(reason, f"{self.url} replied HTTP {status}: {said}"),
+            passing=status >= 500 or status in _PASSING_STATUS,
+            retry_after_s=retry_after_seconds(retry_after, datetime.now(timezone.utc)),
+            status=status,
+        )
+
+    def _without_key(self, text: str) -> str:
+        """Servers like to repeat a bad key in their error message; ours must not reach a log."""
+        return text.replace(self._api_key, "***") if self._api_key else text
+
+
+def base_urls(url: str, kind: Literal["vllm", "openai"]) -> tuple[str, str]:
+    """The server's root and the root of its OpenAI API, neither with a slash at its end.
+
+    A vLLM server may be given with or without ``/v1``. Other APIs live under any path; only a bare host gets
+    ``/v1``.
+    """
+    parts = urlsplit(url)
+    path = parts.path.rstrip("/")
+    root = path.removesuffix("/v1")
+    api = f"{root}/v1" if kind == "vllm" or not path else path
+    return (
+        urlunsplit((parts.scheme, parts.netloc, root, "", "")),
+        urlunsplit((parts.scheme, parts.netloc, api, "", "")),
+    )
+
+
+def retry_after_seconds(header: str | None, now: datetime) -> float | None:
+    """Seconds in a Retry-After header (a number or an HTTP date, RFC 9110 10.2.3), >= 0; None if absent or
+    unreadable."""
+    if header is None:
+        return None
+    text = header.strip()
+    if text.isascii() and text.isdigit():
+        return float(text)
+    try:
+        moment = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=timezone.utc)
+    return max((moment - now).total_seconds(), 0.0)
+
+
+def _error_message(content: bytes) -> str:
+    """The message of an OpenAI-style error body, or the body."""
+    text = content[:2000].decode("utf-8", "replace")
+    try:
+        parsed = json.loads(content)
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        return text
+    error = parsed.get("error", parsed) if isinstance(parsed, Mapping) else parsed
+    message = error.get("message") if isinstance(error, Mapping) else None
+    return message if isinstance(message, str) else text

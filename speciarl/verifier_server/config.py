@@ -1,0 +1,160 @@
+"""Which judge scores the answers, and how patient we are with it."""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from speciarl.errors import ConfigError
+
+
+class PoolConfig(BaseModel):
+    """vLLM judge replicas that the run starts on Ray, with resources of their own, and stops again."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    replicas: int = Field(default=1, ge=1)
+    """Number of `vllm serve` processes."""
+    gpus_per_replica: float = Field(default=1, ge=0)
+    """GPUs reserved on Ray for each replica; 0 on a machine without any."""
+    cpus_per_replica: float = Field(default=1, ge=0)
+    """CPU cores reserved on Ray for each replica."""
+    tensor_parallel_size: int = Field(default=1, ge=1)
+    """GPUs over which one replica splits the model."""
+    max_model_len: int | None = Field(default=None, ge=1)
+    """Context length in tokens; None leaves the model's own."""
+    gpu_memory_utilization: float | None = Field(default=None, gt=0, le=1)
+    """Share of each GPU's memory a replica may take; None leaves vLLM's default."""
+    dtype: str = "auto"
+    """Weight type, e.g. `bfloat16` or `float32`."""
+    engine_args: dict[str, bool | int | float | str | None] = Field(default_factory=dict)
+    """Further `vllm serve` options, e.g. `{enforce_eager: true, max_num_seqs: 64}`. True gives a bare flag,
+    False its `--no-` form; null leaves the option out."""
+    startup_deadline_s: float = Field(default=900, gt=0)
+    """Seconds a replica may take from its start until it answers."""
+    placement_deadline_s: float = Field(default=60, gt=0)
+    """Seconds Ray may take to find room for the replicas."""
+    stop_deadline_s: float = Field(default=20, gt=0)
+    """Seconds a replica may take to stop before it is killed."""
+
+
+class VerifierConfig(BaseModel):
+    """One judge."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(default="judge", min_length=1)
+    """What logs and errors call this judge."""
+    kind: Literal["vllm", "openai", "taxonomy"] = "vllm"
+    """`vllm`: a vLLM server, whose extensions are used. `openai`: any OpenAI-compatible chat API. `taxonomy`:
+    no model, the exact answer from a hierarchy."""
+    model: str | None = None
+    """Model name or local directory."""
+    served_model_name: str | None = None
+    """The name under which the endpoint knows the model; `model` when not given."""
+    revision: str | None = None
+    """Model revision that managed replicas load."""
+    endpoints: tuple[str, ...] = ()
+    """Base URLs of servers that run already, e.g. `http://localhost:8000/v1`. Load is spread over them."""
+    pool: PoolConfig | None = None
+    """Replicas for the run to start, instead of `endpoints`."""
+    api_key_file: str | None = None
+    """File that holds the API key and nothing else."""
+    prompt: str = "base"
+    """Judge prompt: a shipped name, or the path of a YAML file."""
+    decoding: Literal["auto", "first_token", "choice"] = "auto"
+    """`first_token`: one token, from the log-probabilities of the labels' first tokens; gives a margin; vLLM
+    only. `choice`: the whole label, constrained by the server. `auto`: the first where the judge allows
+    it."""
+    thinking: bool = False
+    """Let the judge reason before the label; needs `choice` and a server with a reasoning parser."""
+    thinking_tokens: int = Field(default=2048, ge=1)
+    """Tokens a thinking judge may spend on one pair, label included."""
+    request_fields: dict[str, Any] = Field(default_factory=dict)
+    """Extra fields of every chat request, or null to leave one of ours out, for APIs with ways of their own,
+    e.g. `{max_tokens: null, max_completion_tokens: 64}`."""
+    exact_shortcut: bool = True
+    """Call equal (normalised) strings `specific` without asking the judge."""
+    abstain_shortcut: bool = False
+    """Call plain refusals such as "none" `abstain` without asking the judge."""
+    max_string_chars: int = Field(default=512, ge=1)
+    """Longest normalised string that is judged; a pair with a longer one is unscorable(too_long)."""
+    max_concurrency: int = Field(default=64, ge=1)
+    """Requests in flight at once over all endpoints, per process; the rest wait in a local queue."""
+    request_timeout_s: float = Field(default=60, gt=0)
+    """Seconds one HTTP request may take."""
+    total_deadline_s: float = Field(default=300, gt=0)
+    """Seconds one pair may take: local queue, requests and retries together."""
+    retries: int = Field(default=4, ge=0)
+    """Further attempts after the first one fails for a passing reason."""
+    backoff_s: float = Field(default=0.5, ge=0)
+    """Longest wait before the first retry; doubles with each one. The wait is drawn evenly from 0 to that."""
+    cache_size: int = Field(default=100_000, ge=0)
+    """Verdicts kept in memory, least recently used dropped first; 0 keeps none."""
+    probe: bool = True
+    """Judge the prompt's golden pairs at the start. Reachability, model and decoding are checked in any
+    case."""
+    startup_deadline_s: float = Field(default=10, gt=0)
+    """Seconds the endpoints may take to answer at the start; raise it when they start together with the
+    run."""
+    taxonomy: str | None = None
+    """Path of the hierarchy, a JSON file, for `kind: taxonomy`."""
+
+    @property
+    def served_name(self) -> str:
+        """The model name to put in requests."""
+        return self.served_model_name or self.model or ""
+
+    @field_validator("endpoints")
+    @classmethod
+    def _are_urls(cls, endpoints: tuple[str, ...]) -> tuple[str, ...]:
+        for endpoint in endpoints:
+            parts = urlsplit(endpoint)
+            if parts.scheme not in ("http", "https") or not parts.hostname:
+                raise ValueError(f"{endpoint!r} is no URL; write it like http://host:8000/v1")
+        return endpoints
+
+    @model_validator(mode="after")
+    def _fits_kind(self) -> "VerifierConfig":
+        if self.kind == "taxonomy":
+            if not self.taxonomy:
+                raise ValueError("`taxonomy` is missing: kind taxonomy needs the path of the hierarchy")
+            return self
+        if not self.served_name:
+            raise ValueError(f"`model` is missing: kind {self.kind} needs a model name")
+        if self.kind == "openai" and self.pool:
+            raise ValueError("`pool` starts vLLM servers: use kind vllm, or give `endpoints`")
+        if bool(self.endpoints) == bool(self.pool):
+            found = "both are given" if self.pool else "neither is given"
+            raise ValueError(f"give either `endpoints` or `pool` ({found})")
+        if self.pool and not self.model:
+            raise ValueError("`model` is missing: a pool needs the model to load")
+        if self.decoding == "first_token" and self.kind == "openai":
+            raise ValueError("`decoding: first_token` needs vLLM's extensions: use kind vllm, or choice")
+        if self.decoding == "first_token" and self.thinking:
+            raise ValueError("`decoding: first_token` leaves no room for `thinking`: use choice, or thinking: false")
+        return self
+
+
+def parse_config(mapping: Mapping[str, Any], at: str = "verifier") -> VerifierConfig:
+    """Validate a plain mapping; raises ConfigError with one line per the first wrong key: key, cause, remedy.
+
+    `at` is the path of the mapping in the user's configuration.
+    """
+    try:
+        return VerifierConfig.model_validate(mapping)
+    except ValidationError as error:
+        raise ConfigError(_one_line(error, at)) from error
+
+
+def _one_line(error: ValidationError, at: str) -> str:
+    problem = error.errors(include_url=False)[0]
+    path = ".".join((at, *map(str, problem["loc"])))
+    if problem["type"] == "extra_forbidden":
+        fields = PoolConfig.model_fields if "pool" in problem["loc"] else VerifierConfig.model_fields
+        return f"{path}: there is no such key; known keys: {', '.join(sorted(fields))}"
+    message = problem["msg"].removeprefix("Value error, ")
+    given = problem["input"]
+    shown = "" if isinstance(given, Mapping) or problem["type"] == "value_error" else f" (got {given!r})"
+    return f"{path}: {message}{shown}"

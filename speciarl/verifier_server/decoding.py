@@ -1,0 +1,239 @@
+"""How a category is asked for and read out of a reply: pure functions on plain data.
+
+Three ways, from best to most general. FIRST_TOKEN needs a single prefill: the six labels differ in their
+first token, so the log-probabilities of those six tokens already are the verdict. LABEL_CHOICE and JSON_ENUM
+let the server constrain the whole label. FREE_TEXT hopes. The request fields are those of vLLM's chat API
+(vllm.entrypoints.openai).
+"""
+
+import enum
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from speciarl.answer import normalise
+from speciarl.category import LABELS, Category
+from speciarl.verdict import Judgement, Reason, Source, Unscorable, Verdict
+
+TOP_LOGPROBS = 20
+"""The most log-probabilities per token that vLLM reports unless told otherwise (`--max-logprobs`)."""
+
+LABEL_TOKENS = 48
+"""Room for the longest label, wrapped in JSON, under any tokenizer, single bytes included."""
+
+_TOKEN_ID = "token_id:"
+
+
+class Mode(str, enum.Enum):
+    """How the judge's answer is decoded."""
+
+    FIRST_TOKEN = "first_token"
+    """Log-probabilities of exactly the labels' first tokens (vLLM's `logprob_token_ids`)."""
+
+    FIRST_TOKEN_TOP = "first_token_top"
+    """The same from the 20 most likely tokens, with generation confined to the labels' first tokens, for vLLM
+    servers that do not know `logprob_token_ids`. A label outside the 20 is bounded, not valued."""
+
+    LABEL_CHOICE = "label_choice"
+    """vLLM's `structured_outputs: {choice}`."""
+
+    JSON_ENUM = "json_enum"
+    """OpenAI's `response_format: json_schema` with an enum."""
+
+    FREE_TEXT = "free_text"
+    """No constraint; the reply must be a label."""
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """One way to ask and to read. Picklable; its repr is stable and identifies the decoding."""
+
+    mode: Mode
+    first_tokens: tuple[int, ...] = ()
+    """First token of each label in category order, for the FIRST_TOKEN modes."""
+    max_tokens: int = LABEL_TOKENS
+    """Length limit of the reply in the other modes."""
+    only: Category | None = None
+    """The one category the server may choose, when a probe tests whether it obeys; None allows all."""
+
+    def narrowed(self) -> list[tuple["Decoder", Category | None]]:
+        """Decoders to test a server with, each with the only category it then may give (None: no such
+        promise).
+
+        A server that obeys the constraint says first one label, then another, whatever it thinks of the pair.
+        """
+        if self.mode in (Mode.FIRST_TOKEN, Mode.FREE_TEXT):
+            return [(self, None)]  # a reply that can be read is proof enough
+        return [(replace(self, only=category), category) for category in (Category.MORE_SPECIFIC, Category.ABSTAIN)]
+
+    def fields(self) -> dict[str, Any]:
+        """Request fields besides model and messages."""
+        if self.mode is Mode.FIRST_TOKEN:
+            return {
+                "max_tokens": 1,
+                "temperature": 0,
+                "logprobs": True,
+                "logprob_token_ids": list(self.first_tokens),
+                "return_tokens_as_token_ids": True,
+            }
+        if self.mode is Mode.FIRST_TOKEN_TOP:
+            return {
+                "max_tokens": 1,
+                "temperature": 0,
+                "logprobs": True,
+                "top_logprobs": TOP_LOGPROBS,
+                "allowed_token_ids": list(self.first_tokens) if self.only is None else [self.first_tokens[self.only]],
+                "return_tokens_as_token_ids": True,
+            }
+        labels = list(LABELS) if self.only is None else [self.only.label]
+        fields: dict[str, Any] = {"max_tokens": self.max_tokens, "temperature": 0}
+        if self.mode is Mode.LABEL_CHOICE:
+            fields["structured_outputs"] = {"choice": labels}
+        elif self.mode is Mode.JSON_ENUM:
+            schema = {
+                "type": "object",
+                "properties": {"category": {"type": "string", "enum": labels}},
+                "required": ["category"],
+                "additionalProperties": False,
+            }
+            fields["response_format"] = {
+                "type": "json_schema",
+                "json_schema": {"name": "judgement", "strict": True, "schema": schema},
+            }
+        return fields
+
+    def read(self, reply: object) -> Judgement:
+        """The judgement in a parsed chat completion; anything unexpected is Unscorable, never an error."""
+        choice = _first_choice(reply)
+        if choice is None:
+            return Unscorable(Reason.MALFORMED, "the reply is no chat completion with a choice")
+        if self.mode in (Mode.FIRST_TOKEN, Mode.FIRST_TOKEN_TOP):
+            return self._read_tokens(choice)
+        message = choice.get("message")
+        content = message.get("content") if isinstance(message, Mapping) else None
+        if not isinstance(content, str):
+            return Unscorable(Reason.MALFORMED, "the reply has no text")
+        return self._read_text(content)
+
+    def _read_tokens(self, choice: Mapping[str, Any]) -> Judgement:
+        reported = reported_logprobs(choice)
+        if reported is None:
+            return Unscorable(Reason.MALFORMED, "the reply has no log-probabilities by token id")
+        chosen, logprobs = reported
+        values = [logprobs.get(token) for token in self.first_tokens]
+        if self.mode is Mode.FIRST_TOKEN:
+            if any(value is None for value in values):
+                return Unscorable(Reason.MALFORMED, "the reply lacks the log-probability of a label")
+            return verdict_from_logprobs([value for value in values if value is not None])
+        if chosen not in self.first_tokens:
+            return Unscorable(Reason.OFF_LABEL, f"the judge began with token {chosen}, which begins no label")
+        floor = min((value for token, value in logprobs.items() if token != chosen), default=None)
+        return verdict_from_top(self.first_tokens.index(chosen), values, floor)
+
+    def _read_text(self, content: str) -> Judgement:
+        text = content
+        if self.mode is Mode.JSON_ENUM:
+            try:
+                parsed = json.loads(content)
+            except json.JSONDecodeError:
+                return Unscorable(Reason.MALFORMED, f"the reply is no JSON: {shorten(content)}")
+            value = parsed.get("category") if isinstance(parsed, Mapping) else None
+            if not isinstance(value, str):
+                return Unscorable(Reason.MALFORMED, f"the reply has no category: {shorten(content)}")
+            text = value
+        label = normalise(text)
+        if label not in LABELS:
+            return Unscorable(Reason.OFF_LABEL, f"the judge said {shorten(text)}, which is no label")
+        return Verdict(category=Category.from_label(label), margin=None, source=Source.LIVE)
+
+
+def verdict_from_logprobs(logprobs: Sequence[float]) -> Verdict:
+    """The verdict from one log-probability per category, shape (6,), category order. A tie goes to the worse
+    one."""
+    best = max(range(len(logprobs)), key=lambda index: logprobs[index])
+    margin = logprobs[best] - max(value for index, value in enumerate(logprobs) if index != best)
+    weights = [math.exp(value - logprobs[best]) for value in logprobs]
+    total = sum(weights)
+    probabilities = tuple(weight / total for weight in weights)
+    return Verdict(category=Category(best), margin=margin, source=Source.LIVE, probabilities=probabilities)
+
+
+def verdict_from_top(chosen: int, logprobs: Sequence[float | None], floor: float | None) -> Verdict:
+    """The verdict when only the most likely tokens were reported.
+
+    `logprobs` has one entry per category, None where unreported; such a label lies at or below `floor`, the
+    least reported value. With the runner-up unreported the margin is a lower bound, and probabilities are
+    left out.
+    """
+    known = [value for value in logprobs if value is not None]
+    if len(known) == len(logprobs):
+        full = verdict_from_logprobs(known)
+        if full.category == chosen:
+            return full
+    best = logprobs[chosen]
+    others = [value for index, value in enumerate(logprobs) if index != chosen and value is not None]
+    runner_up = max(others, default=floor)
+    margin = None if best is None or runner_up is None else max(best - runner_up, 0.0)
+    return Verdict(category=Category(chosen), margin=margin, source=Source.LIVE)
+
+
+def label_mass(reply: object, first_tokens: Sequence[int]) -> float | None:
+    """Total probability of the labels' first tokens in a FIRST_TOKEN reply, in [0, 1]; None when it has none.
+
+    Near 1 for a judge that means to answer with a label; small when it would rather say something else.
+    """
+    choice = _first_choice(reply)
+    reported = reported_logprobs(choice) if choice is not None else None
+    if reported is None:
+        return None
+    return min(sum(math.exp(reported[1][token]) for token in first_tokens if token in reported[1]), 1.0)
+
+
+def reported_logprobs(choice: Mapping[str, Any]) -> tuple[int, dict[int, float]] | None:
+    """The generated token's id and all reported log-probabilities of its position, by token id; None if
+    unreadable."""
+    try:
+        position = choice["logprobs"]["content"][0]
+        chosen = _token_id(position["token"])
+        logprobs = {_token_id(entry["token"]): float(entry["logprob"]) for entry in position["top_logprobs"]}
+        logprobs.setdefault(chosen, float(position["logprob"]))
+    except (KeyError, IndexError, TypeError, ValueError):
+        return None
+    return (chosen, logprobs) if all(map(math.isfinite, logprobs.values())) else None
+
+
+def first_difference(prompt: Sequence[int], continued: Sequence[int]) -> int | None:
+    """The first token of a text that continues a prompt; None when the prompt's tokens are no prefix or
+    nothing follows."""
+    if len(continued) <= len(prompt) or list(continued[: len(prompt)]) != list(prompt):
+        return None
+    return continued[len(prompt)]
+
+
+def clashing_labels(first_tokens: Sequence[int], labels: Sequence[str] = LABELS) -> list[tuple[str, ...]]:
+    """Groups of labels that begin with the same token; empty when first-token judging is possible."""
+    by_token: dict[int, list[str]] = {}
+    for label, token in zip(labels, first_tokens, strict=True):
+        by_token.setdefault(token, []).append(label)
+    return [tuple(group) for group in by_token.values() if len(group) > 1]
+
+
+def shorten(text: str, limit: int = 120) -> str:
+    """The text quoted on one line, cut to `limit` characters."""
+    flat = " ".join(text.split())
+    return repr(flat if len(flat) <= limit else flat[: limit - 1] + "…")
+
+
+def _first_choice(reply: object) -> Mapping[str, Any] | None:
+    choices = reply.get("choices") if isinstance(reply, Mapping) else None
+    if not (isinstance(choices, list) and choices and isinstance(choices[0], Mapping)):
+        return None
+    return choices[0]
+
+
+def _token_id(text: str) -> int:
+    if not text.startswith(_TOKEN_ID):
+        raise ValueError(f"{text!r} is no token id")
+    return int(text[len(_TOKEN_ID) :])

@@ -1,0 +1,12 @@
+"""From a configuration to a verifier."""
+
+from speciarl.verifier_server.config import VerifierConfig
+from speciarl.verifier_server.protocol import Verifier
+from speciarl.verifier_server.taxonomy_verifier import TaxonomyVerifier
+from speciarl.verifier_server.verifier import LLMVerifier
+
+
+def build(config: VerifierConfig) -> Verifier:
+    """The verifier a configuration describes, not started yet; raises ConfigError for one that cannot be
+    built."""
+    return TaxonomyVerifier(config) if config.kind == "taxonomy" else LLMVerifier(config)

@@ -1,0 +1,62 @@
+"""The exact judge: reads the category off a hierarchy. No model, no network."""
+
+from pathlib import Path
+
+from speciarl.answer import normalise
+from speciarl.errors import VerifierStartError
+from speciarl.taxonomy import Taxonomy, TaxonomyError, UnknownConceptError
+from speciarl.verdict import Judgement, Pair, Reason, Source, Unscorable, Verdict
+from speciarl.verifier_server.config import VerifierConfig
+from speciarl.verifier_server.stats import Stats
+
+
+class TaxonomyVerifier:
+    """Judges pairs whose ground truth is a node of the hierarchy."""
+
+    def __init__(self, config: VerifierConfig) -> None:
+        self.config = config
+        self._taxonomy: Taxonomy | None = None
+        self._stats = Stats()
+
+    async def start(self) -> None:
+        """See `Verifier.start`: reads the hierarchy."""
+        path = Path(self.config.taxonomy or "")
+        try:
+            self._taxonomy = Taxonomy.load(path)
+        except OSError as error:
+            raise VerifierStartError(
+                f"judge {self.config.name!r}: cannot read the taxonomy {path} ({error.strerror}); "
+                "prepare the data first "
+                "or correct `taxonomy`"
+            ) from error
+        except TaxonomyError as error:
+            raise VerifierStartError(f"judge {self.config.name!r}: {error}; prepare the data again") from error
+
+    async def verify(self, pair: Pair) -> Judgement:
+        """See `Verifier.verify`."""
+        self._stats.requests += 1
+        judgement = self._judge(pair)
+        self._stats.note(judgement)
+        return judgement
+
+    def stats(self) -> dict[str, float]:
+        """See `Verifier.stats`."""
+        return self._stats.as_dict() | {"in_flight": 0.0}
+
+    async def aclose(self) -> None:
+        """See `Verifier.aclose`."""
+        self._taxonomy = None
+
+    def _judge(self, pair: Pair) -> Judgement:
+        if self._taxonomy is None:
+            return Unscorable(Reason.CANCELLED, "the verifier is not running")
+        longest = max(len(normalise(pair.ground_truth)), len(normalise(pair.prediction)))
+        limit = self.config.max_string_chars
+        if longest > limit:
+            return Unscorable(Reason.TOO_LONG, f"{longest} characters; the limit is {limit} (max_string_chars)")
+        try:
+            category = self._taxonomy.judge(pair)
+        except UnknownConceptError as error:
+            return Unscorable(Reason.UNKNOWN_CONCEPT, str(error))
+        self._stats.live += 1
+        return Verdict(category=category, margin=None, source=Source.TAXONOMY)

@@ -1,0 +1,292 @@
+"""The verifier against real vLLM: the laptop judge, and a judge that first-token judging must refuse."""
+
+import asyncio
+import contextlib
+import itertools
+import time
+from collections.abc import AsyncIterator, Iterator
+from functools import partial
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from speciarl.cpu import environment, stack
+from speciarl.errors import VerifierStartError
+from speciarl.verdict import Judgement, Pair, Source, Unscorable, Verdict
+from speciarl.verifier_server import VerifierConfig, parse_config
+from speciarl.verifier_server.decoding import Decoder, Mode
+from speciarl.verifier_server.label_tokens import server_first_tokens
+from speciarl.verifier_server.pool import JudgePool, refuse_clashing_labels
+from speciarl.verifier_server.prompt import SAMPLE_PAIR
+from speciarl.verifier_server.replica import Replica, vllm_command
+from speciarl.verifier_server.request import chat_body
+from speciarl.verifier_server.verifier import LLMVerifier
+
+pytestmark = pytest.mark.anyio
+
+LAPTOP_JUDGE = str(resources.files("speciarl.laptop") / "models" / "judge")
+TRUTHS = ("dog face", "cat face", "lion", "eagle", "rose")
+PREDICTIONS = (*TRUTHS, "animal mammal", "animal bird", "plant flower", "animals nature", "food drink", "none")
+STARTUP_S = 240.0
+
+
+def describe(model: str, **changes: Any) -> VerifierConfig:
+    """The configuration of a tiny judge that we serve ourselves."""
+    small: dict[str, Any] = {"dtype": "float32", "gpus_per_replica": 0, "cpus_per_replica": 1, "max_model_len": 1024}
+    engine: dict[str, Any] = {"enforce_eager": True, "max_num_seqs": 16}
+    if not stack.active():
+        small["gpus_per_replica"], engine["gpu_memory_utilization"] = 1, 0.1
+    pool = small | {"startup_deadline_s": STARTUP_S, "engine_args": engine} | changes.pop("pool", {})
+    mapping = {"model": model, "served_model_name": "tiny", "prompt": "compact", "max_string_chars": 200, "pool": pool}
+    return parse_config(mapping | changes)
+
+
+def surroundings() -> dict[str, str]:
+    """Environment of the servers."""
+    return environment.variables() if stack.active() else {}
+
+
+@pytest.fixture(scope="module")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="module")
+def replica(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replica]:
+    """A running server of the laptop judge."""
+    config = describe(LAPTOP_JUDGE)
+    assert config.pool is not None
+    log = tmp_path_factory.mktemp("judge") / "judge.log"
+    server = Replica(partial(vllm_command, config, config.pool), log, env=surroundings())
+    server.start()
+    try:
+        server.wait_ready(STARTUP_S)
+        yield server
+    finally:
+        server.stop()
+
+
+@contextlib.asynccontextmanager
+async def started(url: str, **changes: Any) -> AsyncIterator[LLMVerifier]:
+    config = describe(LAPTOP_JUDGE, **changes).model_copy(update={"endpoints": (url,), "pool": None})
+    verifier = LLMVerifier(config)
+    await verifier.start()
+    try:
+        yield verifier
+    finally:
+        await verifier.aclose()
+
+
+async def test_the_probe_passes_and_settles_on_the_first_token(replica: Replica) -> None:
+    async with started(replica.url, decoding="first_token", exact_shortcut=False) as verifier:
+        judgement = await verifier.verify(Pair("dog face", "Dog face!"))
+        assert isinstance(judgement, Verdict)
+        assert judgement.category.label == "specific"
+        assert judgement.source is Source.LIVE
+        assert judgement.margin is not None
+        assert judgement.margin > 0
+        assert judgement.probabilities is not None
+        assert sum(judgement.probabilities) == pytest.approx(1.0)
+
+
+async def test_first_token_judging_equals_constrained_decoding(replica: Replica) -> None:
+    pairs = [Pair(*both) for both in itertools.product(TRUTHS, PREDICTIONS)]
+    async with started(replica.url) as verifier:
+        first_tokens = await server_first_tokens(
+            verifier.endpoints[0].client, verifier.config, verifier.prompt.messages(SAMPLE_PAIR)
+        )
+        assert isinstance(first_tokens, tuple)
+        decoders = [
+            Decoder(Mode.FIRST_TOKEN, first_tokens),
+            Decoder(Mode.FIRST_TOKEN_TOP, first_tokens),
+            Decoder(Mode.LABEL_CHOICE),
+        ]
+
+        async def judge(decoder: Decoder, pair: Pair) -> Judgement:
+            body = chat_body(verifier.config, verifier.prompt, decoder, pair)
+            return decoder.read(await verifier.endpoints[0].client.chat(body))
+
+        judgements = [await asyncio.gather(*(judge(decoder, pair) for pair in pairs)) for decoder in decoders]
+    by_mode = [[j.category if isinstance(j, Verdict) else j for j in judged] for judged in judgements]
+    assert by_mode[0] == by_mode[2]
+    assert by_mode[1] == by_mode[2]
+    assert len(set(by_mode[0])) >= 4
+    for exact, bounded in zip(judgements[0], judgements[1], strict=True):
+        assert isinstance(exact, Verdict)
+        assert isinstance(bounded, Verdict)
+        assert exact.margin is not None
+        assert bounded.margin is not None
+        assert bounded.margin <= exact.margin + 1e-3
+
+
+async def test_many_pairs_at_once_are_judged_as_one_by_one(replica: Replica) -> None:
+    pairs = [Pair(*both) for both in itertools.product(TRUTHS, PREDICTIONS)]
+    async with started(replica.url, exact_shortcut=False) as verifier:
+        together = await asyncio.gather(*map(verifier.verify, pairs * 3))
+        stats = verifier.stats()
+        assert stats["live"] == stats["attempts"] == len(pairs)
+        assert stats["unscorable"] == 0
+    async with started(replica.url, exact_shortcut=False) as verifier:
+        alone = [await verifier.verify(pair) for pair in pairs]
+    for one, many in zip(alone * 3, together, strict=True):
+        assert isinstance(one, Verdict)
+        assert isinstance(many, Verdict)
+        assert one.category is many.category
+
+
+async def test_another_model_name_is_refused(replica: Replica) -> None:
+    with pytest.raises(VerifierStartError, match=r"does not serve 'qwen'; it serves: tiny; set"):
+        async with started(replica.url, served_model_name="qwen"):
+            pass
+
+
+async def test_a_prompt_that_does_not_fit_is_refused(replica: Replica) -> None:
+    with pytest.raises(VerifierStartError, match="the judge takes 1024; lower `max_string_chars`"):
+        async with started(replica.url, max_string_chars=4000):
+            pass
+
+
+async def test_stop_leaves_no_process_and_the_next_start_says_so_quickly(tmp_path: Path, replica: Replica) -> None:
+    async with started(replica.url, retries=1, backoff_s=0.1) as verifier:
+        family = children_of_this_process()
+        assert len(family) >= 2
+        begun = time.monotonic()
+        replica.stop()
+        assert time.monotonic() - begun < 30
+        assert not [process for process in family if process.is_running()]
+        judgement = await verifier.verify(Pair("lion", "some big cat"))
+        assert isinstance(judgement, Unscorable)
+    begun = time.monotonic()
+    with pytest.raises(VerifierStartError, match="start the server or correct `endpoints`") as caught:
+        async with started(replica.url, startup_deadline_s=1):
+            pass
+    assert time.monotonic() - begun < 3
+    assert "\n" not in str(caught.value)
+
+
+def children_of_this_process() -> list[psutil.Process]:
+    return psutil.Process().children(recursive=True)
+
+
+@pytest.fixture(scope="module")
+def blurting_judge(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A tiny random judge whose tokenizer begins every label with the same token, a space."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    vocabulary = {letter: index for index, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(special)
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>")
+    fast.chat_template = (
+        "{% for message in messages %}{{ message['role'] }} {{ message['content'] }}<|im_end|>{% endfor %}<|im_start|>"
+    )
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(fast),
+        hidden_size=64,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        max_position_embeddings=2048,
+        eos_token_id=fast.eos_token_id,
+        pad_token_id=fast.pad_token_id,
+        bos_token_id=None,
+    )
+    directory = tmp_path_factory.mktemp("blurting")
+    LlamaForCausalLM(config).save_pretrained(directory)
+    fast.save_pretrained(directory)
+    return str(directory)
+
+
+@pytest.fixture(scope="module")
+def local_ray() -> Iterator[Any]:
+    """A Ray of our own, whatever else runs on this machine."""
+    import ray
+
+    gpus = 0 if stack.active() else 1
+    ray.init(address="local", num_cpus=2, num_gpus=gpus, include_dashboard=False, log_to_driver=False)
+    yield ray
+    ray.shutdown()
+
+
+def test_labels_that_share_a_first_token_are_refused_before_the_judge_is_loaded(blurting_judge: str) -> None:
+    with pytest.raises(VerifierStartError, match=r"begin with the same token.*use `decoding: choice`") as caught:
+        refuse_clashing_labels(describe(blurting_judge, decoding="first_token"))
+    assert "\n" not in str(caught.value)
+    refuse_clashing_labels(describe(blurting_judge, decoding="choice"))
+    refuse_clashing_labels(describe(LAPTOP_JUDGE, decoding="first_token"))
+
+
+async def test_a_pool_on_ray(local_ray: Any, blurting_judge: str, tmp_path: Path) -> None:
+    before = children_of_this_process()
+    pool = JudgePool(describe(blurting_judge, name="blurting", decoding="choice"), tmp_path, surroundings())
+    (url,) = pool.start()
+    try:
+        assert pool.alive() == [True]
+        assert pool.config.endpoints == (url,)
+        assert (tmp_path / "blurting-0.log").stat().st_size > 0
+        asked_for = pool.config.model_copy(update={"decoding": "first_token"})
+        with pytest.raises(VerifierStartError, match=r"begin with the same token.*use `decoding: choice`"):
+            await LLMVerifier(asked_for).start()
+        # The random judge knows nothing, but constrained to the labels it must say one of them.
+        verifier = LLMVerifier(pool.config.model_copy(update={"probe": False, "decoding": "auto"}))
+        await verifier.start()
+        assert isinstance(await verifier.verify(Pair("lion", "cat")), Verdict)
+        await verifier.aclose()
+        servers = servers_since(before)
+        assert servers
+    finally:
+        pool.stop()
+    assert not [process for process in servers if process.is_running()]
+    pool.stop()
+
+
+def servers_since(before: list[psutil.Process]) -> list[psutil.Process]:
+    """Guards and vLLM processes that were not there before."""
+    found = []
+    for process in children_of_this_process():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            words = process.cmdline()
+            if process not in before and ("serve" in words or any(word.endswith("guard.py") for word in words)):
+                found.append(process)
+    return found
+
+
+def test_a_pool_dies_with_the_actors_process(local_ray: Any, blurting_judge: str, tmp_path: Path) -> None:
+    pool = JudgePool(describe(blurting_judge, decoding="choice", pool={"stop_deadline_s": 5}), tmp_path, surroundings())
+    before = children_of_this_process()
+    pool.start()
+    servers = servers_since(before)
+    assert servers
+    for process in children_of_this_process():
+        if "ReplicaActor" in " ".join(process.cmdline()):
+            process.kill()
+    _, left = psutil.wait_procs(servers, timeout=30)
+    assert not left
+    pool.stop()
+
+
+def test_no_room_on_ray_is_said_in_one_line(local_ray: Any, tmp_path: Path) -> None:
+    crowded = describe(LAPTOP_JUDGE, pool={"cpus_per_replica": 64, "placement_deadline_s": 2})
+    begun = time.monotonic()
+    with pytest.raises(VerifierStartError, match=r"Ray has no room for 1 replicas.*lower `pool\.replicas`"):
+        JudgePool(crowded, tmp_path).start()
+    assert time.monotonic() - begun < 10
+
+
+def test_a_model_that_cannot_be_loaded_is_said_in_one_line(local_ray: Any, tmp_path: Path) -> None:
+    broken = tmp_path / "model"
+    broken.mkdir()
+    (broken / "config.json").write_text("{}")
+    with pytest.raises(VerifierStartError, match="died while starting") as caught:
+        JudgePool(describe(str(broken)), tmp_path, surroundings()).start()
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,64 @@
+"""Every wrong key is named, in one line, with a remedy."""
+
+import pickle
+from typing import Any
+
+import pytest
+
+from speciarl.errors import ConfigError
+from speciarl.verifier_server.config import PoolConfig, VerifierConfig, parse_config
+
+URL = "http://localhost:8000/v1"
+
+
+@pytest.mark.parametrize(
+    ("mapping", "message"),
+    [
+        ({}, r"^verifier: `model` is missing"),
+        ({"model": "m"}, r"give either `endpoints` or `pool` \(neither is given\)"),
+        ({"model": "m", "endpoints": [URL], "pool": {}}, r"\(both are given\)"),
+        ({"model": "m", "endpoints": ["localhost:8000"]}, r"^verifier.endpoints: 'localhost:8000' is no URL"),
+        ({"model": "m", "endpoint": [URL]}, r"^verifier.endpoint: there is no such key; known keys: .*endpoints"),
+        ({"model": "m", "pool": {"replica": 2}}, r"^verifier.pool.replica: there is no such key; .*replicas"),
+        ({"model": "m", "pool": {"replicas": 0}}, r"^verifier.pool.replicas: .*greater than or equal to 1 \(got 0\)"),
+        ({"model": "m", "endpoints": [URL], "retries": "many"}, r"^verifier.retries: .*\(got 'many'\)"),
+        ({"model": "m", "endpoints": [URL], "kind": "vlm"}, r"^verifier.kind: .*'taxonomy'"),
+        ({"kind": "taxonomy"}, "`taxonomy` is missing"),
+        ({"kind": "openai", "model": "m", "pool": {}}, "`pool` starts vLLM servers"),
+        ({"kind": "openai", "model": "m", "endpoints": [URL], "decoding": "first_token"}, "kind vllm, or choice"),
+        ({"model": "m", "endpoints": [URL], "decoding": "first_token", "thinking": True}, "no room for `thinking`"),
+        ({"served_model_name": "m", "pool": {}}, "a pool needs the model to load"),
+    ],
+)
+def test_errors_name_the_key(mapping: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        parse_config(mapping)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_path_of_the_key_is_the_users() -> None:
+    with pytest.raises(ConfigError, match=r"^speciarl\.verifier\.cache: "):
+        parse_config({"model": "m", "endpoints": [URL], "cache": 1}, at="speciarl.verifier")
+
+
+def test_every_field_is_described() -> None:
+    import ast
+    import inspect
+
+    for model in (VerifierConfig, PoolConfig):
+        (body,) = (node.body for node in ast.parse(inspect.getsource(model)).body if isinstance(node, ast.ClassDef))
+        for node, following in zip(body, [*body[1:], None], strict=True):
+            if isinstance(node, ast.AnnAssign):
+                described = isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant)
+                assert described, ast.unparse(node)
+
+
+def test_a_configuration_travels_between_processes() -> None:
+    config = parse_config({"model": "m", "pool": {"engine_args": {"enforce_eager": True}}})
+    assert pickle.loads(pickle.dumps(config)) == config
+    assert parse_config(config.model_dump()) == config
+
+
+def test_the_served_name_is_the_model_unless_given() -> None:
+    assert parse_config({"model": "m", "endpoints": [URL]}).served_name == "m"
+    assert parse_config({"model": "m", "served_model_name": "s", "endpoints": [URL]}).served_name == "s"

@@ -1,0 +1,165 @@
+"""From log-probabilities and words to judgements."""
+
+import json
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from speciarl.category import LABELS, Category
+from speciarl.verdict import Reason, Unscorable, Verdict
+from speciarl.verifier_server.decoding import (
+    Decoder,
+    Mode,
+    clashing_labels,
+    first_difference,
+    label_mass,
+    verdict_from_logprobs,
+    verdict_from_top,
+)
+
+TOKENS = (10, 11, 12, 13, 14, 15)
+logprobs = st.lists(st.floats(-50, 0), min_size=6, max_size=6)
+
+
+def reply(chosen: int, reported: dict[int, float], top: dict[int, float] | None = None) -> dict[str, Any]:
+    entries = [{"token": f"token_id:{token}", "logprob": value} for token, value in (top or reported).items()]
+    position = {"token": f"token_id:{chosen}", "logprob": reported[chosen], "top_logprobs": entries}
+    return {"choices": [{"logprobs": {"content": [position]}, "message": {"content": ""}}]}
+
+
+@given(logprobs)
+def test_the_likeliest_label_wins_by_its_margin(values: list[float]) -> None:
+    verdict = verdict_from_logprobs(values)
+    best, second = sorted(values, reverse=True)[:2]
+    assert values[verdict.category] == best
+    assert verdict.margin == pytest.approx(best - second)
+    assert verdict.probabilities is not None
+    assert math.fsum(verdict.probabilities) == pytest.approx(1.0)
+    assert verdict.probabilities[verdict.category] == max(verdict.probabilities)
+
+
+def test_a_tie_goes_to_the_worse_category() -> None:
+    verdict = verdict_from_logprobs([-9, -9, -1, -9, -1, -9])
+    assert (verdict.category, verdict.margin) == (Category.GENERIC, 0)
+
+
+@given(logprobs, st.floats(-20, 0))
+def test_a_common_shift_changes_nothing(values: list[float], shift: float) -> None:
+    shifted = verdict_from_logprobs([value + shift for value in values])
+    assert shifted.margin == pytest.approx(verdict_from_logprobs(values).margin, abs=1e-9)
+
+
+@given(logprobs)
+def test_exactly_the_labels_tokens_are_read(values: list[float]) -> None:
+    reported = dict(zip(TOKENS, values, strict=True)) | {99: 0.0}
+    assert Decoder(Mode.FIRST_TOKEN, TOKENS).read(reply(99, reported)) == verdict_from_logprobs(values)
+
+
+def test_a_missing_label_is_no_verdict() -> None:
+    judgement = Decoder(Mode.FIRST_TOKEN, TOKENS).read(reply(10, dict.fromkeys(TOKENS[:5], -1.0)))
+    assert isinstance(judgement, Unscorable)
+    assert judgement.reason is Reason.MALFORMED
+
+
+@given(logprobs, st.sets(st.integers(0, 5), max_size=5))
+def test_a_label_outside_the_top_is_bounded_not_valued(values: list[float], hidden: set[int]) -> None:
+    best = max(range(6), key=values.__getitem__)
+    hidden = hidden - {best}
+    floor = min((values[index] for index in range(6) if index not in hidden and index != best), default=values[best])
+    seen = [None if index in hidden else min(value, 0.0) for index, value in enumerate(values)]
+    truth = [min(value, floor) if index in hidden else value for index, value in enumerate(values)]
+    verdict = verdict_from_top(best, seen, floor)
+    exact = verdict_from_logprobs(truth)
+    assert verdict.category == best
+    assert verdict.margin is not None
+    assert exact.margin is not None
+    if exact.category == best:
+        assert verdict.margin <= exact.margin + 1e-9
+    assert (verdict.probabilities is None) == bool(hidden) or exact.category != best
+
+
+def test_the_top_reading_follows_the_token_that_was_chosen() -> None:
+    decoder = Decoder(Mode.FIRST_TOKEN_TOP, TOKENS)
+    others = {100 + index: -1.0 - index for index in range(20)}
+    judgement = decoder.read(reply(13, others | {13: -2.0}, top=others))
+    assert isinstance(judgement, Verdict)
+    assert judgement.category is Category.LESS_SPECIFIC
+    assert judgement.margin == pytest.approx(18.0)  # at least: every other label lies below the twentieth token
+    astray = decoder.read(reply(100, others))
+    assert isinstance(astray, Unscorable)
+    assert astray.reason is Reason.OFF_LABEL
+
+
+@pytest.mark.parametrize("label", LABELS)
+def test_words(label: str) -> None:
+    choice = Decoder(Mode.LABEL_CHOICE)
+    for content in (label, f" {label.title()}.\n"):
+        judgement = choice.read({"choices": [{"message": {"content": content}}]})
+        assert judgement == Verdict(Category.from_label(label), None, judgement.source)  # type: ignore[union-attr]
+    wrapped = {"choices": [{"message": {"content": json.dumps({"category": label})}}]}
+    judgement = Decoder(Mode.JSON_ENUM).read(wrapped)
+    assert isinstance(judgement, Verdict)
+    assert judgement.category.label == label
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["choices", "message", "content", "logprobs", "token", "logprob", "top_logprobs"]), inner
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@given(json_values, st.sampled_from([Decoder(mode, TOKENS) for mode in Mode]))
+def test_nonsense_is_unscorable_and_never_an_error(value: Any, decoder: Decoder) -> None:
+    for content in (value, {"choices": [value]}, {"choices": [{"message": value, "logprobs": value}]}):
+        assert isinstance(decoder.read(content), Unscorable)
+
+
+def test_numbers_that_are_none() -> None:
+    bad = reply(10, dict.fromkeys(TOKENS, -1.0))
+    bad["choices"][0]["logprobs"]["content"][0]["top_logprobs"][2]["logprob"] = math.nan
+    assert isinstance(Decoder(Mode.FIRST_TOKEN, TOKENS).read(bad), Unscorable)
+
+
+def test_label_mass() -> None:
+    assert label_mass(reply(99, dict.fromkeys(TOKENS, math.log(0.1)) | {99: math.log(0.4)}), TOKENS) == pytest.approx(
+        0.6
+    )
+    assert label_mass({}, TOKENS) is None
+
+
+def test_first_difference() -> None:
+    assert first_difference([1, 2], [1, 2, 7, 8]) == 7
+    assert first_difference([1, 2], [1, 2]) is None
+    assert first_difference([1, 2], [1, 3, 7]) is None
+
+
+def test_clashing_labels() -> None:
+    assert clashing_labels(TOKENS) == []
+    assert clashing_labels((1, 2, 3, 4, 5, 4)) == [("less specific", "more specific")]
+    assert clashing_labels((1,) * 6) == [LABELS]
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+def test_requests_are_greedy_and_short(mode: Mode) -> None:
+    fields = Decoder(mode, TOKENS).fields()
+    assert fields["temperature"] == 0
+    assert fields["max_tokens"] == (1 if mode.value.startswith("first_token") else 48)
+    json.dumps(fields)
+
+
+def test_a_probe_narrows_the_choice_to_one_label() -> None:
+    for decoder, category in Decoder(Mode.LABEL_CHOICE).narrowed():
+        assert category is not None
+        assert decoder.fields()["structured_outputs"] == {"choice": [category.label]}
+    for decoder, category in Decoder(Mode.FIRST_TOKEN_TOP, TOKENS).narrowed():
+        assert category is not None
+        assert decoder.fields()["allowed_token_ids"] == [TOKENS[category]]
