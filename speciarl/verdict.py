@@ -54,7 +54,7 @@ class Reason(str, enum.Enum):
     """The judge said something that is not one of the labels."""
 
     TOO_LONG = "too_long"
-    """The pair exceeds the configured length."""
+    """The ground truth exceeds the configured length."""
 
     UNKNOWN_CONCEPT = "unknown_concept"
     """The taxonomy does not hold the ground truth."""

@@ -26,8 +26,7 @@ def load(name: str) -> GroupReward:
         function = getattr(importlib.import_module(module_name), attribute)
     except (ModuleNotFoundError, AttributeError, ValueError) as error:
         raise ValueError(
-            f"no group reward {name!r} ({error}); "
-            "use 'dynamic' or an import path like 'package.module:function'"
+            f"no group reward {name!r} ({error}); use 'dynamic' or an import path like 'package.module:function'"
         ) from error
     if not callable(function):
         raise ValueError(f"group reward {name!r} is no function")

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from speciarl.answer import normalise
 from speciarl.errors import VerifierStartError
 from speciarl.taxonomy import Taxonomy, TaxonomyError, UnknownConceptError
 from speciarl.verdict import Judgement, Pair, Reason, Source, Unscorable, Verdict
@@ -50,10 +49,6 @@ class TaxonomyVerifier:
     def _judge(self, pair: Pair) -> Judgement:
         if self._taxonomy is None:
             return Unscorable(Reason.CANCELLED, "the verifier is not running")
-        longest = max(len(normalise(pair.ground_truth)), len(normalise(pair.prediction)))
-        limit = self.config.max_string_chars
-        if longest > limit:
-            return Unscorable(Reason.TOO_LONG, f"{longest} characters; the limit is {limit} (max_string_chars)")
         try:
             category = self._taxonomy.judge(pair)
         except UnknownConceptError as error:

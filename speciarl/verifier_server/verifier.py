@@ -102,10 +102,9 @@ class LLMVerifier:
             await session.close()
 
     async def _verify(self, pair: Pair) -> Judgement:
-        longest = max(len(pair.ground_truth), len(pair.prediction))
-        if longest > self.config.max_string_chars:
-            limit = self.config.max_string_chars
-            return Unscorable(Reason.TOO_LONG, f"{longest} characters; the limit is {limit} (max_string_chars)")
+        length, limit = len(pair.ground_truth), self.config.max_string_chars
+        if length > limit:
+            return Unscorable(Reason.TOO_LONG, f"truth of {length} characters; the limit is {limit} (max_string_chars)")
         category = self._shortcut(pair)
         if category is not None:
             self._stats.shortcuts += 1
@@ -117,6 +116,8 @@ class LLMVerifier:
         return await self._join_flight(pair)
 
     def _shortcut(self, pair: Pair) -> Category | None:
+        if len(pair.prediction) > self.config.max_string_chars:
+            return Category.WRONG  # a whole essay is no label; were it unscorable, rambling would go unpunished
         if self.config.exact_shortcut and pair.ground_truth and pair.ground_truth == pair.prediction:
             return Category.SPECIFIC
         if self.config.abstain_shortcut and is_abstention(pair.prediction):
