@@ -1,0 +1,1 @@
+"""Turn public artwork and facts into the parquet files that veRL trains on."""
