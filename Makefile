@@ -1,0 +1,61 @@
+# Every target makes its own environment. Options: PYTHON=/path/to/python3.11  STACK=auto|cpu|gpu  VENV=.venv
+PYTHON ?= python3
+STACK ?= auto
+VENV ?= .venv
+BIN := $(VENV)/bin
+BOOTSTRAP := $(PYTHON) tools/bootstrap.py --venv $(VENV) --stack $(STACK)
+UV_COMPILE := $(BIN)/uv pip compile pyproject.toml --no-annotate --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help setup dev demo test lint types unit integration e2e doctor wheel cpu-lock gpu-lock clean
+
+help: ## Show this list
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## Install SpeciaRL and its stack (GPU stack where CUDA works) into .venv
+	@$(BOOTSTRAP)
+
+dev: ## The same, with what the tests need
+	@$(BOOTSTRAP) --dev
+
+demo: setup ## Train the laptop world and show before and after (about 20 minutes on 2 cores)
+	@$(BIN)/python examples/laptop/demo.py
+
+test: dev lint types ## Everything that is checked before a change lands
+	@$(BIN)/python -m pytest
+
+lint: dev ## Style
+	@$(BIN)/ruff check .
+
+types: dev ## Static types
+	@$(BIN)/mypy
+
+unit: dev ## The tests that need neither Ray nor vLLM
+	@$(BIN)/python -m pytest tests/unit
+
+integration: dev ## The tests with real processes
+	@$(BIN)/python -m pytest tests/integration
+
+e2e: dev ## The tests that train
+	@$(BIN)/python -m pytest tests/e2e
+
+doctor: setup ## Check the installation and tell how to mend it
+	@$(BIN)/speciarl doctor
+
+wheel: dev ## Build the wheel into dist/
+	@$(BIN)/python -m build --wheel --outdir dist .
+
+cpu-lock: dev ## Resolve the CPU stack anew (needs the package index)
+	@$(UV_COMPILE) --extra cpu --extra dev --universal --python-version 3.10 \
+		--custom-compile-command "make cpu-lock" --output-file requirements/constraints-cpu.txt
+	@# Linux and Python below 3.13 go without saying.
+	@sed -i -E "s/ and sys_platform == 'linux'//g; s/python_full_version < '3.13' and //; \
+		s/ and python_full_version < '3.13'//; s/ ; python_full_version < '3.13'$$//" requirements/constraints-cpu.txt
+
+gpu-lock: dev ## Resolve the GPU stack anew (needs the package index)
+	@$(UV_COMPILE) --extra gpu --extra dev --python-version 3.12 --python-platform x86_64-manylinux_2_28 \
+		--custom-compile-command "make gpu-lock" --output-file requirements/lock-gpu.txt
+
+clean: ## Remove what builds and runs leave in the checkout, but not .venv
+	@rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis outputs logs
+	@find . -name __pycache__ -type d -not -path "./$(VENV)/*" -prune -exec rm -rf {} +

