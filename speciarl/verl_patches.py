@@ -30,6 +30,9 @@ def _is_component_ragged(position_ids: Any) -> bool:
 
 
 def _fix_equal_length_mrope(tensordict_utils: Any) -> None:
+    if tensordict_utils.maybe_fix_3d_position_ids.__module__ == __name__:
+        return  # applied before; others may have imported it by name since
+
     def maybe_fix_3d_position_ids(data: Any) -> None:
         """Give nested M-RoPE position ids of shape (batch, components, tokens) tokens as the ragged axis, in place."""
         position_ids = data.get("position_ids", None)

@@ -9,14 +9,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from speciarl.cpu import environment, patches
+from speciarl.cpu import environment, patches, stack
+
+pytestmark = pytest.mark.skipif(not stack.active(), reason="about a CPU installation")
 
 SYNC = """
 import sys, torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 from vllm import LLM, SamplingParams
-
-pytestmark = pytest.mark.skipif(not stack.active(), reason="about a CPU installation")
 
 model = sys.argv[1]
 torch.manual_seed(0)

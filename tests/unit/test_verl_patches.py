@@ -128,6 +128,12 @@ def test_everything_else_is_left_alone(patched: ModuleType) -> None:
         assert all(data[key] is value for key, value in before.items())
 
 
+def test_applying_twice_changes_nothing(patched: ModuleType) -> None:
+    once = patched.maybe_fix_3d_position_ids
+    verl_patches.EQUAL_LENGTH_MROPE.apply(patched)
+    assert patched.maybe_fix_3d_position_ids is once
+
+
 def test_importing_verl_applies_it_everywhere() -> None:
     from verl.workers.engine import base
 
