@@ -3,7 +3,6 @@
 import functools
 import itertools
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,10 +12,10 @@ from omegaconf import DictConfig, OmegaConf
 from verl.trainer.ppo.utils import need_critic, need_reference_policy
 from verl.utils.config import validate_config
 
-import recipe
 from speciarl.config import load
+from speciarl.recipe_source import recipe_directory
 
-ROOT = Path(recipe.__file__).parent
+ROOT = recipe_directory()  # not `import recipe`: TransferQueue's wheel ships a package of that name
 OPTIONS = {
     group: sorted(path.stem for path in (ROOT / group).glob("*.yaml"))
     for group in sorted(path.name for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith("_"))
