@@ -2,7 +2,6 @@
 
 import io
 import json
-import shutil
 import socket
 import subprocess
 import sys
@@ -13,10 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import LlamaConfig, PreTrainedTokenizerFast
 
-import speciarl
-
-MODELS = Path(speciarl.__file__).parent / "laptop" / "models"
 DEADLINE_S = 120
 
 
@@ -129,12 +127,10 @@ def test_endpoint_that_is_down(good: Path) -> None:
 
 
 def test_judge_whose_labels_share_a_first_token(good: Path, tmp_path: Path) -> None:
-    judge = tmp_path / "judge"
-    shutil.copytree(MODELS / "judge", judge)
-    _share_first_token(judge)
-    line = the_line(refuse(good, f"speciarl.verifier.model={judge}", "+speciarl.verifier.decoding=first_token"))
+    _save_blurting_tokenizer(tmp_path)
+    line = the_line(refuse(good, f"speciarl.verifier.model={tmp_path}", "+speciarl.verifier.decoding=first_token"))
     assert "begin with the same token" in line
-    assert "decoding: choice" in line or "decoding=choice" in line
+    assert "decoding: choice" in line
 
 
 def test_model_that_is_not_there(good: Path) -> None:
@@ -142,14 +138,13 @@ def test_model_that_is_not_there(good: Path) -> None:
     assert "actor_rollout_ref.model.path=./nothing" in line
 
 
-def _share_first_token(judge: Path) -> None:
-    """Put the same letter in front of two labels, so that both begin with its token."""
-    path = judge / "tokenizer.json"
-    tokenizer = json.loads(path.read_text())
-    tokenizer["normalizer"] = {
-        "type": "Sequence",
-        "normalizers": [
-            {"type": "Replace", "pattern": {"String": label}, "content": f"x{label}"} for label in ("wrong", "abstain")
-        ],
-    }
-    path.write_text(json.dumps(tokenizer))
+def _save_blurting_tokenizer(folder: Path) -> None:
+    """A model directory, without weights, whose tokenizer begins every text with the same token, a space."""
+    letters = {letter: index for index, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    tokenizer = Tokenizer(models.BPE(vocab=letters, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tokenizer.add_special_tokens(["<|im_start|>", "<|im_end|>"])
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>")
+    fast.chat_template = "{% for message in messages %}{{ message['content'] }}<|im_end|>{% endfor %}<|im_start|>"
+    fast.save_pretrained(folder)
+    LlamaConfig(vocab_size=len(fast)).save_pretrained(folder)
