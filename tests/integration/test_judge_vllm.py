@@ -151,7 +151,7 @@ async def test_a_prompt_that_does_not_fit_is_refused(replica: Replica) -> None:
 
 async def test_stop_leaves_no_process_and_the_next_start_says_so_quickly(tmp_path: Path, replica: Replica) -> None:
     async with started(replica.url, retries=1, backoff_s=0.1) as verifier:
-        family = children_of_this_process()
+        family = [process for server in servers_since([]) for process in (server, *server.children(recursive=True))]
         assert len(family) >= 2
         begun = time.monotonic()
         replica.stop()
