@@ -31,12 +31,13 @@ def main(arguments: list[str]) -> int:
         signal.signal(number, lambda received, _: asked_to_stop.append(received))
     # Orphans of the command become our children, so that we can see and end every one of them.
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
-    # Should the guard itself be killed, the kernel still ends the command.
+    # Should the guard itself be killed, as Ray does with its workers' children, the kernel asks the command to stop.
+    # SIGTERM and not SIGKILL: vLLM's server then ends its engine processes, which would otherwise be orphans.
     child = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
         start_new_session=True,
-        preexec_fn=lambda: _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL),
+        preexec_fn=lambda: _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM),
     )
     while child.poll() is None and not asked_to_stop:
         readable, _, _ = select.select([0], [], [], _POLL_S)

@@ -149,6 +149,25 @@ async def test_a_prompt_that_does_not_fit_is_refused(replica: Replica) -> None:
             pass
 
 
+def test_killing_the_guard_ends_the_server_and_its_engine(tmp_path: Path) -> None:
+    """Ray kills its workers' children when a run is interrupted, and the guard is such a child."""
+    config = describe(LAPTOP_JUDGE)
+    assert config.pool is not None
+    before = children_of_this_process()
+    server = Replica(partial(vllm_command, config, config.pool), tmp_path / "judge.log", env=surroundings())
+    server.start()
+    server.wait_ready(STARTUP_S)
+    family = {process for top in servers_since(before) for process in (top, *top.children(recursive=True))}
+    [guard] = [process for process in family if any(word.endswith("guard.py") for word in process.cmdline())]
+    assert len(family) >= 3  # guard, API server and engine
+    guard.kill()
+    server.stop()
+    _, left = psutil.wait_procs(family, timeout=60)
+    for process in left:
+        process.kill()
+    assert not left
+
+
 async def test_stop_leaves_no_process_and_the_next_start_says_so_quickly(tmp_path: Path, replica: Replica) -> None:
     async with started(replica.url, retries=1, backoff_s=0.1) as verifier:
         family = [process for server in servers_since([]) for process in (server, *server.children(recursive=True))]
