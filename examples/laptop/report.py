@@ -82,12 +82,25 @@ def comparison(before: dict[str, Record], after: dict[str, Record], in_domain: s
 HEADER = ["", "", "n", *[name.replace("_", " ") for name in CATEGORY_KEYS], "correctness", "specificity", "HM"]
 
 
+SHORT = ["", "", "n", "W", "A", "G", "S-", "S", "S+", "none", "corr", "spec", "HM"]
+"""Headings that fit 80 columns, in the order of `HEADER`."""
+
+
 def terminal_table(cells: Sequence[Sequence[str]]) -> Table:
-    """The comparison for a terminal."""
-    table = Table(*HEADER, title="Greedy validation, before and after", caption=DEFINITIONS)
+    """The comparison for a terminal of 80 columns."""
+    legend = "W wrong, A abstain, G generic, S- less specific, S specific, S+ more specific, none: no answer found. "
+    table = Table(
+        title="Greedy validation, before and after", caption=legend + DEFINITIONS, box=None, padding=(0, 1, 0, 0)
+    )
+    for index, heading in enumerate(SHORT):
+        table.add_column(heading, no_wrap=True, justify="left" if index < 2 else "right")
     for row in cells:
-        table.add_row(*row, style="bold" if row[1] == "after" else "")
+        table.add_row(*(cell.removeprefix("0") if "." in cell else cell for cell in row), style=_style(row))
     return table
+
+
+def _style(row: Sequence[str]) -> str:
+    return "bold" if row[1] == "after" else ""
 
 
 def markdown_table(cells: Sequence[Sequence[str]]) -> str:
