@@ -132,7 +132,7 @@ def plot(logs: Iterable[Path], before: dict[str, Record], after: dict[str, Recor
     figure, (mix, bars) = pyplot.subplots(1, 2, figsize=(12, 4.2))
     mix.stackplot(steps, list(zip(*shares, strict=True)), labels=CATEGORY_KEYS, colors=COLOURS)
     mix.set(title="sampled training rollouts", xlabel="step", ylabel="share", ylim=(0, 1), xlim=(steps[0], steps[-1]))
-    mix.legend(loc="center left", fontsize=8)
+    mix.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncol=4, fontsize=8)
     rows = sections(in_domain)
     for offset, (where, chosen) in enumerate((rows[0], rows[4])):
         for shift, (side, records) in enumerate((("before", before), ("after", after))):
@@ -147,9 +147,9 @@ def plot(logs: Iterable[Path], before: dict[str, Record], after: dict[str, Recor
             bars.bar_label(drawn, fmt="%.2f", fontsize=7)
     bars.set_xticks([0.85, 3.85, 6.85], ["correctness", "specificity", "HM"])
     bars.set(title="greedy validation", ylim=(0, 1.12))
-    bars.legend(fontsize=8, loc="lower right")
+    bars.legend(loc="upper center", bbox_to_anchor=(0.5, -0.08), ncol=4, fontsize=8)
     figure.tight_layout()
-    figure.savefig(out, dpi=110)
+    figure.savefig(out, dpi=110, bbox_inches="tight")
     pyplot.close(figure)
 
 
@@ -196,5 +196,5 @@ def contact_sheet(examples: Sequence[tuple[Record, Record]], test_file: Path, ou
             fontsize=7,
         )
     figure.tight_layout()
-    figure.savefig(out, dpi=120)
+    figure.savefig(out, dpi=120, bbox_inches="tight")
     pyplot.close(figure)
