@@ -25,6 +25,9 @@ class Source(str, enum.Enum):
     MEMORY = "memory"
     """The same pair was judged before, or is being judged for somebody else, in this process."""
 
+    STORE = "store"
+    """The same pair was judged before by the same judge, in some process, and kept."""
+
     SHORTCUT = "shortcut"
     """Decided without a judge: exact match or abstention."""
 

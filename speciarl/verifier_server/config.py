@@ -39,6 +39,38 @@ class PoolConfig(BaseModel):
     """Seconds a replica may take to stop before it is killed."""
 
 
+class StoreConfig(BaseModel):
+    """Where verdicts outlive the process: content-addressed, first writer wins."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["file", "redis"] = "file"
+    """`file`: one SQLite file, shared by the processes of one machine. `redis`: shared by many machines."""
+    path: str | None = None
+    """The file, for `kind: file`; made when missing. Not on a network file system: use Redis there."""
+    url: str | None = None
+    """`redis://host:6379/0`, for `kind: redis`; without a password in it, see `password_file`."""
+    password_file: str | None = None
+    """File that holds the Redis password and nothing else."""
+    prefix: str = "speciarl"
+    """First part of every Redis key, so that a server may be shared with others."""
+    timeout_s: float = Field(default=5.0, gt=0)
+    """Seconds one look-up or write may take; after that the pair is judged as if there were no store."""
+    lease_s: float = Field(default=60.0, gt=0)
+    """With Redis, seconds for which one service keeps the others from judging the same pair."""
+
+    @model_validator(mode="after")
+    def _fits_kind(self) -> "StoreConfig":
+        wanted, other = ("path", "url") if self.kind == "file" else ("url", "path")
+        if not getattr(self, wanted):
+            raise ValueError(f"`{wanted}` is missing: a store of kind {self.kind} needs it")
+        if getattr(self, other):
+            raise ValueError(f"`{other}` has no meaning for a store of kind {self.kind}")
+        if self.url and urlsplit(self.url).scheme not in ("redis", "rediss", "unix"):
+            raise ValueError(f"{self.url!r} is no Redis URL; write it like redis://host:6379/0")
+        return self
+
+
 class VerifierConfig(BaseModel):
     """One judge."""
 
@@ -101,6 +133,19 @@ class VerifierConfig(BaseModel):
     run."""
     taxonomy: str | None = None
     """Path of the hierarchy, a JSON file, for `kind: taxonomy`."""
+    store: StoreConfig | None = None
+    """Where verdicts are kept beyond this process; None keeps them in memory only."""
+    pairs_per_request: int = Field(default=1, ge=1, le=200)
+    """Pairs in one request, for hosted APIs where requests are dear; more than 1 needs a prompt of format
+    `many`."""
+    max_waiting: int = Field(default=100_000, ge=1)
+    """Pairs that may wait in the local queue; one more is unscorable(overloaded) at once."""
+    health_interval_s: float = Field(default=5.0, gt=0)
+    """Seconds between health checks of an ejected endpoint."""
+    service_url: str | None = None
+    """Base URL of a verifier service (`speciarl verifier serve`) that judges instead of this process. Its judge is
+    the one called `name`; what describes a judge here (model, endpoints, prompt, store, …) is then the service's
+    business and must be left out."""
 
     @property
     def served_name(self) -> str:
@@ -111,13 +156,23 @@ class VerifierConfig(BaseModel):
     @classmethod
     def _are_urls(cls, endpoints: tuple[str, ...]) -> tuple[str, ...]:
         for endpoint in endpoints:
-            parts = urlsplit(endpoint)
-            if parts.scheme not in ("http", "https") or not parts.hostname:
-                raise ValueError(f"{endpoint!r} is no URL; write it like http://host:8000/v1")
+            _refuse_no_url(endpoint, "http://host:8000/v1")
         return endpoints
+
+    @field_validator("service_url")
+    @classmethod
+    def _is_url(cls, url: str | None) -> str | None:
+        if url is not None:
+            _refuse_no_url(url, "http://host:8100")
+        return url
 
     @model_validator(mode="after")
     def _fits_kind(self) -> "VerifierConfig":
+        if self.service_url:
+            for name in ("model", "endpoints", "pool", "store", "taxonomy"):
+                if getattr(self, name):
+                    raise ValueError(f"`{name}` is the service's business: leave it out beside `service_url`")
+            return self
         if self.kind == "taxonomy":
             if not self.taxonomy:
                 raise ValueError("`taxonomy` is missing: kind taxonomy needs the path of the hierarchy")
@@ -138,6 +193,12 @@ class VerifierConfig(BaseModel):
         return self
 
 
+def _refuse_no_url(url: str, example: str) -> None:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(f"{url!r} is no URL; write it like {example}")
+
+
 def parse_config(mapping: Mapping[str, Any], at: str = "verifier") -> VerifierConfig:
     """Validate a plain mapping; raises ConfigError with one line per the first wrong key: key, cause, remedy.
 
@@ -153,7 +214,8 @@ def _one_line(error: ValidationError, at: str) -> str:
     problem = error.errors(include_url=False)[0]
     path = ".".join((at, *map(str, problem["loc"])))
     if problem["type"] == "extra_forbidden":
-        fields = PoolConfig.model_fields if "pool" in problem["loc"] else VerifierConfig.model_fields
+        sections: dict[object, type[BaseModel]] = {"pool": PoolConfig, "store": StoreConfig}
+        fields = sections.get(problem["loc"][0], VerifierConfig).model_fields
         return f"{path}: there is no such key; known keys: {', '.join(sorted(fields))}"
     message = problem["msg"].removeprefix("Value error, ")
     given = problem["input"]

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from speciarl.errors import ConfigError
-from speciarl.verifier_server.config import PoolConfig, VerifierConfig, parse_config
+from speciarl.verifier_server.config import PoolConfig, StoreConfig, VerifierConfig, parse_config
 
 URL = "http://localhost:8000/v1"
 
@@ -28,6 +28,12 @@ URL = "http://localhost:8000/v1"
         ({"kind": "openai", "model": "m", "endpoints": [URL], "decoding": "first_token"}, "kind vllm, or choice"),
         ({"model": "m", "endpoints": [URL], "decoding": "first_token", "thinking": True}, "no room for `thinking`"),
         ({"served_model_name": "m", "pool": {}}, "a pool needs the model to load"),
+        ({"model": "m", "endpoints": [URL], "store": {}}, r"^verifier.store: `path` is missing"),
+        ({"model": "m", "endpoints": [URL], "store": {"file": "x"}}, r"^verifier.store.file: .*known keys: .*path"),
+        ({"model": "m", "endpoints": [URL], "store": {"path": "x", "url": "y"}}, r"`url` has no meaning"),
+        ({"model": "m", "endpoints": [URL], "store": {"kind": "redis", "url": "host:1"}}, "is no Redis URL"),
+        ({"service_url": "host:8100"}, r"^verifier.service_url: 'host:8100' is no URL"),
+        ({"service_url": "http://host:8100", "model": "m"}, r"`model` is the service's business"),
     ],
 )
 def test_errors_name_the_key(mapping: dict[str, Any], message: str) -> None:
@@ -45,7 +51,7 @@ def test_every_field_is_described() -> None:
     import ast
     import inspect
 
-    for model in (VerifierConfig, PoolConfig):
+    for model in (VerifierConfig, PoolConfig, StoreConfig):
         (body,) = (node.body for node in ast.parse(inspect.getsource(model)).body if isinstance(node, ast.ClassDef))
         for node, following in zip(body, [*body[1:], None], strict=True):
             if isinstance(node, ast.AnnAssign):
