@@ -35,15 +35,20 @@ def create_app(
     """The application. It opens nothing before its lifespan begins, and reads only the key file.
 
     The judges start in the background; until they are up, `/ready` and requests for them answer 503.
-    `on_failure` hears of each judge that cannot start; without it the error is logged and `/v1/judges`
-    shows the judge as failed. `app.state.core` is the `Core` of the service.
+    `on_failure` hears of each judge that cannot start, and of a verdict log that cannot; without it the first is
+    logged and shown by `/v1/judges`, the second raised. `app.state.core` is the `Core` of the service.
     """
     core = Core(settings, build_verifier)
     key = read_key(settings.key_file, "service", "key_file") if settings.key_file else None
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        await core.start(on_failure or _log_failure)
+        try:
+            await core.start(on_failure or _log_failure)
+        except SpeciaRLError as error:
+            if on_failure is None:
+                raise
+            on_failure(error)
         try:
             yield
         finally:
