@@ -1,6 +1,5 @@
 """What the judges count, for Prometheus. Pure: from statistics and endpoints to metric families."""
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -41,7 +40,9 @@ DESCRIBED: Mapping[str, Described] = {
     "in_flight": Described("pairs_in_flight", False, "Distinct pairs being judged."),
     "waiting": Described("pairs_waiting", False, "Pairs in the local queue."),
 }
-"""Every statistic of `Verifier.stats` that has a meaning here. Others are exported under their own name."""
+"""Every statistic of `Verifier.stats` that has a meaning here. Others become values of one metric."""
+
+_BY_REASON = "unscorable/"
 
 _DERIVED = ("unscorable",)
 """Statistics that are the sum of others; exported by their parts only."""
@@ -65,32 +66,39 @@ def families(judges: Iterable[Judge], now: float) -> Iterator[Metric]:
         ready.add_metric([judge.name], float(judge.state == "ready"))
     yield ready
     yield from _counted(stats)
+    yield _others(stats)
     yield _unscorable(stats)
     yield _hit_ratios(stats)
     yield from _endpoints(judges, now)
 
 
 def _counted(stats: Mapping[str, Mapping[str, float]]) -> Iterator[Metric]:
-    known = dict.fromkeys(key for values in stats.values() for key in values)
-    for key in known:
-        if key in _DERIVED or key.startswith("unscorable/"):
-            continue
-        fallback = Described(_metric_name(key), False, f"The judge's own statistic {key}.")
-        described = DESCRIBED.get(key, fallback)
+    for key, described in DESCRIBED.items():
         kind = CounterMetricFamily if described.is_counter else GaugeMetricFamily
         family = kind(PREFIX + described.name, described.help, labels=["judge"])
         for judge, values in stats.items():
             if key in values:
                 family.add_metric([judge], values[key])
-        yield family
+        if family.samples:
+            yield family
+
+
+def _others(stats: Mapping[str, Mapping[str, float]]) -> Metric:
+    text = "Statistics of the judge that have no metric of their own."
+    family = GaugeMetricFamily(PREFIX + "statistic", text, labels=["judge", "statistic"])
+    for judge, values in stats.items():
+        for key, value in values.items():
+            if key not in DESCRIBED and key not in _DERIVED and not key.startswith(_BY_REASON):
+                family.add_metric([judge, key], value)
+    return family
 
 
 def _unscorable(stats: Mapping[str, Mapping[str, float]]) -> Metric:
     family = CounterMetricFamily(PREFIX + "unscorable", "Pairs without a verdict.", labels=["judge", "reason"])
     for judge, values in stats.items():
         for key, count in values.items():
-            if key.startswith("unscorable/"):
-                family.add_metric([judge, key.removeprefix("unscorable/")], count)
+            if key.startswith(_BY_REASON):
+                family.add_metric([judge, key.removeprefix(_BY_REASON)], count)
     return family
 
 
@@ -126,8 +134,3 @@ def endpoint_state(endpoint: Any, now: float) -> str:
     if endpoint.closed_until > now:
         return "closed"
     return "resting" if endpoint.resting_until > now else "up"
-
-
-def _metric_name(key: str) -> str:
-    """The key with everything that metric names cannot have replaced."""
-    return re.sub(r"[^a-zA-Z0-9_]+", "_", key).strip("_") or "unnamed"
