@@ -92,11 +92,14 @@ def top(
     from rich.console import Console
     from rich.live import Live
 
-    from speciarl.verifier_server.service.console_client import metrics_text
+    from speciarl.verifier_server.service.console_client import ServiceError, metrics_text
     from speciarl.verifier_server.service.top import Snapshot, view
 
     def look() -> Snapshot:
-        return Snapshot.parse(metrics_text(url, key_file), time.monotonic())
+        try:
+            return Snapshot.parse(metrics_text(url, key_file), time.monotonic())
+        except ValueError as error:
+            raise ServiceError(f"{url} shows no metrics; is it a verifier service?") from error
 
     with _one_line(), contextlib.suppress(KeyboardInterrupt):
         now = look()

@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import httpx
 import pytest
 
 from speciarl.category import LABELS
@@ -183,3 +184,22 @@ async def test_judges_are_described(make_settings: Make, running: Make, fake_jud
             assert len(main["prompt_hash"]) == 64
             assert main["endpoints"] == [judge.url]
             assert "secret" not in json.dumps(answer)
+
+
+async def test_hanging_up_is_noticed(make_settings: Make, listening: Make, fake_judge: Make) -> None:
+    async with (
+        fake_judge().running() as judge,
+        listening(make_settings(judge.url)) as url,
+        httpx.AsyncClient(base_url=url) as client,
+    ):
+        while (await client.get("/ready")).status_code != 200:
+            await asyncio.sleep(0.01)
+        judge.delay_s = 1
+        body = {"judge": "main", "pairs": pairs(("robin", "warbler"))}
+        with pytest.raises(httpx.ReadTimeout):
+            await client.post("/v1/judge", json=body, timeout=0.2)
+        expires = asyncio.get_running_loop().time() + 5
+        while "speciarl_service_clients_gone_total 1.0" not in (await client.get("/metrics")).text:
+            assert asyncio.get_running_loop().time() < expires
+            await asyncio.sleep(0.02)
+        judge.delay_s = 0
