@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass, field, fields
 
-from speciarl.verdict import Judgement, Reason, Unscorable
+from speciarl.verdict import Judgement, Reason, Source, Unscorable
 
 
 @dataclass
 class Stats:
-    """Totals since the start. `requests` = shortcuts + memory_hits + deduplicated + live + unscorable +
-    abandoned."""
+    """Totals since the start. `requests` = shortcuts + memory_hits + store_hits + deduplicated + live +
+    unscorable + abandoned."""
 
     requests: int = 0
     """Pairs handed to `verify`."""
@@ -16,6 +16,8 @@ class Stats:
     """Verdicts without a judge: exact match or abstention."""
     memory_hits: int = 0
     """Verdicts from the cache."""
+    store_hits: int = 0
+    """Verdicts that some process had kept in the store."""
     deduplicated: int = 0
     """Pairs that shared the verdict of an equal pair in flight."""
     live: int = 0
@@ -39,6 +41,17 @@ class Stats:
         """Count a pair without a verdict; verdicts are counted where they arise."""
         if isinstance(judgement, Unscorable):
             self.unscorable[judgement.reason] += 1
+
+    def note_source(self, source: Source) -> None:
+        """Count a verdict by where it came from."""
+        if source is Source.SHORTCUT:
+            self.shortcuts += 1
+        elif source is Source.MEMORY:
+            self.memory_hits += 1
+        elif source is Source.STORE:
+            self.store_hits += 1
+        else:
+            self.live += 1
 
     def as_dict(self) -> dict[str, float]:
         """All counters under flat names; the same keys at all times."""

@@ -1,28 +1,28 @@
 """A judge model behind one or several HTTP endpoints."""
 
-import asyncio
-import dataclasses
 import logging
 import random
-from pathlib import Path
+from functools import partial
 from typing import Literal
 
 import aiohttp
-from cachetools import LRUCache
 
 from speciarl.answer import is_abstention, normalise
 from speciarl.category import Category
-from speciarl.errors import ConfigError, VerifierStartError
+from speciarl.errors import ConfigError
 from speciarl.verdict import Judgement, Pair, Reason, Source, Unscorable, Verdict
 from speciarl.verifier_server.client import Client
 from speciarl.verifier_server.config import VerifierConfig
 from speciarl.verifier_server.decoding import Decoder
 from speciarl.verifier_server.dispatch import Dispatcher
+from speciarl.verifier_server.key_file import read_key
+from speciarl.verifier_server.length import judge_by_length
 from speciarl.verifier_server.probe import probe
 from speciarl.verifier_server.prompt import load_prompt
 from speciarl.verifier_server.request import chat_body
 from speciarl.verifier_server.routing import Endpoint, Router
 from speciarl.verifier_server.stats import Stats
+from speciarl.verifier_server.verdict_cache import VerdictCache
 
 _log = logging.getLogger(__name__)
 
@@ -45,8 +45,7 @@ class LLMVerifier:
         self.prompt = load_prompt(config.prompt)
         self._chance = chance or random.Random()
         self._stats = Stats()
-        self._memory: LRUCache[Pair, Verdict] = LRUCache(maxsize=config.cache_size)
-        self._flights: dict[Pair, asyncio.Task[Judgement]] = {}
+        self._cache = VerdictCache(config.cache_size, self._stats)
         self.endpoints: tuple[Endpoint, ...] = ()
         """The servers, from `start` on."""
         self._session: aiohttp.ClientSession | None = None
@@ -55,7 +54,8 @@ class LLMVerifier:
 
     async def start(self) -> None:
         """See `Verifier.start`."""
-        api_key = _read_key(self.config)
+        key_file = self.config.api_key_file
+        api_key = read_key(key_file, f"judge {self.config.name!r}") if key_file else None
         limit = self.config.max_concurrency
         self._session = aiohttp.ClientSession(
             # Above our own limit, so that aiohttp's hidden queue is never the one that makes a pair wait.
@@ -86,94 +86,45 @@ class LLMVerifier:
         self._stats.note(judgement)
         return judgement
 
+    @property
+    def decoding(self) -> str | None:
+        """How the judge decodes, as the start-up probe settled it; None before `start`."""
+        return self._decoder.mode.value if self._decoder else None
+
     def stats(self) -> dict[str, float]:
         """See `Verifier.stats`; the start-up probe is not counted."""
-        return self._stats.as_dict() | {"in_flight": float(len(self._flights))}
+        return self._stats.as_dict() | {"in_flight": float(self._cache.in_flight)}
 
     async def aclose(self) -> None:
         """See `Verifier.aclose`."""
-        flights = list(self._flights.values())
-        for flight in flights:
-            flight.cancel()
-        if flights:
-            await asyncio.wait(flights)
+        await self._cache.aclose()
         session, self._session, self._dispatcher = self._session, None, None
         if session is not None:
             await session.close()
 
     async def _verify(self, pair: Pair) -> Judgement:
-        length, limit = len(pair.ground_truth), self.config.max_string_chars
-        if length > limit:
-            return Unscorable(Reason.TOO_LONG, f"truth of {length} characters; the limit is {limit} (max_string_chars)")
-        category = self._shortcut(pair)
-        if category is not None:
-            self._stats.shortcuts += 1
-            return Verdict(category=category, margin=None, source=Source.SHORTCUT)
-        known = self._memory.get(pair)
+        judgement = judge_by_length(pair, self.config.max_string_chars) or self._shortcut(pair)
+        if isinstance(judgement, Verdict):
+            self._stats.note_source(judgement.source)
+        if judgement is not None:
+            return judgement
+        known = self._cache.recall(pair)
         if known is not None:
-            self._stats.memory_hits += 1
-            return dataclasses.replace(known, source=Source.MEMORY)
-        return await self._join_flight(pair)
-
-    def _shortcut(self, pair: Pair) -> Category | None:
-        if len(pair.prediction) > self.config.max_string_chars:
-            return Category.WRONG  # a whole essay is no label; were it unscorable, rambling would go unpunished
-        if self.config.exact_shortcut and pair.ground_truth and pair.ground_truth == pair.prediction:
-            return Category.SPECIFIC
-        if self.config.abstain_shortcut and is_abstention(pair.prediction):
-            return Category.ABSTAIN
-        return None
-
-    async def _join_flight(self, pair: Pair) -> Judgement:
-        """Wait for the one task that judges this pair. A caller that goes away takes nothing from the
-        others."""
+            return known
         if self._dispatcher is None or self._decoder is None:
             return Unscorable(Reason.CANCELLED, "the verifier is not running")
-        flight = self._flights.get(pair)
-        joined = flight is not None
-        if flight is None:
-            flight = asyncio.create_task(self._judge(pair, self._dispatcher, self._decoder))
-            self._flights[pair] = flight
-            flight.add_done_callback(lambda _: self._flights.pop(pair))
-        try:
-            await asyncio.wait({flight})
-        except asyncio.CancelledError:
-            self._stats.abandoned += 1
-            raise
-        if flight.cancelled():
-            return Unscorable(Reason.CANCELLED, "the verifier was closed")
-        judgement = flight.result()
-        if isinstance(judgement, Verdict):
-            if joined:
-                self._stats.deduplicated += 1
-                return dataclasses.replace(judgement, source=Source.MEMORY)
-            self._stats.live += 1
-        return judgement
+        return await self._cache.judge_once(pair, partial(self._judge, pair, self._dispatcher, self._decoder))
+
+    def _shortcut(self, pair: Pair) -> Verdict | None:
+        if self.config.exact_shortcut and pair.ground_truth and pair.ground_truth == pair.prediction:
+            return Verdict(category=Category.SPECIFIC, margin=None, source=Source.SHORTCUT)
+        if self.config.abstain_shortcut and is_abstention(pair.prediction):
+            return Verdict(category=Category.ABSTAIN, margin=None, source=Source.SHORTCUT)
+        return None
 
     async def _judge(self, pair: Pair, dispatcher: Dispatcher, decoder: Decoder) -> Judgement:
-        body = chat_body(self.config, self.prompt, decoder, pair)
-        judgement = await dispatcher.ask(body, decoder.read)
-        if isinstance(judgement, Verdict) and self.config.cache_size:
-            self._memory[pair] = judgement
-        return judgement
+        return await dispatcher.ask(chat_body(self.config, self.prompt, decoder, pair), decoder.read)
 
     def _client(self, url: str, session: aiohttp.ClientSession, api_key: str | None) -> Client:
         kind: Literal["vllm", "openai"] = "vllm" if self.config.kind == "vllm" else "openai"
         return Client(url, kind, session, self.config.request_timeout_s, api_key)
-
-
-def _read_key(config: VerifierConfig) -> str | None:
-    if config.api_key_file is None:
-        return None
-    try:
-        key = Path(config.api_key_file).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        cause = error.strerror if isinstance(error, OSError) else "not text"
-        raise VerifierStartError(
-            f"judge {config.name!r}: cannot read api_key_file {config.api_key_file} ({cause}); check the path"
-        ) from error
-    if not key or any(character.isspace() or not character.isascii() for character in key):
-        raise VerifierStartError(
-            f"judge {config.name!r}: api_key_file {config.api_key_file} must hold one key and nothing else"
-        )
-    return key

@@ -24,6 +24,11 @@ RECIPES = {"speciarl": "+recipe=speciarl", "laptop": "+recipe=[speciarl,laptop]"
 ADDRESS = {
     ("verifier", name): ["speciarl.verifier.model=m", "speciarl.verifier.endpoints=[http://localhost:8000/v1]"]
     for name in ("openai", "vllm")
+} | {
+    ("verifier", "service"): [
+        "speciarl.verifier.name=service",
+        "speciarl.verifier.service_url=http://localhost:8100",
+    ]
 }
 
 ADDED_KEYS = {
