@@ -18,10 +18,13 @@ from speciarl.verifier_server.client import Client
 from speciarl.verifier_server.config import VerifierConfig
 from speciarl.verifier_server.decoding import Decoder
 from speciarl.verifier_server.dispatch import Dispatcher
+from speciarl.verifier_server.flight import Flight
+from speciarl.verifier_server.health import HealthWatch
+from speciarl.verifier_server.histogram import Snapshot
 from speciarl.verifier_server.probe import probe
 from speciarl.verifier_server.prompt import load_prompt
 from speciarl.verifier_server.request import chat_body
-from speciarl.verifier_server.routing import Endpoint, Router
+from speciarl.verifier_server.routing import Endpoint, EndpointStats, Router
 from speciarl.verifier_server.stats import Stats
 
 _log = logging.getLogger(__name__)
@@ -46,24 +49,25 @@ class LLMVerifier:
         self._chance = chance or random.Random()
         self._stats = Stats()
         self._memory: LRUCache[Pair, Verdict] = LRUCache(maxsize=config.cache_size)
-        self._flights: dict[Pair, asyncio.Task[Judgement]] = {}
+        self._flights: dict[Pair, Flight] = {}
         self.endpoints: tuple[Endpoint, ...] = ()
         """The servers, from `start` on."""
         self._session: aiohttp.ClientSession | None = None
         self._dispatcher: Dispatcher | None = None
         self._decoder: Decoder | None = None
+        self._health: HealthWatch | None = None
 
     async def start(self) -> None:
         """See `Verifier.start`."""
         api_key = _read_key(self.config)
-        limit = self.config.max_concurrency
         self._session = aiohttp.ClientSession(
-            # Above our own limit, so that aiohttp's hidden queue is never the one that makes a pair wait.
-            connector=aiohttp.TCPConnector(limit=limit + 1),
+            # No limit but our own, so that aiohttp's hidden queue is never the one that makes a pair wait. vLLM closes
+            # idle connections after 5 s; we let go of them first, so that no request meets a closing one.
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=3),
             timeout=aiohttp.ClientTimeout(total=None),
         )
         clients = [self._client(url, self._session, api_key) for url in self.config.endpoints]
-        router = Router([Endpoint(client) for client in clients])
+        router = Router([Endpoint(client) for client in clients], self.config.health_interval_s, self._stats)
         self.endpoints = router.endpoints
         self._dispatcher = Dispatcher(self.config, router, Stats(), self._chance)
         try:
@@ -72,6 +76,8 @@ class LLMVerifier:
             await self.aclose()
             raise
         self._dispatcher = Dispatcher(self.config, router, self._stats, self._chance)
+        self._health = HealthWatch(router)
+        self._health.start()
         _log.info(
             "judge %r is ready: %s on %d endpoint(s)",
             self.config.name,
@@ -90,9 +96,20 @@ class LLMVerifier:
         """See `Verifier.stats`; the start-up probe is not counted."""
         return self._stats.as_dict() | {"in_flight": float(len(self._flights))}
 
+    def histograms(self) -> dict[str, Snapshot]:
+        """Distributions of queue and judge seconds by name: bounds, cumulative counts, sum."""
+        return self._stats.histograms()
+
+    def endpoint_stats(self) -> list[EndpointStats]:
+        """State and counters of each endpoint; none before `start`."""
+        now = asyncio.get_running_loop().time()
+        return [endpoint.stats(now) for endpoint in self.endpoints]
+
     async def aclose(self) -> None:
         """See `Verifier.aclose`."""
-        flights = list(self._flights.values())
+        if self._health is not None:
+            await self._health.aclose()
+        flights = [flight.task for flight in self._flights.values() if flight.task is not None]
         for flight in flights:
             flight.cancel()
         if flights:
@@ -130,19 +147,22 @@ class LLMVerifier:
         if self._dispatcher is None or self._decoder is None:
             return Unscorable(Reason.CANCELLED, "the verifier is not running")
         flight = self._flights.get(pair)
-        joined = flight is not None
-        if flight is None:
-            flight = asyncio.create_task(self._judge(pair, self._dispatcher, self._decoder))
-            self._flights[pair] = flight
-            flight.add_done_callback(lambda _: self._flights.pop(pair))
+        joined = flight is not None and not flight.dropped
+        if flight is None or flight.dropped:
+            flight = self._launch(pair, self._dispatcher, self._decoder)
+        task = flight.task
+        assert task is not None
+        flight.join()
         try:
-            await asyncio.wait({flight})
+            await asyncio.wait({task})
         except asyncio.CancelledError:
             self._stats.abandoned += 1
             raise
-        if flight.cancelled():
+        finally:
+            flight.leave()
+        if task.cancelled():
             return Unscorable(Reason.CANCELLED, "the verifier was closed")
-        judgement = flight.result()
+        judgement = task.result()
         if isinstance(judgement, Verdict):
             if joined:
                 self._stats.deduplicated += 1
@@ -150,9 +170,22 @@ class LLMVerifier:
             self._stats.live += 1
         return judgement
 
-    async def _judge(self, pair: Pair, dispatcher: Dispatcher, decoder: Decoder) -> Judgement:
+    def _launch(self, pair: Pair, dispatcher: Dispatcher, decoder: Decoder) -> Flight:
+        flight = Flight()
+
+        def land(_: asyncio.Task[Judgement]) -> None:
+            self._stats.dropped += flight.dropped
+            if self._flights.get(pair) is flight:  # a dropped one may have a successor
+                del self._flights[pair]
+
+        flight.task = asyncio.create_task(self._judge(pair, dispatcher, decoder, flight))
+        flight.task.add_done_callback(land)
+        self._flights[pair] = flight
+        return flight
+
+    async def _judge(self, pair: Pair, dispatcher: Dispatcher, decoder: Decoder, flight: Flight) -> Judgement:
         body = chat_body(self.config, self.prompt, decoder, pair)
-        judgement = await dispatcher.ask(body, decoder.read)
+        judgement = await dispatcher.ask(body, decoder.read, flight=flight)
         if isinstance(judgement, Verdict) and self.config.cache_size:
             self._memory[pair] = judgement
         return judgement
