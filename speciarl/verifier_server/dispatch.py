@@ -38,14 +38,20 @@ class Dispatcher:
         router.listeners.append(self._pulse)
 
     @property
-    def open(self) -> int:
-        """Requests accepted and not answered yet, in the queue or on their way."""
-        return self._open
+    def waiting(self) -> int:
+        """Requests in the local queue, those between two attempts included."""
+        return self._open - self._places.taken
 
     async def ask(
-        self, body: Mapping[str, Any], read: Read[T], only: Endpoint | None = None, flight: Flight | None = None
+        self,
+        body: Mapping[str, Any],
+        read: Read[T],
+        only: Endpoint | None = None,
+        flight: Flight | None = None,
+        deadline_s: float | None = None,
     ) -> T | Unscorable:
-        """Post a chat completion and read the reply, within `total_deadline_s`. Raises only CancelledError.
+        """Post a chat completion and read the reply, within `deadline_s` (`total_deadline_s` when not given). Raises
+        only CancelledError.
 
         A passing failure, and a reply that makes no sense, is tried again on another endpoint when there is one;
         while none takes requests, the pair waits for the first to return. `only` pins the request to one
@@ -57,13 +63,14 @@ class Dispatcher:
             return Unscorable(
                 Reason.OVERLOADED, f"the local queue is full (max_waiting={config.max_waiting}); ask again later"
             )
-        trail = _Trail()
+        within_s = config.total_deadline_s if deadline_s is None else deadline_s
+        clock = asyncio.get_running_loop().time
+        trail = _Trail(clock() + within_s)
         self._open += 1
         try:
-            return await asyncio.wait_for(self._ask(body, read, only, flight, trail), config.total_deadline_s)
+            return await asyncio.wait_for(self._ask(body, read, only, flight, trail), within_s)
         except asyncio.TimeoutError:
-            now = asyncio.get_running_loop().time()
-            return trail.missed(now, config.total_deadline_s, self.router.outage(now))
+            return trail.missed(clock(), within_s, self.router.outage(clock()))
         finally:
             self._open -= 1
 
@@ -71,7 +78,6 @@ class Dispatcher:
         self, body: Mapping[str, Any], read: Read[T], only: Endpoint | None, flight: Flight | None, trail: "_Trail"
     ) -> T | Unscorable:
         clock = asyncio.get_running_loop().time
-        expires = clock() + self._config.total_deadline_s
         self._turns += 1
         turn = self._turns
         tried: set[Endpoint] = set()
@@ -79,7 +85,7 @@ class Dispatcher:
             queued_at = trail.queued_since = clock()
             await self._places.take(turn)
             try:
-                endpoint = only or await self._endpoint(tried, expires)
+                endpoint = only or await self._endpoint(tried, trail.expires)
                 trail.queued_since = None
                 trail.queue_s += clock() - queued_at
                 self._stats.note_queue(clock() - queued_at)
@@ -103,7 +109,7 @@ class Dispatcher:
             if len(tried) == len(self.router.endpoints):
                 tried.clear()
             pause_s = self._backoff_s(trail.attempts)
-            if clock() + pause_s >= expires:
+            if clock() + pause_s >= trail.expires:
                 return outcome.unscorable
             self._stats.backoff_seconds += pause_s
             await asyncio.sleep(pause_s)
@@ -138,7 +144,8 @@ class Dispatcher:
 class _Trail:
     """What happened to one request so far, for the message of a missed deadline."""
 
-    def __init__(self) -> None:
+    def __init__(self, expires: float) -> None:
+        self.expires = expires
         self.attempts = 0
         self.spent = 0
         """Attempts that count towards `retries`."""

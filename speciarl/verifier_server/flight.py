@@ -18,6 +18,7 @@ class Flight:
         """Given up for want of callers: it brings no verdict, and whoever asks now needs another flight."""
         self._waiting = 0
         self._at_judge = 0
+        self._settled = False
 
     def join(self) -> None:
         """A caller begins to wait."""
@@ -26,7 +27,8 @@ class Flight:
     def leave(self) -> None:
         """A caller stops waiting."""
         self._waiting -= 1
-        if not self._at_judge and self.task is not None and not self.task.done() and self.drop_if_deserted():
+        busy = self._at_judge or self._settled or self.task is None or self.task.done()
+        if not busy and self.drop_if_deserted() and self.task is not None:
             self.task.cancel()
 
     def depart(self) -> None:
@@ -36,6 +38,10 @@ class Flight:
     def arrive(self) -> None:
         """A request came back from a judge."""
         self._at_judge -= 1
+
+    def settle(self) -> None:
+        """A judge has given its verdict; all that is left is to keep it, which nobody's leaving may prevent."""
+        self._settled = True
 
     def drop_if_deserted(self) -> bool:
         """Give the flight up if nobody waits any more; whether it was given up."""

@@ -11,8 +11,14 @@ class Places:
     """
 
     def __init__(self, count: int) -> None:
+        self._count = count
         self._free = count
         self._line: list[tuple[int, asyncio.Future[None]]] = []
+
+    @property
+    def taken(self) -> int:
+        """Places in use."""
+        return self._count - self._free
 
     async def take(self, turn: int) -> None:
         """Wait for a place; `turn` is unique, the lowest is served first."""

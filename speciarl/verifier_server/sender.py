@@ -86,6 +86,8 @@ class Sender:
         else:
             self._router.succeed(sent)
             self._hedging.replied(took_s)
+        if flight is not None and not isinstance(outcome, Failure):
+            flight.settle()
         return outcome
 
     def _understand(self, endpoint: Endpoint, reply: object, read: Read[T]) -> T | Unscorable | Failure:

@@ -94,7 +94,8 @@ class LLMVerifier:
 
     def stats(self) -> dict[str, float]:
         """See `Verifier.stats`; the start-up probe is not counted."""
-        return self._stats.as_dict() | {"in_flight": float(len(self._flights))}
+        waiting = self._dispatcher.waiting if self._dispatcher is not None else 0
+        return self._stats.as_dict() | {"in_flight": float(len(self._flights)), "waiting": float(waiting)}
 
     def histograms(self) -> dict[str, Snapshot]:
         """Distributions of queue and judge seconds by name: bounds, cumulative counts, sum."""

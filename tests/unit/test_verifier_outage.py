@@ -181,6 +181,7 @@ async def test_one_pair_too_many_is_turned_away_at_once(fake_judge: MakeJudge) -
         assert isinstance(turned_away, Unscorable)
         assert turned_away.reason is Reason.OVERLOADED
         assert "max_waiting=3" in turned_away.detail
+        assert verifier.stats()["waiting"] == 3
         assert scored(await asyncio.gather(*tasks[:5])) == 5
         assert verifier.stats()["rejected"] == 1
         assert isinstance(await verifier.verify(PAIRS[5]), Verdict)

@@ -7,6 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from speciarl.verdict import Judgement
+from speciarl.verifier_server.flight import Flight
 from speciarl.verifier_server.hedging import Hedging
 from speciarl.verifier_server.histogram import SECONDS, Histogram
 from speciarl.verifier_server.places import Places
@@ -115,3 +117,30 @@ def test_usage_that_cannot_be_read_counts_nothing(reply: object) -> None:
     stats.note_usage(reply)
     assert (stats.prompt_tokens, stats.cached_tokens, stats.completion_tokens) == (0, 0, 0)
     assert set(stats.as_dict()) == keys
+
+
+async def test_a_flight_is_dropped_only_before_a_judge_has_spoken() -> None:
+    async def forever() -> Judgement:
+        await asyncio.sleep(60)
+        raise AssertionError
+
+    def flying() -> Flight:
+        flight = Flight()
+        flight.task = asyncio.create_task(forever())
+        flight.join()
+        return flight
+
+    queued, at_judge, settled, shared = flying(), flying(), flying(), flying()
+    at_judge.depart()
+    settled.settle()
+    shared.join()
+    for flight in (queued, at_judge, settled, shared):
+        flight.leave()
+    assert [flight.dropped for flight in (queued, at_judge, settled, shared)] == [True, False, False, False]
+    at_judge.arrive()
+    assert at_judge.drop_if_deserted()
+    tasks = [flight.task for flight in (queued, at_judge, settled, shared) if flight.task is not None]
+    await asyncio.sleep(0)
+    assert [task.cancelled() for task in tasks] == [True, False, False, False]
+    for task in tasks:
+        task.cancel()
