@@ -1,6 +1,5 @@
 """HTTP to one OpenAI-compatible server: a parsed reply, or what went wrong, as values."""
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -12,6 +11,7 @@ import aiohttp
 import orjson
 
 from speciarl.verdict import Reason, Unscorable
+from speciarl.verifier_server.deadline import Deadline
 from speciarl.verifier_server.decoding import shorten
 
 _PASSING_STATUS = frozenset({408, 409, 425, 429})
@@ -93,16 +93,15 @@ class Client:
     ) -> object | Failure:
         patience_s = timeout_s or self._timeout_s
         try:
-            return await asyncio.wait_for(self._exchange(method, url, body), patience_s)
-        except asyncio.TimeoutError:
-            detail = f"{self.url} gave no reply within {patience_s:g} s"
-            return Failure(Unscorable(Reason.TIMEOUT, detail), passing=True)
+            with Deadline(patience_s):
+                return await self._exchange(method, url, body)
         except (aiohttp.ClientError, OSError) as error:
             # Certificates and malformed URLs do not heal; all else that breaks a connection may.
             passing = not isinstance(error, aiohttp.ClientSSLError | aiohttp.InvalidURL)
             cause = shorten(self._without_key(str(error) or type(error).__name__), 200)
             unsent = isinstance(error, aiohttp.ClientConnectorError)
             return Failure(Unscorable(Reason.CONNECTION, f"{self.url}: {cause}"), passing=passing, unsent=unsent)
+        return Failure(Unscorable(Reason.TIMEOUT, f"{self.url} gave no reply within {patience_s:g} s"), passing=True)
 
     async def _exchange(self, method: str, url: str, body: Mapping[str, Any] | None) -> object | Failure:
         data = None if body is None else orjson.dumps(body)

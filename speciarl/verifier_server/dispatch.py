@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from speciarl.verdict import Reason, Unscorable
 from speciarl.verifier_server.client import Failure
 from speciarl.verifier_server.config import VerifierConfig
+from speciarl.verifier_server.deadline import Deadline
 from speciarl.verifier_server.flight import Flight
 from speciarl.verifier_server.hedging import COPIES, Hedging
 from speciarl.verifier_server.places import Places
@@ -68,11 +69,11 @@ class Dispatcher:
         trail = _Trail(clock() + within_s)
         self._open += 1
         try:
-            return await asyncio.wait_for(self._ask(body, read, only, flight, trail), within_s)
-        except asyncio.TimeoutError:
-            return trail.missed(clock(), within_s, self.router.outage(clock()))
+            with Deadline(within_s):
+                return await self._ask(body, read, only, flight, trail)
         finally:
             self._open -= 1
+        return trail.missed(clock(), within_s, self.router.outage(clock()))
 
     async def _ask(
         self, body: Mapping[str, Any], read: Read[T], only: Endpoint | None, flight: Flight | None, trail: "_Trail"

@@ -27,6 +27,8 @@ from speciarl.verifier_server.request import chat_body
 from speciarl.verifier_server.routing import Endpoint, EndpointStats, Router
 from speciarl.verifier_server.stats import Stats
 
+PROBE_RETRIES = 3
+
 _log = logging.getLogger(__name__)
 
 
@@ -67,14 +69,17 @@ class LLMVerifier:
             timeout=aiohttp.ClientTimeout(total=None),
         )
         clients = [self._client(url, self._session, api_key) for url in self.config.endpoints]
-        router = Router([Endpoint(client) for client in clients], self.config.health_interval_s, self._stats)
-        self.endpoints = router.endpoints
-        self._dispatcher = Dispatcher(self.config, router, Stats(), self._chance)
+        # The probe meets failures on purpose, to learn what servers can do: they are neither counted nor held against
+        # an endpoint, and few tries tell enough.
+        trying = self.config.model_copy(update={"retries": min(self.config.retries, PROBE_RETRIES)})
+        probed = Router([Endpoint(client) for client in clients], self.config.health_interval_s, Stats())
         try:
-            self._decoder = await probe(self.config, self.prompt, self._dispatcher)
+            self._decoder = await probe(self.config, self.prompt, Dispatcher(trying, probed, Stats(), self._chance))
         except BaseException:
             await self.aclose()
             raise
+        router = Router([Endpoint(client) for client in clients], self.config.health_interval_s, self._stats)
+        self.endpoints = router.endpoints
         self._dispatcher = Dispatcher(self.config, router, self._stats, self._chance)
         self._health = HealthWatch(router)
         self._health.start()
