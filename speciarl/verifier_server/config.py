@@ -37,6 +37,25 @@ class PoolConfig(BaseModel):
     """Seconds Ray may take to find room for the replicas."""
     stop_deadline_s: float = Field(default=20, gt=0)
     """Seconds a replica may take to stop before it is killed."""
+    max_restarts: int = Field(default=5, ge=0)
+    """Restarts of one replica within `restart_window_s` before it is given up; 0 restarts none."""
+    restart_window_s: float = Field(default=1800, gt=0)
+    """Seconds after which a restart no longer counts towards `max_restarts`."""
+    restart_backoff_s: float = Field(default=2, ge=0)
+    """Seconds before the first restart in a window; doubles with each further one, up to a minute."""
+    unhealthy_deadline_s: float = Field(default=60, gt=0)
+    """Seconds a running replica may fail its health check before it is restarted."""
+    max_replicas: int | None = Field(default=None, ge=1)
+    """Most replicas that Ray Serve may start under load, `replicas` being the fewest; None keeps their number.
+    A pool inside a training run does not grow."""
+    target_ongoing_requests: float = Field(default=32, gt=0)
+    """Requests at once in one replica above which Ray Serve starts another."""
+
+    @model_validator(mode="after")
+    def _bounds_in_order(self) -> "PoolConfig":
+        if self.max_replicas is not None and self.max_replicas < self.replicas:
+            raise ValueError(f"`max_replicas` ({self.max_replicas}) is below `replicas` ({self.replicas})")
+        return self
 
 
 class StoreConfig(BaseModel):
@@ -119,8 +138,10 @@ class VerifierConfig(BaseModel):
     """Seconds one HTTP request may take."""
     total_deadline_s: float = Field(default=300, gt=0)
     """Seconds one pair may take: local queue, requests and retries together."""
-    retries: int = Field(default=4, ge=0)
-    """Further attempts after the first one fails for a passing reason."""
+    retries: int = Field(default=8, ge=0)
+    """Further attempts after one that reached a judge and failed for a passing reason: with 8, a judge that fails
+    three requests in ten loses one pair in 50,000. Refused connections and overload (HTTP 429 and 503) cost none:
+    they are waited out until `total_deadline_s`."""
     backoff_s: float = Field(default=0.5, ge=0)
     """Longest wait before the first retry; doubles with each one. The wait is drawn evenly from 0 to that."""
     cache_size: int = Field(default=100_000, ge=0)
@@ -141,7 +162,12 @@ class VerifierConfig(BaseModel):
     max_waiting: int = Field(default=100_000, ge=1)
     """Pairs that may wait in the local queue; one more is unscorable(overloaded) at once."""
     health_interval_s: float = Field(default=5.0, gt=0)
-    """Seconds between health checks of an ejected endpoint."""
+    """Longest pause between two health checks of an ejected endpoint, in seconds."""
+    hedge_share: float = Field(default=0.1, ge=0, le=1)
+    """Share of requests that may be sent a second time when the reply is oddly late (3 x the recent 95th
+    percentile), so that a hung connection costs little; 0 sends no copies."""
+    hedge_after_s: float = Field(default=1.0, gt=0)
+    """No copy is sent earlier than this many seconds after the request."""
     service_url: str | None = None
     """Base URL of a verifier service (`speciarl verifier serve`) that judges instead of this process. Its judge is
     the one called `name`; what describes a judge here (model, endpoints, prompt, store, …) is then the service's

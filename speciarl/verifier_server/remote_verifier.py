@@ -11,19 +11,25 @@ import aiohttp
 from speciarl.answer import normalise
 from speciarl.errors import VerifierStartError
 from speciarl.verdict import Judgement, Pair, Reason, Unscorable, Verdict
-from speciarl.verifier_server.batcher import Batcher
+from speciarl.verifier_server.bundler import Bundler
 from speciarl.verifier_server.client import Client, Failure
 from speciarl.verifier_server.config import VerifierConfig
 from speciarl.verifier_server.dispatch import Dispatcher
+from speciarl.verifier_server.flight import Flight
+from speciarl.verifier_server.health import HealthWatch
+from speciarl.verifier_server.histogram import Snapshot
 from speciarl.verifier_server.key_file import read_key
 from speciarl.verifier_server.length import judge_by_length
-from speciarl.verifier_server.routing import Endpoint, Router
+from speciarl.verifier_server.routing import Endpoint, EndpointStats, Router
 from speciarl.verifier_server.stats import Stats
 from speciarl.verifier_server.verdict_cache import VerdictCache
 from speciarl.verifier_server.wire import from_wire
 
 MOST_PAIRS = 256
 """Most pairs in one request; smaller than what the service takes, so that an answer does not wait for too many."""
+
+GRACE_S = 0.25
+"""By so much a pair's deadline lies after that of its request, whose failure tells more."""
 
 GATHER_S = 0.002
 """How long the first pair of a request waits for others."""
@@ -65,7 +71,9 @@ class RemoteVerifier:
         self.endpoints: tuple[Endpoint, ...] = ()
         """The service, from `start` on."""
         self._session: aiohttp.ClientSession | None = None
-        self._batcher: Batcher | None = None
+        self._dispatcher: Dispatcher | None = None
+        self._health: HealthWatch | None = None
+        self._bundler: Bundler | None = None
         self._max_string_chars: int | None = None
 
     async def start(self) -> None:
@@ -83,10 +91,12 @@ class RemoteVerifier:
         except BaseException:
             await self.aclose()
             raise
-        router = Router([Endpoint(client)])
+        router = Router([Endpoint(client)], config.health_interval_s, self._stats)
         self.endpoints = router.endpoints
-        dispatcher = Dispatcher(config, router, self._stats, self._chance)
-        self._batcher = Batcher(partial(self._send, dispatcher), min(MOST_PAIRS, most_pairs), GATHER_S)
+        self._dispatcher = dispatcher = Dispatcher(config, router, self._stats, self._chance)
+        self._health = HealthWatch(router)
+        self._health.start()
+        self._bundler = Bundler(partial(self._send, dispatcher), min(MOST_PAIRS, most_pairs), GATHER_S)
 
     async def verify(self, pair: Pair) -> Judgement:
         """See `Verifier.verify`."""
@@ -97,15 +107,27 @@ class RemoteVerifier:
 
     def stats(self) -> dict[str, float]:
         """See `Verifier.stats`. Queue, judge and attempts are those of requests to the service."""
-        return self._stats.as_dict() | {"in_flight": float(self._cache.in_flight)}
+        waiting = self._dispatcher.waiting if self._dispatcher is not None else 0
+        return self._stats.as_dict() | {"in_flight": float(self._cache.in_flight), "waiting": float(waiting)}
+
+    def histograms(self) -> dict[str, Snapshot]:
+        """Distributions of queue and judge seconds by name: bounds, cumulative counts, sum."""
+        return self._stats.histograms()
+
+    def endpoint_stats(self) -> list[EndpointStats]:
+        """State and counters of the service as an endpoint; none before `start`."""
+        now = asyncio.get_running_loop().time()
+        return [endpoint.stats(now) for endpoint in self.endpoints]
 
     async def aclose(self) -> None:
         """See `Verifier.aclose`."""
+        if self._health is not None:
+            await self._health.aclose()
         await self._cache.aclose()
         session, self._session = self._session, None
-        batcher, self._batcher = self._batcher, None
-        if batcher is not None:
-            await batcher.aclose()
+        bundler, self._bundler = self._bundler, None
+        if bundler is not None:
+            await bundler.aclose()
         if session is not None:
             await session.close()
 
@@ -122,19 +144,20 @@ class RemoteVerifier:
         known = self._cache.recall(key)
         if known is not None:
             return known
-        if self._batcher is None:
+        if self._bundler is None:
             return Unscorable(Reason.CANCELLED, "the verifier is not running")
-        return await self._cache.judge_once(key, partial(self._judge, pair, self._batcher))
+        return await self._cache.judge_once(key, partial(self._judge, pair, self._bundler))
 
-    async def _judge(self, pair: Pair, batcher: Batcher) -> Judgement:
+    async def _judge(self, pair: Pair, bundler: Bundler, flight: Flight) -> Judgement:
         """Ask until there is a verdict or time is up. A pair that was late in one answer is not lost: the
         service goes on with it, and the next request for it joins."""
+        flight.depart()  # bundled with others, it cannot be called back
         clock = asyncio.get_running_loop().time
         deadline_s = self.config.total_deadline_s
         expires = clock() + deadline_s
         while True:
             try:
-                judgement = await asyncio.wait_for(batcher.ask(pair), max(expires - clock(), 0))
+                judgement = await asyncio.wait_for(bundler.ask(pair), max(expires - clock(), 0) + GRACE_S)
             except asyncio.TimeoutError:
                 return Unscorable(Reason.TIMEOUT, f"{self.config.service_url}: no verdict within {deadline_s:g} s")
             late = isinstance(judgement, Unscorable) and judgement.reason is Reason.TIMEOUT

@@ -1,5 +1,6 @@
 """A judge model behind one or several HTTP endpoints."""
 
+import asyncio
 import logging
 import random
 from functools import partial
@@ -15,14 +16,19 @@ from speciarl.verifier_server.client import Client
 from speciarl.verifier_server.config import VerifierConfig
 from speciarl.verifier_server.decoding import Decoder
 from speciarl.verifier_server.dispatch import Dispatcher
+from speciarl.verifier_server.flight import Flight
+from speciarl.verifier_server.health import HealthWatch
+from speciarl.verifier_server.histogram import Snapshot
 from speciarl.verifier_server.key_file import read_key
 from speciarl.verifier_server.length import judge_by_length
 from speciarl.verifier_server.probe import probe
 from speciarl.verifier_server.prompt import load_prompt
 from speciarl.verifier_server.request import chat_body
-from speciarl.verifier_server.routing import Endpoint, Router
+from speciarl.verifier_server.routing import Endpoint, EndpointStats, Router
 from speciarl.verifier_server.stats import Stats
 from speciarl.verifier_server.verdict_cache import VerdictCache
+
+PROBE_RETRIES = 3
 
 _log = logging.getLogger(__name__)
 
@@ -51,27 +57,33 @@ class LLMVerifier:
         self._session: aiohttp.ClientSession | None = None
         self._dispatcher: Dispatcher | None = None
         self._decoder: Decoder | None = None
+        self._health: HealthWatch | None = None
 
     async def start(self) -> None:
         """See `Verifier.start`."""
         key_file = self.config.api_key_file
         api_key = read_key(key_file, f"judge {self.config.name!r}") if key_file else None
-        limit = self.config.max_concurrency
         self._session = aiohttp.ClientSession(
-            # Above our own limit, so that aiohttp's hidden queue is never the one that makes a pair wait.
-            connector=aiohttp.TCPConnector(limit=limit + 1),
+            # No limit but our own, so that aiohttp's hidden queue is never the one that makes a pair wait. vLLM closes
+            # idle connections after 5 s; we let go of them first, so that no request meets a closing one.
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=3),
             timeout=aiohttp.ClientTimeout(total=None),
         )
         clients = [self._client(url, self._session, api_key) for url in self.config.endpoints]
-        router = Router([Endpoint(client) for client in clients])
-        self.endpoints = router.endpoints
-        self._dispatcher = Dispatcher(self.config, router, Stats(), self._chance)
+        # The probe meets failures on purpose, to learn what servers can do: they are neither counted nor held against
+        # an endpoint, and few tries tell enough.
+        trying = self.config.model_copy(update={"retries": min(self.config.retries, PROBE_RETRIES)})
+        probed = Router([Endpoint(client) for client in clients], self.config.health_interval_s, Stats())
         try:
-            self._decoder = await probe(self.config, self.prompt, self._dispatcher)
+            self._decoder = await probe(self.config, self.prompt, Dispatcher(trying, probed, Stats(), self._chance))
         except BaseException:
             await self.aclose()
             raise
+        router = Router([Endpoint(client) for client in clients], self.config.health_interval_s, self._stats)
+        self.endpoints = router.endpoints
         self._dispatcher = Dispatcher(self.config, router, self._stats, self._chance)
+        self._health = HealthWatch(router)
+        self._health.start()
         _log.info(
             "judge %r is ready: %s on %d endpoint(s)",
             self.config.name,
@@ -93,10 +105,22 @@ class LLMVerifier:
 
     def stats(self) -> dict[str, float]:
         """See `Verifier.stats`; the start-up probe is not counted."""
-        return self._stats.as_dict() | {"in_flight": float(self._cache.in_flight)}
+        waiting = self._dispatcher.waiting if self._dispatcher is not None else 0
+        return self._stats.as_dict() | {"in_flight": float(self._cache.in_flight), "waiting": float(waiting)}
+
+    def histograms(self) -> dict[str, Snapshot]:
+        """Distributions of queue and judge seconds by name: bounds, cumulative counts, sum."""
+        return self._stats.histograms()
+
+    def endpoint_stats(self) -> list[EndpointStats]:
+        """State and counters of each endpoint; none before `start`."""
+        now = asyncio.get_running_loop().time()
+        return [endpoint.stats(now) for endpoint in self.endpoints]
 
     async def aclose(self) -> None:
         """See `Verifier.aclose`."""
+        if self._health is not None:
+            await self._health.aclose()
         await self._cache.aclose()
         session, self._session, self._dispatcher = self._session, None, None
         if session is not None:
@@ -122,8 +146,8 @@ class LLMVerifier:
             return Verdict(category=Category.ABSTAIN, margin=None, source=Source.SHORTCUT)
         return None
 
-    async def _judge(self, pair: Pair, dispatcher: Dispatcher, decoder: Decoder) -> Judgement:
-        return await dispatcher.ask(chat_body(self.config, self.prompt, decoder, pair), decoder.read)
+    async def _judge(self, pair: Pair, dispatcher: Dispatcher, decoder: Decoder, flight: Flight) -> Judgement:
+        return await dispatcher.ask(chat_body(self.config, self.prompt, decoder, pair), decoder.read, flight=flight)
 
     def _client(self, url: str, session: aiohttp.ClientSession, api_key: str | None) -> Client:
         kind: Literal["vllm", "openai"] = "vllm" if self.config.kind == "vllm" else "openai"

@@ -34,7 +34,7 @@ class Core:
         self.admission = Admission(settings.limits.waiting_pairs)
         self.metrics = Metrics()
         self.metrics.add(lambda: own_families(self.admission, self.log))
-        self.metrics.add(lambda: judge_metrics.families(self.judges.all(), asyncio.get_running_loop().time()))
+        self.metrics.add(lambda: judge_metrics.families(self.judges.all()))
         self._starting: asyncio.Task[None] | None = None
         self._stopping = False
 

@@ -1,10 +1,12 @@
 """What the judges count, for Prometheus. Pure: from statistics and endpoints to metric families."""
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple, Protocol, runtime_checkable
 
-from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
+from speciarl.verifier_server.histogram import Snapshot
+from speciarl.verifier_server.routing import EndpointStats
 from speciarl.verifier_server.service.judges import Judge, public_url
 
 PREFIX = "speciarl_verifier_"
@@ -29,6 +31,15 @@ DESCRIBED: Mapping[str, Described] = {
     "deduplicated": Described("deduplicated", True, "Pairs that shared the verdict of an equal pair in flight."),
     "live": Described("live", True, "Verdicts for which a model was asked or a taxonomy read."),
     "abandoned": Described("abandoned", True, "Callers that went away before their verdict came."),
+    "dropped": Described("dropped", True, "Pairs that left the queue because all their callers had gone away."),
+    "rejected": Described("rejected", True, "Requests turned away because the local queue was full."),
+    "hedges": Described("hedges", True, "Copies of requests whose reply was oddly late."),
+    "ejections": Described("ejections", True, "Times a server was shut out for its failures."),
+    "returns": Described("returns", True, "Times a server that was shut out came back."),
+    "store_corrupt": Described("store_corrupt", True, "Damaged or foreign entries of the store, judged anew."),
+    "store_lost": Described("store_lost", True, "Verdicts that never reached the store."),
+    "store_seconds": Described("store_seconds", True, "Looking up and writing verdicts, summed over pairs."),
+    "lease_seconds": Described("lease_seconds", True, "Waiting for another service's verdict, summed over pairs."),
     "attempts": Described("attempts", True, "HTTP requests to the judge's servers."),
     "retries": Described("retries", True, "Attempts after the first for one request."),
     "judge_seconds": Described("judge_seconds", True, "From sending a request until its reply, summed."),
@@ -41,6 +52,11 @@ DESCRIBED: Mapping[str, Described] = {
     "waiting": Described("pairs_waiting", False, "Pairs in the local queue."),
 }
 """Every statistic of `Verifier.stats` that has a meaning here. Others become values of one metric."""
+
+_DISTRIBUTIONS: Mapping[str, str] = {
+    "queue_seconds": "Waiting in the local queue, per attempt.",
+    "judge_seconds": "From sending a request until its reply, per attempt.",
+}
 
 _BY_REASON = "unscorable/"
 
@@ -57,8 +73,19 @@ HIT_LEVELS = {
 """Levels at which a pair may be answered, cheapest first, and the statistic of each."""
 
 
-def families(judges: Iterable[Judge], now: float) -> Iterator[Metric]:
-    """All metric families. `now` is on the clock of the judges' event loop, in seconds."""
+@runtime_checkable
+class Monitored(Protocol):
+    """A verifier that asks servers, and tells how they do. See `LLMVerifier`."""
+
+    def histograms(self) -> Mapping[str, Snapshot]:
+        """Distributions of seconds, by name."""
+
+    def endpoint_stats(self) -> Sequence[EndpointStats]:
+        """State and counters of each server."""
+
+
+def families(judges: Iterable[Judge]) -> Iterator[Metric]:
+    """All metric families. To be called in the judges' event loop."""
     judges = list(judges)
     stats = {judge.name: judge.verifier.stats() for judge in judges if judge.verifier is not None}
     ready = GaugeMetricFamily(PREFIX + "judge_ready", "1 when the judge can be asked.", labels=["judge"])
@@ -69,7 +96,8 @@ def families(judges: Iterable[Judge], now: float) -> Iterator[Metric]:
     yield _others(stats)
     yield _unscorable(stats)
     yield _hit_ratios(stats)
-    yield from _endpoints(judges, now)
+    yield from _histograms(judges)
+    yield from _endpoints(judges)
 
 
 def _counted(stats: Mapping[str, Mapping[str, float]]) -> Iterator[Metric]:
@@ -112,25 +140,34 @@ def _hit_ratios(stats: Mapping[str, Mapping[str, float]]) -> Metric:
     return family
 
 
-def _endpoints(judges: Iterable[Judge], now: float) -> Iterator[Metric]:
+def _histograms(judges: Iterable[Judge]) -> Iterator[Metric]:
+    for name, text in _DISTRIBUTIONS.items():
+        family = HistogramMetricFamily(PREFIX + name.replace("_seconds", "_time_seconds"), text, labels=["judge"])
+        for judge in judges:
+            if isinstance(judge.verifier, Monitored):
+                bounds, counts, total = judge.verifier.histograms()[name]
+                buckets = zip([*map(str, bounds), "+Inf"], counts, strict=True)
+                family.add_metric([judge.name], [(bound, float(count)) for bound, count in buckets], total)
+        if family.samples:
+            yield family
+
+
+def _endpoints(judges: Iterable[Judge]) -> Iterator[Metric]:
     labels = ["judge", "endpoint"]
     in_flight = GaugeMetricFamily(PREFIX + "endpoint_in_flight", "Requests sent and not answered yet.", labels=labels)
-    failures = GaugeMetricFamily(PREFIX + "endpoint_failures", "Failures since the last success.", labels=labels)
+    attempts = CounterMetricFamily(PREFIX + "endpoint_attempts", "Requests sent.", labels=labels)
+    failed = CounterMetricFamily(
+        PREFIX + "endpoint_failed", "Requests that failed for a passing reason.", labels=labels
+    )
     state = GaugeMetricFamily(PREFIX + "endpoint_state", "1 for the state the server is in.", labels=[*labels, "state"])
     for judge in judges:
-        for endpoint in getattr(judge.verifier, "endpoints", ()):
-            where = [judge.name, public_url(endpoint.client.url)]
+        endpoints: Sequence[EndpointStats] = ()
+        if isinstance(judge.verifier, Monitored):
+            endpoints = judge.verifier.endpoint_stats()
+        for endpoint in endpoints:
+            where = [judge.name, public_url(endpoint.url)]
             in_flight.add_metric(where, endpoint.in_flight)
-            failures.add_metric(where, endpoint.failures)
-            state.add_metric([*where, endpoint_state(endpoint, now)], 1.0)
-    yield from (in_flight, failures, state)
-
-
-def endpoint_state(endpoint: Any, now: float) -> str:
-    """One word on a server: its own `state`, or what can be told from its times."""
-    own = getattr(endpoint, "state", None)
-    if own is not None:
-        return str(getattr(own, "value", own))
-    if endpoint.closed_until > now:
-        return "closed"
-    return "resting" if endpoint.resting_until > now else "up"
+            attempts.add_metric(where, endpoint.attempts)
+            failed.add_metric(where, endpoint.failed)
+            state.add_metric([*where, endpoint.state.value], 1.0)
+    yield from (in_flight, attempts, failed, state)

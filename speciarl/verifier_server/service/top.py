@@ -97,13 +97,13 @@ def _hits(now: Snapshot, before: Snapshot | None) -> Table:
 def _endpoints(now: Snapshot) -> Table:
     table = Table("judge", "server", "state", title="servers", title_justify="left")
     table.add_column("in flight", justify="right")
-    table.add_column("failures", justify="right")
+    table.add_column("failed", justify="right")
     for labels, value in sorted(now.series(JUDGE + "endpoint_state").items()):
         found = dict(labels)
         if value != 1:
             continue
         where = {"judge": found["judge"], "endpoint": found["endpoint"]}
-        counts = (now.get(JUDGE + name, **where) or 0.0 for name in ("endpoint_in_flight", "endpoint_failures"))
+        counts = (now.get(JUDGE + name, **where) or 0.0 for name in ("endpoint_in_flight", "endpoint_failed_total"))
         table.add_row(found["judge"], found["endpoint"], found["state"], *(f"{count:.0f}" for count in counts))
     return table
 

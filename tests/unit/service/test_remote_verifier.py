@@ -179,11 +179,15 @@ async def test_a_lasting_fault_is_unscorable_and_bounded(status: int, content: s
     async def answer(_: web.Request) -> web.Response:
         return web.Response(status=status, text=content)
 
-    async with faulty_service(answer) as url, started(remote(url, retries=2)) as verifier:
+    async with faulty_service(answer) as url, started(remote(url, retries=2, total_deadline_s=2)) as verifier:
         judgement = await asyncio.wait_for(verifier.verify(Pair("dog", "cat")), 5)
         assert isinstance(judgement, Unscorable)
-        assert judgement.reason is reason
-        assert verifier.stats()[f"unscorable/{reason.value}"] == 1
+        if reason is Reason.OVERLOADED:  # waited out until the deadline; which of the two ends it is a matter of chance
+            assert judgement.reason in (reason, Reason.TIMEOUT)
+            assert content in judgement.detail
+        else:
+            assert judgement.reason is reason
+        assert verifier.stats()[f"unscorable/{judgement.reason.value}"] == 1
 
 
 async def test_a_service_that_says_nothing_is_a_timeout() -> None:

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 
-from speciarl.verifier_server.service.judge_metrics import DESCRIBED, endpoint_state, families
+from speciarl.verifier_server.routing import EndpointStats, State
+from speciarl.verifier_server.service.judge_metrics import DESCRIBED, families
 from speciarl.verifier_server.service.judges import Judge
 from speciarl.verifier_server.service.metrics import Metrics
 from speciarl.verifier_server.service.top import Snapshot, view
@@ -21,20 +22,21 @@ from speciarl.verifier_server.stats import Stats
 Make = Callable[..., Any]
 
 
-def fake_judge_of(stats: dict[str, float], *endpoints: Any) -> Judge:
+def fake_judge_of(stats: dict[str, float], *endpoints: EndpointStats, histograms: Any = None) -> Judge:
     """A judge that counted what the test says."""
-    verifier: Any = SimpleNamespace(stats=lambda: stats, endpoints=endpoints)
+    verifier: Any = SimpleNamespace(
+        stats=lambda: stats, endpoint_stats=lambda: endpoints, histograms=lambda: histograms or Stats().histograms()
+    )
     return Judge("main", SimpleNamespace(), verifier, "ready")  # type: ignore[arg-type]
 
 
-def endpoint(url: str = "http://user:secret@host:1/v1", **changes: Any) -> Any:
-    values = {"in_flight": 2, "failures": 1, "resting_until": 0.0, "closed_until": 0.0}
-    return SimpleNamespace(client=SimpleNamespace(url=url), **values | changes)
+def endpoint() -> EndpointStats:
+    return EndpointStats("http://user:secret@host:1/v1", State.RESTING, 2, 9, 1, "boom")
 
 
 def page(*judges: Judge) -> str:
     metrics = Metrics()
-    metrics.add(lambda: families(judges, 10.0))
+    metrics.add(lambda: families(judges))
     return metrics.page().decode()
 
 
@@ -61,7 +63,8 @@ def test_counters_gauges_and_ratios() -> None:
         'speciarl_verifier_pairs_in_flight{judge="main"} 4.0',
         'speciarl_verifier_judge_ready{judge="main"} 1.0',
         'speciarl_verifier_endpoint_in_flight{endpoint="http://host:1/v1",judge="main"} 2.0',
-        'speciarl_verifier_endpoint_state{endpoint="http://host:1/v1",judge="main",state="up"} 1.0',
+        'speciarl_verifier_endpoint_failed_total{endpoint="http://host:1/v1",judge="main"} 1.0',
+        'speciarl_verifier_endpoint_state{endpoint="http://host:1/v1",judge="main",state="resting"} 1.0',
         "# TYPE speciarl_verifier_queue_seconds_total counter",
     ):
         assert line in text.splitlines(), line
@@ -72,19 +75,15 @@ def test_a_judge_without_pairs_has_no_ratio() -> None:
     assert "hit_ratio{" not in page(fake_judge_of(Stats().as_dict()))
 
 
-@pytest.mark.parametrize(
-    ("changes", "state"),
-    [
-        ({}, "up"),
-        ({"resting_until": 11.0}, "resting"),
-        ({"resting_until": 11.0, "closed_until": 11.0}, "closed"),
-        ({"resting_until": 9.0}, "up"),
-        ({"state": "ejected"}, "ejected"),
-        ({"state": SimpleNamespace(value="probing")}, "probing"),
-    ],
-)
-def test_states_of_servers(changes: dict[str, Any], state: str) -> None:
-    assert endpoint_state(endpoint(**changes), 10.0) == state
+def test_times_of_queue_and_judge_are_histograms() -> None:
+    stats = Stats()
+    for seconds in (0.02, 0.2, 400.0):
+        stats.note_queue(seconds)
+    lines = page(fake_judge_of(stats.as_dict(), histograms=stats.histograms())).splitlines()
+    for bound, count in (("0.025", 1), ("0.25", 2), ("300.0", 2), ("+Inf", 3)):
+        assert f'speciarl_verifier_queue_time_seconds_bucket{{judge="main",le="{bound}"}} {count}.0' in lines
+    assert 'speciarl_verifier_queue_time_seconds_sum{judge="main"} 400.22' in lines
+    assert 'speciarl_verifier_judge_time_seconds_count{judge="main"} 0.0' in lines
 
 
 names = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=20)
@@ -119,7 +118,7 @@ async def test_the_page_of_a_service(make_settings: Make, running: Make, fake_ju
         now = Snapshot.parse(reply.text, 1.0)
         assert now.get("speciarl_verifier_pairs_total", judge="main") == 3
         assert now.get("speciarl_verifier_deduplicated_total", judge="main") == 1
-        assert now.get("speciarl_verifier_endpoint_state", judge="main", endpoint=judge.url, state="up") == 1
+        assert now.get("speciarl_verifier_endpoint_state", judge="main", endpoint=judge.url, state="healthy") == 1
         assert now.get("speciarl_service_request_seconds_count", route="/v1/judge", status="200") == 2
         assert now.get("speciarl_service_request_seconds_count", route="other", status="404") == 1
         assert now.get("speciarl_service_request_pairs_sum", route="/v1/judge") == 6
@@ -131,7 +130,7 @@ def test_top_shows_rates_between_two_looks_and_totals_of_one() -> None:
     stats = Stats().as_dict()
     before = page(fake_judge_of(stats | {"requests": 10.0, "live": 10.0}, endpoint()))
     later = {"requests": 30.0, "live": 15.0, "memory_hits": 15.0, "unscorable/off_label": 2.0}
-    now = page(fake_judge_of(stats | later, endpoint(resting_until=11.0)))
+    now = page(fake_judge_of(stats | later, endpoint()))
     told = shown(now, before)
     assert re.search(r"main +│ ready +│ +30 │ +10\.0 ", told)
     assert re.search(r"main +│ +0\.0% │ +75\.0% │ +0\.0% │ +0\.0% │ +25\.0%", told)
