@@ -26,18 +26,24 @@ class Dispatcher:
         self._places = asyncio.Semaphore(config.max_concurrency)
 
     async def ask(
-        self, body: Mapping[str, Any], read: Callable[[object], T | Unscorable], only: Endpoint | None = None
+        self,
+        body: Mapping[str, Any],
+        read: Callable[[object], T | Unscorable],
+        only: Endpoint | None = None,
+        deadline_s: float | None = None,
     ) -> T | Unscorable:
-        """Post a chat completion and read the reply, within `total_deadline_s`. Raises only CancelledError.
+        """Post a chat completion and read the reply, within `deadline_s` (`total_deadline_s` when not given).
+        Raises only CancelledError.
 
         A passing failure, and a reply that makes no sense, is tried again on another endpoint when there is
         one. `only` pins the request to one endpoint.
         """
         trail = _Trail()
+        within_s = self._config.total_deadline_s if deadline_s is None else deadline_s
         try:
-            return await asyncio.wait_for(self._ask(body, read, only, trail), self._config.total_deadline_s)
+            return await asyncio.wait_for(self._ask(body, read, only, trail, within_s), within_s)
         except asyncio.TimeoutError:
-            return Unscorable(Reason.TIMEOUT, trail.describe(self._config.total_deadline_s))
+            return Unscorable(Reason.TIMEOUT, trail.describe(within_s))
 
     async def _ask(
         self,
@@ -45,9 +51,10 @@ class Dispatcher:
         read: Callable[[object], T | Unscorable],
         only: Endpoint | None,
         trail: "_Trail",
+        within_s: float,
     ) -> T | Unscorable:
         clock = asyncio.get_running_loop().time
-        expires = clock() + self._config.total_deadline_s
+        expires = clock() + within_s
         tried: set[Endpoint] = set()
         pause_s = 0.0
         while True:

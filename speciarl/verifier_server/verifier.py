@@ -23,6 +23,20 @@ from speciarl.verifier_server.prompt import load_prompt
 from speciarl.verifier_server.request import chat_body
 from speciarl.verifier_server.routing import Endpoint, Router
 from speciarl.verifier_server.stats import Stats
+from speciarl.verifier_server.store import (
+    Keeper,
+    Record,
+    ResilientStore,
+    StoreError,
+    VerdictStore,
+    close_store,
+    identity_of,
+    model_revision,
+    open_store,
+)
+
+CLOSE_S = 10.0
+"""Seconds the store may take to close."""
 
 _log = logging.getLogger(__name__)
 
@@ -30,7 +44,7 @@ _log = logging.getLogger(__name__)
 class LLMVerifier:
     """Judges pairs with a language model, each distinct pair once.
 
-    Cheapest step first: shortcuts, memory, an equal pair already in flight, the judge. A verdict is
+    Cheapest step first: shortcuts, memory, an equal pair already in flight, the store, the judge. A verdict is
     remembered, a failure is not: the next request for the pair asks again.
     """
 
@@ -52,6 +66,8 @@ class LLMVerifier:
         self._session: aiohttp.ClientSession | None = None
         self._dispatcher: Dispatcher | None = None
         self._decoder: Decoder | None = None
+        self._store: VerdictStore | None = None
+        self._keeper: Keeper | None = None
 
     async def start(self) -> None:
         """See `Verifier.start`."""
@@ -67,7 +83,10 @@ class LLMVerifier:
         self.endpoints = router.endpoints
         self._dispatcher = Dispatcher(self.config, router, Stats(), self._chance)
         try:
+            self._store = await _open_store(self.config)  # before the probe: a wrong path is told at once
             self._decoder = await probe(self.config, self.prompt, self._dispatcher)
+            if self._store is not None and self.config.store is not None:
+                self._keeper = await self._make_keeper(self._store, self._decoder, self.config.store.timeout_s)
         except BaseException:
             await self.aclose()
             raise
@@ -97,6 +116,12 @@ class LLMVerifier:
             flight.cancel()
         if flights:
             await asyncio.wait(flights)
+        keeper, self._keeper = self._keeper, None
+        if keeper is not None:
+            await keeper.aclose()
+        store, self._store = self._store, None
+        if store is not None:
+            await close_store(store, CLOSE_S)
         session, self._session, self._dispatcher = self._session, None, None
         if session is not None:
             await session.close()
@@ -147,19 +172,53 @@ class LLMVerifier:
             if joined:
                 self._stats.deduplicated += 1
                 return dataclasses.replace(judgement, source=Source.MEMORY)
-            self._stats.live += 1
+            if judgement.source is Source.STORE:
+                self._stats.store_hits += 1
+            else:
+                self._stats.live += 1
         return judgement
 
     async def _judge(self, pair: Pair, dispatcher: Dispatcher, decoder: Decoder) -> Judgement:
-        body = chat_body(self.config, self.prompt, decoder, pair)
-        judgement = await dispatcher.ask(body, decoder.read)
+        async def ask(within_s: float) -> Judgement:
+            body = chat_body(self.config, self.prompt, decoder, pair)
+            return await dispatcher.ask(body, decoder.read, deadline_s=within_s)
+
+        if self._keeper is None:
+            judgement = await ask(self.config.total_deadline_s)
+        else:
+            judgement = await self._keeper.settle(pair, ask)
         if isinstance(judgement, Verdict) and self.config.cache_size:
             self._memory[pair] = judgement
         return judgement
 
+    async def _make_keeper(self, store: VerdictStore, decoder: Decoder, timeout_s: float) -> Keeper:
+        try:
+            revision = await asyncio.to_thread(model_revision, self.config)
+        except OSError as error:
+            raise VerifierStartError(
+                f"judge {self.config.name!r}: cannot read the model's file {error.filename} ({error.strerror}), by "
+                "which the store tells models apart; check its permissions"
+            ) from error
+        judge = identity_of(self.config, self.prompt, decoder, revision)
+        resilient = ResilientStore(store, judge, timeout_s, self._stats, on_earlier=self._remember)
+        return Keeper(resilient, judge, self.config.total_deadline_s, self._stats)
+
+    def _remember(self, record: Record) -> None:
+        if self.config.cache_size:
+            self._memory[record.pair] = record.verdict
+
     def _client(self, url: str, session: aiohttp.ClientSession, api_key: str | None) -> Client:
         kind: Literal["vllm", "openai"] = "vllm" if self.config.kind == "vllm" else "openai"
         return Client(url, kind, session, self.config.request_timeout_s, api_key)
+
+
+async def _open_store(config: VerifierConfig) -> VerdictStore | None:
+    if config.store is None:
+        return None
+    try:
+        return await open_store(config.store, config.startup_deadline_s)
+    except StoreError as error:
+        raise VerifierStartError(f"judge {config.name!r}: {error}") from error
 
 
 def _read_key(config: VerifierConfig) -> str | None:
