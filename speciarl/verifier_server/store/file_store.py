@@ -1,6 +1,7 @@
 """The embedded store: one SQLite file, shared by the processes of one machine."""
 
 import contextlib
+import logging
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import partial
@@ -17,6 +18,8 @@ from speciarl.verifier_server.store.thread import BlockingThread
 T = TypeVar("T")
 
 _VACUUM_PAGES = 1000
+
+_log = logging.getLogger(__name__)
 
 
 class FileStore:
@@ -36,6 +39,7 @@ class FileStore:
         self._reader = EntryReader(self.where)
         self._thread: BlockingThread | None = None
         self._connection: sqlite3.Connection | None = None
+        self._inode = 0
         self._suspect = False
         self._registered: set[bytes] = set()
 
@@ -86,7 +90,7 @@ class FileStore:
         def delete(connection: sqlite3.Connection) -> None:
             with transaction(connection):
                 connection.executemany("DELETE FROM verdicts WHERE key = ?", [(key,) for key in keys])
-            connection.execute(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})").fetchall()
+            connection.executescript(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})")  # execute() takes one step only
 
         await self._run(delete)
 
@@ -107,19 +111,30 @@ class FileStore:
     def _guarded(self, call: Callable[[sqlite3.Connection], T]) -> T:
         """Runs in the store's thread."""
         try:
+            if self._connection is not None and not self._still_there():
+                _log.error("verdict store %s was moved or removed while in use; a new one is started", self.where)
+                self._disconnect()
             if self._connection is None:
                 self._registered.clear()
                 self._connection = self._connect()
+                self._inode = self._path.stat().st_ino
                 self._suspect = False
             return call(self._connection)
         except (sqlite3.Error, OSError) as error:
-            self._suspect = isinstance(error, sqlite3.Error) and is_damage(error)
+            self._suspect |= isinstance(error, sqlite3.Error) and is_damage(error)
             self._disconnect()
             cause = error.strerror if isinstance(error, OSError) else str(error)
             raise StoreError(f"verdict store {self.where} cannot be used: {cause}; {_remedy(cause)}") from error
 
     def _connect(self) -> sqlite3.Connection:
         return connect(self._path, self._timeout_s, self._create, self._suspect)
+
+    def _still_there(self) -> bool:
+        """Whether the path still leads to our file: SQLite would go on writing to one that nobody finds again."""
+        try:
+            return self._path.stat().st_ino == self._inode
+        except FileNotFoundError:
+            return False
 
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
