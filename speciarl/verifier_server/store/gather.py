@@ -17,6 +17,7 @@ class Gatherer(Generic[Q, R]):
         self._answer = answer
         self._most = most
         self._waiting: deque[tuple[Q, asyncio.Future[R]]] = deque()
+        self._asked: list[tuple[Q, asyncio.Future[R]]] = []
         self._worker: asyncio.Task[None] | None = None
 
     async def ask(self, question: Q) -> R:
@@ -32,25 +33,25 @@ class Gatherer(Generic[Q, R]):
         if self._worker is not None:
             self._worker.cancel()
             await asyncio.wait({self._worker})
+            self._worker = None
+        self._end(lambda future: future.cancel())
 
     async def _work(self) -> None:
-        batch: list[tuple[Q, asyncio.Future[R]]] = []
         try:
             while self._waiting:
-                batch = [self._waiting.popleft() for _ in range(min(self._most, len(self._waiting)))]
-                replies = await self._answer([question for question, _ in batch])
-                for (_, future), reply in zip(batch, replies, strict=True):
+                self._asked = [self._waiting.popleft() for _ in range(min(self._most, len(self._waiting)))]
+                replies = await self._answer([question for question, _ in self._asked])
+                for (_, future), reply in zip(self._asked, replies, strict=True):
                     if not future.done():
                         future.set_result(reply)
-        except asyncio.CancelledError:
-            for _, future in (*batch, *self._waiting):
-                future.cancel()
-            self._waiting.clear()
-            raise
-        except BaseException as error:  # noqa: BLE001 - handed to all who wait
-            for _, future in (*batch, *self._waiting):
-                if not future.done():
-                    future.set_exception(error)
-            self._waiting.clear()
-        finally:
-            self._worker = None
+        except Exception as error:  # noqa: BLE001 - handed to all who wait
+            cause = error
+            self._end(lambda future: future.set_exception(cause))
+        self._worker = None
+
+    def _end(self, end: Callable[[asyncio.Future[R]], object]) -> None:
+        for _, future in (*self._asked, *self._waiting):
+            if not future.done():
+                end(future)
+        self._asked = []
+        self._waiting.clear()

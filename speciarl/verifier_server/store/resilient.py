@@ -16,6 +16,7 @@ BACKLOG = 100_000
 """Verdicts kept for a store that cannot be written; beyond that the oldest are given up."""
 RETRY_S = 5.0
 LONGEST_RETRY_S = 60.0
+CLOSE_S = 10.0
 
 _FAILURES = (StoreError, asyncio.TimeoutError)
 _ANY_KEY = bytes(32)
@@ -38,7 +39,7 @@ class ResilientStore:
         timeout_s: float,
         stats: Stats,
         on_earlier: Callable[[Record], None] = lambda _: None,
-        retry_s: float = RETRY_S,
+        retry_s: float | None = None,
         backlog: int = BACKLOG,
     ) -> None:
         """`store` is open already and stays the caller's. `on_earlier` hears of records that another process
@@ -48,7 +49,7 @@ class ResilientStore:
         self._timeout_s = timeout_s
         self._stats = stats
         self._on_earlier = on_earlier
-        self._retry_s = retry_s
+        self._retry_s = RETRY_S if retry_s is None else retry_s
         self._most_kept = backlog
         self._backlog: list[Record] = []
         self._readable = self._writable = True
@@ -70,7 +71,7 @@ class ResilientStore:
         await self._releases.ask(key)
 
     async def aclose(self) -> None:
-        """Write what is left if that works, within the time-out of one write per batch; safe to call twice."""
+        """Write what is left, as far as that works within `CLOSE_S`. Safe to call twice."""
         recovery, self._recovery = self._recovery, None
         if recovery is not None:
             recovery.cancel()
@@ -78,7 +79,7 @@ class ResilientStore:
         for gatherer in (self._claims, self._puts, self._releases):
             await gatherer.aclose()
         try:
-            await self._flush()
+            await asyncio.wait_for(self._flush(), CLOSE_S)
         except _FAILURES as error:
             self._stats.store_errors += 1
             self._lose(len(self._backlog))
