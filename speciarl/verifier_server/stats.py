@@ -53,6 +53,19 @@ class Stats:
     that takes requests."""
     backoff_seconds: float = 0.0
     """Summed over retries: waiting before the next attempt."""
+    store_errors: int = 0
+    """Look-ups, writes and attempts to recover that the store failed or did not answer in time. Each may stand
+    for many pairs; none costs a verdict."""
+    store_degraded: int = 0
+    """1 while the store cannot be read or written and verdicts are kept in memory only, else 0."""
+    store_corrupt: int = 0
+    """Damaged or foreign entries met; their pairs are judged anew."""
+    store_lost: int = 0
+    """Verdicts that never reached the store because it was away for too long."""
+    store_seconds: float = 0.0
+    """Summed over pairs: looking up and writing."""
+    lease_seconds: float = 0.0
+    """Summed over pairs: waiting for the verdict of another service that judged the same pair."""
     unscorable: dict[Reason, int] = field(default_factory=lambda: dict.fromkeys(Reason, 0))
     """Pairs without a verdict, by reason."""
     queue_times: Histogram = field(default_factory=Histogram)

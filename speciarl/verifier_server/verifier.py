@@ -10,7 +10,7 @@ import aiohttp
 
 from speciarl.answer import is_abstention, normalise
 from speciarl.category import Category
-from speciarl.errors import ConfigError
+from speciarl.errors import ConfigError, VerifierStartError
 from speciarl.verdict import Judgement, Pair, Reason, Source, Unscorable, Verdict
 from speciarl.verifier_server.client import Client
 from speciarl.verifier_server.config import VerifierConfig
@@ -26,9 +26,22 @@ from speciarl.verifier_server.prompt import load_prompt
 from speciarl.verifier_server.request import chat_body
 from speciarl.verifier_server.routing import Endpoint, EndpointStats, Router
 from speciarl.verifier_server.stats import Stats
+from speciarl.verifier_server.store import (
+    Keeper,
+    Record,
+    ResilientStore,
+    StoreError,
+    VerdictStore,
+    close_store,
+    identity_of,
+    model_revision,
+    open_store,
+)
 from speciarl.verifier_server.verdict_cache import VerdictCache
 
 PROBE_RETRIES = 3
+STORE_CLOSE_S = 10.0
+"""Seconds the store may take to close."""
 
 _log = logging.getLogger(__name__)
 
@@ -36,7 +49,7 @@ _log = logging.getLogger(__name__)
 class LLMVerifier:
     """Judges pairs with a language model, each distinct pair once.
 
-    Cheapest step first: shortcuts, memory, an equal pair already in flight, the judge. A verdict is
+    Cheapest step first: shortcuts, memory, an equal pair already in flight, the store, the judge. A verdict is
     remembered, a failure is not: the next request for the pair asks again.
     """
 
@@ -58,6 +71,8 @@ class LLMVerifier:
         self._dispatcher: Dispatcher | None = None
         self._decoder: Decoder | None = None
         self._health: HealthWatch | None = None
+        self._store: VerdictStore | None = None
+        self._keeper: Keeper | None = None
 
     async def start(self) -> None:
         """See `Verifier.start`."""
@@ -75,7 +90,10 @@ class LLMVerifier:
         trying = self.config.model_copy(update={"retries": min(self.config.retries, PROBE_RETRIES)})
         probed = Router([Endpoint(client) for client in clients], self.config.health_interval_s, Stats())
         try:
+            self._store = await _open_store(self.config)  # before the probe: a wrong path is told at once
             self._decoder = await probe(self.config, self.prompt, Dispatcher(trying, probed, Stats(), self._chance))
+            if self._store is not None and self.config.store is not None:
+                self._keeper = await self._make_keeper(self._store, self._decoder, self.config.store.timeout_s)
         except BaseException:
             await self.aclose()
             raise
@@ -122,6 +140,12 @@ class LLMVerifier:
         if self._health is not None:
             await self._health.aclose()
         await self._cache.aclose()
+        keeper, self._keeper = self._keeper, None
+        if keeper is not None:
+            await keeper.aclose()
+        store, self._store = self._store, None
+        if store is not None:
+            await close_store(store, STORE_CLOSE_S)
         session, self._session, self._dispatcher = self._session, None, None
         if session is not None:
             await session.close()
@@ -147,8 +171,38 @@ class LLMVerifier:
         return None
 
     async def _judge(self, pair: Pair, dispatcher: Dispatcher, decoder: Decoder, flight: Flight) -> Judgement:
-        return await dispatcher.ask(chat_body(self.config, self.prompt, decoder, pair), decoder.read, flight=flight)
+        async def ask(within_s: float) -> Judgement:
+            body = chat_body(self.config, self.prompt, decoder, pair)
+            return await dispatcher.ask(body, decoder.read, flight=flight, deadline_s=within_s)
+
+        if self._keeper is None:
+            return await ask(self.config.total_deadline_s)
+        return await self._keeper.settle(pair, ask)
+
+    async def _make_keeper(self, store: VerdictStore, decoder: Decoder, timeout_s: float) -> Keeper:
+        try:
+            revision = await asyncio.to_thread(model_revision, self.config)
+        except OSError as error:
+            raise VerifierStartError(
+                f"judge {self.config.name!r}: cannot read the model's file {error.filename} ({error.strerror}), by "
+                "which the store tells models apart; check its permissions"
+            ) from error
+        judge = identity_of(self.config, self.prompt, decoder, revision)
+        resilient = ResilientStore(store, judge, timeout_s, self._stats, on_earlier=self._remember)
+        return Keeper(resilient, judge, self.config.total_deadline_s, self._stats)
+
+    def _remember(self, record: Record) -> None:
+        self._cache.remember(record.pair, record.verdict)
 
     def _client(self, url: str, session: aiohttp.ClientSession, api_key: str | None) -> Client:
         kind: Literal["vllm", "openai"] = "vllm" if self.config.kind == "vllm" else "openai"
         return Client(url, kind, session, self.config.request_timeout_s, api_key)
+
+
+async def _open_store(config: VerifierConfig) -> VerdictStore | None:
+    if config.store is None:
+        return None
+    try:
+        return await open_store(config.store, config.startup_deadline_s)
+    except StoreError as error:
+        raise VerifierStartError(f"judge {config.name!r}: {error}") from error

@@ -1,0 +1,55 @@
+"""From a configuration to a store, opened and closed in bounded time."""
+
+import asyncio
+import logging
+from pathlib import Path
+
+from speciarl.verifier_server.config import StoreConfig
+from speciarl.verifier_server.store.file_store import FileStore
+from speciarl.verifier_server.store.interface import StoreError, VerdictStore
+from speciarl.verifier_server.store.redis_store import RedisStore
+
+_log = logging.getLogger(__name__)
+
+
+def build_store(config: StoreConfig) -> VerdictStore:
+    """The store a configuration describes, not open yet; raises StoreError when its password cannot be read."""
+    if config.kind == "file":
+        return FileStore(config.path or "", config.timeout_s)
+    password = None if config.password_file is None else _read_password(Path(config.password_file))
+    try:
+        return RedisStore(config.url or "", config.prefix, password, config.timeout_s, config.lease_s)
+    except ValueError as error:
+        raise StoreError(f"verdict store: bad Redis `url`: {error}; write it like redis://host:6379/0") from error
+
+
+async def open_store(config: StoreConfig, within_s: float) -> VerdictStore:
+    """The store a configuration describes, open; raises StoreError when it cannot be used."""
+    store = build_store(config)
+    try:
+        await asyncio.wait_for(store.open(), within_s)
+    except asyncio.TimeoutError:
+        await close_store(store, 0)
+        raise StoreError(
+            f"verdict store {store.where} did not open within {within_s:g} s; check its disk or server"
+        ) from None
+    return store
+
+
+async def close_store(store: VerdictStore, within_s: float) -> None:
+    """Close a store. One that fails or hangs is left as it is, with a line in the log."""
+    try:
+        await asyncio.wait_for(store.aclose(), within_s)
+    except (StoreError, asyncio.TimeoutError) as error:
+        _log.warning("verdict store %s was not closed: %s", store.where, str(error) or f"no end within {within_s:g} s")
+
+
+def _read_password(path: Path) -> str:
+    try:
+        password = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        cause = error.strerror if isinstance(error, OSError) else "not text"
+        raise StoreError(f"verdict store: cannot read password_file {path} ({cause}); check the path") from error
+    if not password:
+        raise StoreError(f"verdict store: password_file {path} is empty; it must hold the password and nothing else")
+    return password

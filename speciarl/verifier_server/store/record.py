@@ -1,0 +1,106 @@
+"""One stored verdict, and its bytes: the same in a file and in Redis."""
+
+import hashlib
+import math
+import struct
+from dataclasses import dataclass, replace
+
+from speciarl.category import Category
+from speciarl.verdict import Pair, Source, Verdict
+from speciarl.verifier_server.store.identity import verdict_key
+
+RECORD_VERSION = 1
+CHECKSUM_BYTES = 8
+
+_HEADER = struct.Struct(">B32sQBBd6dII")
+"""Version, judge, creation time, flags, category, margin, probabilities, lengths of the two texts."""
+_HAS_MARGIN, _HAS_PROBABILITIES = 1, 2
+_NONE = (0.0,) * len(Category)
+
+
+class CorruptRecord(ValueError):
+    """Bytes that are no record, or not the record of their key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A verdict with all that is needed to use it elsewhere: whose it is, of what, and when it was given."""
+
+    judge: bytes
+    """`JudgeIdentity.fingerprint`, 32 bytes."""
+    pair: Pair
+    """Both texts normalised."""
+    verdict: Verdict
+    """Its source is STORE."""
+    created_us: int
+    """Microseconds since 1970, UTC."""
+
+    @classmethod
+    def of(cls, judge: bytes, pair: Pair, verdict: Verdict, now_s: float) -> "Record":
+        """The record of a verdict just given; `now_s` is in seconds since 1970."""
+        return cls(judge, pair, replace(verdict, source=Source.STORE), int(now_s * 1e6))
+
+    @property
+    def key(self) -> bytes:
+        """Where the record is kept, 32 bytes."""
+        return verdict_key(self.judge, self.pair)
+
+
+def encode(record: Record) -> bytes:
+    """The bytes of a record: header, texts, checksum."""
+    verdict = record.verdict
+    truth, prediction = record.pair.ground_truth.encode(), record.pair.prediction.encode()
+    flags = (_HAS_MARGIN if verdict.margin is not None else 0) | (
+        _HAS_PROBABILITIES if verdict.probabilities is not None else 0
+    )
+    header = _HEADER.pack(
+        RECORD_VERSION,
+        record.judge,
+        record.created_us,
+        flags,
+        verdict.category,
+        verdict.margin or 0.0,
+        *(verdict.probabilities or _NONE),
+        len(truth),
+        len(prediction),
+    )
+    body = header + truth + prediction
+    return body + _checksum(body)
+
+
+def decode(key: bytes, content: bytes) -> Record:
+    """The record kept under a key; raises CorruptRecord when it is damaged, foreign or belongs elsewhere."""
+    body, checksum = content[:-CHECKSUM_BYTES], content[-CHECKSUM_BYTES:]
+    if len(body) < _HEADER.size or _checksum(body) != checksum:
+        raise CorruptRecord("the checksum does not match")
+    version, judge, created_us, flags, category, margin, *numbers = _HEADER.unpack_from(body)
+    if version != RECORD_VERSION:
+        raise CorruptRecord(f"record version {version} is not {RECORD_VERSION}")
+    *probabilities, truth_length, prediction_length = numbers
+    texts = body[_HEADER.size :]
+    if len(texts) != truth_length + prediction_length:
+        raise CorruptRecord("the lengths do not match")
+    try:
+        pair = Pair(texts[:truth_length].decode(), texts[truth_length:].decode())
+        verdict = Verdict(
+            category=Category(category),
+            margin=margin if flags & _HAS_MARGIN else None,
+            source=Source.STORE,
+            probabilities=tuple(probabilities) if flags & _HAS_PROBABILITIES else None,
+        )
+    except ValueError as error:
+        raise CorruptRecord(str(error)) from error
+    if verdict.probabilities is not None and not all(map(math.isfinite, verdict.probabilities)):
+        raise CorruptRecord("a probability is not finite")
+    if verdict_key(judge, pair) != key:
+        raise CorruptRecord("it belongs to another key")
+    return Record(judge, pair, verdict, created_us)
+
+
+def checksum_of(record: Record) -> bytes:
+    """The checksum of a record's bytes, 8 bytes."""
+    return encode(record)[-CHECKSUM_BYTES:]
+
+
+def _checksum(body: bytes) -> bytes:
+    return hashlib.blake2b(body, digest_size=CHECKSUM_BYTES).digest()

@@ -1,0 +1,186 @@
+"""A store that may fail: the verdicts go on from memory, and the store is taken up again when it works."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+
+from speciarl.verifier_server.stats import Stats
+from speciarl.verifier_server.store.gather import Gatherer
+from speciarl.verifier_server.store.identity import JudgeIdentity
+from speciarl.verifier_server.store.interface import Claim, StoreError, VerdictStore
+from speciarl.verifier_server.store.record import Record
+
+BATCH = 1000
+"""Most pairs in one look-up or write."""
+BACKLOG = 100_000
+"""Verdicts kept for a store that cannot be written; beyond that the oldest are given up."""
+RETRY_S = 5.0
+LONGEST_RETRY_S = 60.0
+CLOSE_S = 10.0
+
+_FAILURES = (StoreError, asyncio.TimeoutError)
+_ANY_KEY = bytes(32)
+
+_log = logging.getLogger(__name__)
+
+
+class ResilientStore:
+    """One pair at a time for the verifier, batches for the store, and never an error.
+
+    Reading and writing degrade apart: on a full disk known verdicts are still found. What cannot be written is
+    kept, up to `backlog` verdicts, and written when the store is back. Trying that is a task of its own, so no
+    pair pays for it.
+    """
+
+    def __init__(
+        self,
+        store: VerdictStore,
+        judge: JudgeIdentity,
+        timeout_s: float,
+        stats: Stats,
+        on_earlier: Callable[[Record], None] = lambda _: None,
+        retry_s: float | None = None,
+        backlog: int = BACKLOG,
+    ) -> None:
+        """`store` is open already and stays the caller's. `on_earlier` hears of records that another process
+        had written when the backlog came to be: they are the pinned ones."""
+        self._store = store
+        self._judge = judge
+        self._timeout_s = timeout_s
+        self._stats = stats
+        self._on_earlier = on_earlier
+        self._retry_s = RETRY_S if retry_s is None else retry_s
+        self._most_kept = backlog
+        self._backlog: list[Record] = []
+        self._readable = self._writable = True
+        self._recovery: asyncio.Task[None] | None = None
+        self._claims = Gatherer(self._claim, BATCH)
+        self._puts = Gatherer(self._put, BATCH)
+        self._releases = Gatherer(self._release, BATCH)
+
+    async def claim(self, key: bytes) -> Record | Claim:
+        """See `VerdictStore.claim`; granted when the store cannot be asked."""
+        return await self._claims.ask(key)
+
+    async def put(self, record: Record) -> Record:
+        """See `VerdictStore.put`; the record itself when the store cannot be written."""
+        return await self._puts.ask(record)
+
+    async def release(self, key: bytes) -> None:
+        """See `VerdictStore.release`; when that fails, the claim ends by itself later."""
+        await self._releases.ask(key)
+
+    async def aclose(self) -> None:
+        """Write what is left, as far as that works within `CLOSE_S`. Safe to call twice."""
+        recovery, self._recovery = self._recovery, None
+        if recovery is not None:
+            recovery.cancel()
+            await asyncio.wait({recovery})
+        for gatherer in (self._claims, self._puts, self._releases):
+            await gatherer.aclose()
+        try:
+            await asyncio.wait_for(self._flush(), CLOSE_S)
+        except _FAILURES as error:
+            self._stats.store_errors += 1
+            self._lose(len(self._backlog))
+            _log.error(
+                "verdict store %s: %d verdicts were never written: %s",
+                self._store.where,
+                len(self._backlog),
+                _cause(error, self._timeout_s),
+            )
+            self._backlog = []
+
+    async def _claim(self, keys: list[bytes]) -> list[Record | Claim]:
+        if self._readable:
+            try:
+                return await asyncio.wait_for(self._store.claim(keys), self._timeout_s)
+            except _FAILURES as error:
+                self._readable = False
+                self._degrade(error)
+            finally:
+                self._stats.store_corrupt = self._store.corrupt
+        return [Claim.GRANTED] * len(keys)
+
+    async def _put(self, records: list[Record]) -> list[Record]:
+        if self._writable:
+            try:
+                return await asyncio.wait_for(self._store.put(self._judge, records), self._timeout_s)
+            except _FAILURES as error:
+                self._writable = False
+                self._degrade(error)
+            finally:
+                self._stats.store_corrupt = self._store.corrupt
+        self._keep(records)
+        return records
+
+    async def _release(self, keys: list[bytes]) -> list[None]:
+        if self._readable:
+            try:
+                await asyncio.wait_for(self._store.release(keys), self._timeout_s)
+            except _FAILURES as error:
+                self._readable = False
+                self._degrade(error)
+        return [None] * len(keys)
+
+    def _keep(self, records: Sequence[Record]) -> None:
+        self._backlog.extend(records)
+        excess = len(self._backlog) - self._most_kept
+        if excess > 0:
+            del self._backlog[:excess]
+            self._lose(excess)
+
+    def _lose(self, count: int) -> None:
+        self._stats.store_lost += count
+
+    def _degrade(self, error: BaseException) -> None:
+        self._stats.store_errors += 1
+        self._stats.store_degraded = 1
+        if self._recovery is None:
+            _log.error(
+                "%s; verdicts are kept in memory only until it works again",
+                _cause(error, self._timeout_s, self._store.where),
+            )
+            self._recovery = asyncio.create_task(self._recover())
+
+    async def _recover(self) -> None:
+        pause_s = self._retry_s
+        while True:
+            await asyncio.sleep(pause_s)
+            try:
+                await asyncio.wait_for(self._store.get([_ANY_KEY]), self._timeout_s)
+                written = await self._flush()
+                break
+            except _FAILURES as error:
+                self._stats.store_errors += 1
+                pause_s = min(pause_s * 2, LONGEST_RETRY_S)
+                _log.error(
+                    "%s; %d verdicts wait to be written, %d are lost; next try in %g s",
+                    _cause(error, self._timeout_s, self._store.where),
+                    len(self._backlog),
+                    self._stats.store_lost,
+                    pause_s,
+                )
+        self._readable = self._writable = True
+        self._recovery = None
+        self._stats.store_degraded = 0
+        _log.warning("verdict store %s works again; %d verdicts were written", self._store.where, written)
+
+    async def _flush(self) -> int:
+        """Write the backlog; how many records that were."""
+        written = 0
+        while self._backlog:
+            batch = self._backlog[:BATCH]
+            kept = await asyncio.wait_for(self._store.put(self._judge, batch), self._timeout_s)
+            done = set(map(id, batch))
+            self._backlog = [record for record in self._backlog if id(record) not in done]
+            written += len(batch)
+            for record, pinned in zip(batch, kept, strict=True):
+                if pinned is not record and pinned != record:
+                    self._on_earlier(pinned)
+        return written
+
+
+def _cause(error: BaseException, timeout_s: float, where: str = "") -> str:
+    """One line. Time-outs have no text of their own."""
+    return str(error) or f"verdict store {where} gave no reply within {timeout_s:g} s"

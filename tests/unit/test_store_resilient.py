@@ -1,0 +1,263 @@
+"""A store that fails, hangs and comes back: no caller ever notices, and the metrics do."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from speciarl.category import Category
+from speciarl.verdict import Judgement, Pair, Reason, Source, Unscorable, Verdict
+from speciarl.verifier_server.stats import Stats
+from speciarl.verifier_server.store import Claim, JudgeIdentity, Keeper, Record, ResilientStore, StoreError
+from speciarl.verifier_server.store.gather import Gatherer
+
+pytestmark = pytest.mark.anyio
+
+JUDGE = JudgeIdentity("vllm", "org/judge", None, "prompt", ("wrong", "right"), "first_token", "{}")
+TIMEOUT_S = 0.15
+RETRY_S = 0.05
+
+
+class FakeStore:
+    """Verdicts in a dictionary, and faults on demand: `broken` names the operations that fail, `hanging` those that
+    never end. `others` are the keys that somebody else is judging."""
+
+    where = "nowhere"
+
+    def __init__(self) -> None:
+        self.entries: dict[bytes, Record] = {}
+        self.broken: set[str] = set()
+        self.hanging: set[str] = set()
+        self.others: set[bytes] = set()
+        self.claimed: set[bytes] = set()
+        self.calls: list[tuple[str, int]] = []
+        self.corrupt = 0
+
+    async def _fault(self, operation: str, count: int) -> None:
+        self.calls.append((operation, count))
+        await asyncio.sleep(0)
+        if operation in self.hanging:
+            await asyncio.sleep(60)
+        if operation in self.broken:
+            raise StoreError(f"verdict store nowhere cannot be used: {operation} fails")
+
+    async def get(self, keys: Sequence[bytes]) -> list[Record | None]:
+        await self._fault("get", len(keys))
+        return [self.entries.get(key) for key in keys]
+
+    async def claim(self, keys: Sequence[bytes]) -> list[Record | Claim]:
+        await self._fault("claim", len(keys))
+        self.claimed.update(key for key in keys if key not in self.entries and key not in self.others)
+        missing = [Claim.HELD if key in self.others else Claim.GRANTED for key in keys]
+        return [self.entries.get(key) or claim for key, claim in zip(keys, missing, strict=True)]
+
+    async def put(self, judge: JudgeIdentity, records: Sequence[Record]) -> list[Record]:
+        await self._fault("put", len(records))
+        self.claimed.difference_update(record.key for record in records)
+        return [self.entries.setdefault(record.key, record) for record in records]
+
+    async def release(self, keys: Sequence[bytes]) -> None:
+        await self._fault("release", len(keys))
+        self.claimed.difference_update(keys)
+
+
+def record_of(prediction: str, category: Category = Category.WRONG) -> Record:
+    return Record.of(JUDGE.fingerprint, Pair("lion", prediction), Verdict(category, None, Source.LIVE), 1.0)
+
+
+def resilient(store: FakeStore, stats: Stats, **changes: Any) -> ResilientStore:
+    return ResilientStore(store, JUDGE, TIMEOUT_S, stats, **({"retry_s": RETRY_S} | changes))  # type: ignore[arg-type]
+
+
+async def recovered(stats: Stats) -> None:
+    expires = time.monotonic() + 5
+    while stats.store_degraded:
+        assert time.monotonic() < expires
+        await asyncio.sleep(0.01)
+
+
+CAT = record_of("cat")
+
+
+async def test_concurrent_questions_share_batches() -> None:
+    store = FakeStore()
+    outer = resilient(store, Stats())
+    records = [record_of(f"cat {i}") for i in range(2500)]
+    assert await asyncio.gather(*map(outer.put, records)) == records
+    assert await asyncio.gather(*(outer.claim(record.key) for record in records)) == records
+    assert [count for operation, count in store.calls if operation == "put"] == [1000, 1000, 500]
+    assert max(count for operation, count in store.calls if operation == "claim") == 1000
+    await outer.aclose()
+
+
+@pytest.mark.parametrize("fault", ["broken", "hanging"])
+async def test_a_store_that_cannot_be_read(fault: str, caplog: pytest.LogCaptureFixture) -> None:
+    store, stats = FakeStore(), Stats()
+    store.entries[CAT.key] = CAT
+    outer = resilient(store, stats)
+    getattr(store, fault).update({"claim", "get", "release"})
+    begun = time.monotonic()
+    with caplog.at_level(logging.WARNING):
+        assert await asyncio.gather(*(outer.claim(CAT.key) for _ in range(50))) == [Claim.GRANTED] * 50
+        assert await outer.claim(CAT.key) is Claim.GRANTED
+        await outer.release(CAT.key)
+        assert time.monotonic() - begun < TIMEOUT_S * 3
+        assert len(caplog.messages) == 1
+        assert "nowhere" in caplog.messages[0]
+        assert "in memory only" in caplog.messages[0]
+        assert (stats.store_degraded, stats.store_errors) == (1, 1)
+        getattr(store, fault).clear()
+        await recovered(stats)
+        assert "works again; 0 verdicts were written" in caplog.messages[-1]
+    assert await outer.claim(CAT.key) == CAT
+    await outer.aclose()
+
+
+@pytest.mark.parametrize("fault", ["broken", "hanging"])
+async def test_a_store_that_cannot_be_written_is_still_read_and_gets_the_verdicts_later(
+    fault: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    store, stats = FakeStore(), Stats()
+    store.entries[CAT.key] = CAT
+    outer = resilient(store, stats)
+    getattr(store, fault).add("put")
+    records = [record_of(f"dog {i}") for i in range(2500)]
+    with caplog.at_level(logging.WARNING):
+        assert await asyncio.gather(*map(outer.put, records)) == records
+        assert await outer.claim(CAT.key) == CAT
+        assert stats.store_degraded == 1
+        await asyncio.sleep(RETRY_S * 3 + TIMEOUT_S)
+        assert 2 <= stats.store_errors <= 6
+        assert "2500 verdicts wait to be written, 0 are lost" in caplog.text
+        getattr(store, fault).clear()
+        await recovered(stats)
+        assert "works again; 2500 verdicts were written" in caplog.messages[-1]
+    assert set(store.entries) == {CAT.key, *(record.key for record in records)}
+    await outer.aclose()
+
+
+async def test_what_others_wrote_meanwhile_is_the_pinned_verdict() -> None:
+    store, stats = FakeStore(), Stats()
+    earlier: list[Record] = []
+    outer = resilient(store, stats, on_earlier=earlier.append)
+    store.broken.add("put")
+    mine, theirs = record_of("cat", Category.GENERIC), record_of("cat", Category.SPECIFIC)
+    assert await outer.put(mine) == mine
+    await outer.put(record_of("dog"))
+    store.entries[theirs.key] = theirs
+    store.broken.clear()
+    await recovered(stats)
+    assert earlier == [theirs]
+    await outer.aclose()
+
+
+async def test_the_backlog_is_bounded_and_what_is_lost_is_counted(caplog: pytest.LogCaptureFixture) -> None:
+    store, stats = FakeStore(), Stats()
+    outer = resilient(store, stats, backlog=3, retry_s=60.0)
+    store.broken.add("put")
+    for i in range(5):
+        await outer.put(record_of(f"cat {i}"))
+    assert stats.store_lost == 2
+    await outer.aclose()
+    assert stats.store_lost == 5
+    assert "3 verdicts were never written" in caplog.text
+    await outer.aclose()
+    assert stats.store_lost == 5
+
+
+async def test_closing_writes_what_is_left() -> None:
+    store, stats = FakeStore(), Stats()
+    outer = resilient(store, stats, retry_s=60.0)
+    store.broken.add("put")
+    await outer.put(CAT)
+    store.broken.clear()
+    await outer.aclose()
+    assert store.entries == {CAT.key: CAT}
+    assert stats.store_lost == 0
+
+
+async def test_an_error_of_ours_reaches_all_who_wait_and_closing_ends_their_wait() -> None:
+    async def answer(numbers: list[int]) -> list[float]:
+        await asyncio.sleep(0.01)
+        return [1 / number for number in numbers]
+
+    gatherer = Gatherer(answer, most=2)
+    outcomes = await asyncio.gather(*map(gatherer.ask, (1, 0, 2)), return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [ZeroDivisionError] * 3
+    assert await gatherer.ask(4) == 0.25
+    waiting = [asyncio.create_task(gatherer.ask(number)) for number in (1, 2, 3)]
+    await asyncio.sleep(0)
+    await gatherer.aclose()
+    assert [type(o) for o in await asyncio.gather(*waiting, return_exceptions=True)] == [asyncio.CancelledError] * 3
+
+
+def keeper(store: FakeStore, stats: Stats, deadline_s: float = 5.0) -> Keeper:
+    return Keeper(resilient(store, stats), JUDGE, deadline_s, stats)
+
+
+async def generic(_: float) -> Judgement:
+    return Verdict(Category.GENERIC, None, Source.LIVE)
+
+
+async def never(_: float) -> Judgement:
+    raise AssertionError("the judge was asked")
+
+
+async def test_a_pair_judged_elsewhere_is_waited_for() -> None:
+    store, stats = FakeStore(), Stats()
+    store.others.add(CAT.key)
+    waiting = asyncio.create_task(keeper(store, stats).settle(CAT.pair, never))
+    await asyncio.sleep(0.1)
+    store.entries[CAT.key] = CAT
+    assert await waiting == CAT.verdict
+    assert CAT.verdict.source is Source.STORE
+    assert stats.lease_seconds > 0.05
+
+
+async def test_who_waits_takes_over_and_has_time_left_for_it() -> None:
+    store, stats = FakeStore(), Stats()
+    store.others.add(CAT.key)
+    left: list[float] = []
+
+    async def ask(within_s: float) -> Judgement:
+        left.append(within_s)
+        return await generic(within_s)
+
+    begun = time.monotonic()
+    assert await keeper(store, stats, deadline_s=0.4).settle(CAT.pair, ask) == await generic(0)
+    assert 0.15 < time.monotonic() - begun < 0.4
+    assert 0 < left[0] <= 0.25
+    assert store.entries[CAT.key].verdict.category is Category.GENERIC
+
+
+async def test_the_verdict_that_was_first_is_used() -> None:
+    store, stats = FakeStore(), Stats()
+
+    async def ask(_: float) -> Judgement:
+        store.entries[CAT.key] = record_of("cat", Category.SPECIFIC)  # somebody was faster
+        return Verdict(Category.GENERIC, 2.0, Source.LIVE)
+
+    assert await keeper(store, stats).settle(CAT.pair, ask) == Verdict(Category.SPECIFIC, None, Source.LIVE)
+
+
+@pytest.mark.parametrize("outcome", ["unscorable", "error", "cancelled"])
+async def test_a_claim_ends_whatever_happens(outcome: str) -> None:
+    store, stats = FakeStore(), Stats()
+
+    async def ask(_: float) -> Judgement:
+        assert store.claimed == {CAT.key}
+        if outcome == "error":
+            raise ZeroDivisionError
+        if outcome == "cancelled":
+            raise asyncio.CancelledError
+        return Unscorable(Reason.TIMEOUT)
+
+    settled = asyncio.gather(keeper(store, stats).settle(CAT.pair, ask), return_exceptions=True)
+    (judgement,) = await settled
+    expected = {"unscorable": Unscorable, "error": ZeroDivisionError, "cancelled": asyncio.CancelledError}
+    assert isinstance(judgement, expected[outcome])
+    assert store.claimed == set()
+    assert store.entries == {}
