@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import functools
 import logging
 import random
 from pathlib import Path
@@ -14,13 +15,14 @@ from speciarl.answer import is_abstention, normalise
 from speciarl.category import Category
 from speciarl.errors import ConfigError, VerifierStartError
 from speciarl.verdict import Judgement, Pair, Reason, Source, Unscorable, Verdict
+from speciarl.verifier_server.batcher import Batcher
 from speciarl.verifier_server.client import Client
 from speciarl.verifier_server.config import VerifierConfig
-from speciarl.verifier_server.decoding import Decoder
 from speciarl.verifier_server.dispatch import Dispatcher
+from speciarl.verifier_server.many import ManyDecoder, refuse_misfit
 from speciarl.verifier_server.probe import probe
 from speciarl.verifier_server.prompt import load_prompt
-from speciarl.verifier_server.request import chat_body
+from speciarl.verifier_server.request import AnyDecoder, ask
 from speciarl.verifier_server.routing import Endpoint, Router
 from speciarl.verifier_server.stats import Stats
 
@@ -35,7 +37,7 @@ class LLMVerifier:
     """
 
     def __init__(self, config: VerifierConfig, chance: random.Random | None = None) -> None:
-        """Raises ConfigError when the prompt cannot be loaded or a pool was not started yet. Opens
+        """Raises ConfigError when the prompt cannot be loaded or does not fit, or a pool was not started yet. Opens
         nothing."""
         if not config.endpoints:
             raise ConfigError(
@@ -43,6 +45,7 @@ class LLMVerifier:
             )
         self.config = config
         self.prompt = load_prompt(config.prompt)
+        refuse_misfit(config, self.prompt)
         self._chance = chance or random.Random()
         self._stats = Stats()
         self._memory: LRUCache[Pair, Verdict] = LRUCache(maxsize=config.cache_size)
@@ -51,7 +54,13 @@ class LLMVerifier:
         """The servers, from `start` on."""
         self._session: aiohttp.ClientSession | None = None
         self._dispatcher: Dispatcher | None = None
-        self._decoder: Decoder | None = None
+        self._decoder: AnyDecoder | None = None
+        self._batcher: Batcher | None = None
+
+    @property
+    def decoding(self) -> str:
+        """How the judge's answers are decoded, as the probe settled it; empty before `start`."""
+        return self._decoder.mode.value if self._decoder is not None else ""
 
     async def start(self) -> None:
         """See `Verifier.start`."""
@@ -71,7 +80,11 @@ class LLMVerifier:
         except BaseException:
             await self.aclose()
             raise
-        self._dispatcher = Dispatcher(self.config, router, self._stats, self._chance)
+        self._dispatcher = dispatcher = Dispatcher(self.config, router, self._stats, self._chance)
+        if isinstance(self._decoder, ManyDecoder):
+            ask_about = functools.partial(ask, dispatcher, self.config, self.prompt, self._decoder)
+            config = self.config
+            self._batcher = Batcher(ask_about, config.pairs_per_request, config.gather_s, config.total_deadline_s)
         _log.info(
             "judge %r is ready: %s on %d endpoint(s)",
             self.config.name,
@@ -97,6 +110,8 @@ class LLMVerifier:
             flight.cancel()
         if flights:
             await asyncio.wait(flights)
+        if self._batcher is not None:
+            await self._batcher.aclose()
         session, self._session, self._dispatcher = self._session, None, None
         if session is not None:
             await session.close()
@@ -150,9 +165,11 @@ class LLMVerifier:
             self._stats.live += 1
         return judgement
 
-    async def _judge(self, pair: Pair, dispatcher: Dispatcher, decoder: Decoder) -> Judgement:
-        body = chat_body(self.config, self.prompt, decoder, pair)
-        judgement = await dispatcher.ask(body, decoder.read)
+    async def _judge(self, pair: Pair, dispatcher: Dispatcher, decoder: AnyDecoder) -> Judgement:
+        if self._batcher is not None:
+            judgement = await self._batcher.judge(pair)
+        else:
+            (judgement,) = await ask(dispatcher, self.config, self.prompt, decoder, [pair])
         if isinstance(judgement, Verdict) and self.config.cache_size:
             self._memory[pair] = judgement
         return judgement
