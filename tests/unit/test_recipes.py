@@ -23,8 +23,8 @@ OPTIONS = {
 RECIPES = {"speciarl": "+recipe=speciarl", "laptop": "+recipe=[speciarl,laptop]"}
 ADDRESS = {
     ("verifier", name): ["speciarl.verifier.model=m", "speciarl.verifier.endpoints=[http://localhost:8000/v1]"]
-    for name in ("openai", "vllm")
-}
+    for name in ("openai", "openai_many", "vllm")
+} | {("verifier", "gemini"): ["speciarl.verifier.model=m", "speciarl.verifier.api_key_file=key"]}
 
 ADDED_KEYS = {
     "actor_rollout_ref.rollout.agent.agent_loop_manager_class": "read by main_ppo's TaskRunnerV1",
