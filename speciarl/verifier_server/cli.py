@@ -1,7 +1,6 @@
 """``speciarl verifier``: run the service, watch it, ask it."""
 
 import contextlib
-import importlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
@@ -9,6 +8,7 @@ from typing import Annotated
 import typer
 
 from speciarl.errors import SpeciaRLError
+from speciarl.verifier_server import audit, pool_cli
 
 TEACHING = """The verifier as a service: judges behind HTTP, shared by runs and by machines.
 
@@ -17,6 +17,9 @@ TEACHING = """The verifier as a service: judges behind HTTP, shared by runs and 
   speciarl verifier serve --config service.yaml      several judges, a key, a verdict log
   speciarl verifier judge URL --truth lion --prediction "big cat"
   speciarl verifier top URL                          what it does, live
+  speciarl verifier audit NAME                       is this judge fit? golden pairs and attempts at gaming it
+  speciarl verifier pool up FILE                     replicas of a judge on Ray Serve, behind one URL
+  speciarl verifier store stats FILE                 what a verdict store holds; export, import, prune
 
 Training uses it with recipe/verifier=service. See docs/verifier_service.md.
 """
@@ -43,10 +46,10 @@ It listens on the loopback interface; another host needs key_file. /ready answer
 start-up probe; if one does not, the service ends with exit code 2 and one line that says why. OpenAPI is at /docs.
 """
 
-PARTS = (("store", "speciarl.verifier_server.store.cli"), ("audit", "speciarl.verifier_server.audit"))
-"""Command groups that other parts of the verifier bring along: name and module, which has a typer `app`."""
-
 app = typer.Typer(help=TEACHING, no_args_is_help=True, add_completion=False, rich_markup_mode=None)
+
+app.command("audit")(audit.command)
+app.add_typer(pool_cli.app, name="pool")
 
 KeyFile = Annotated[str | None, typer.Option("--key-file", help="File with the service's key.")]
 
@@ -142,17 +145,3 @@ def _one_line() -> Iterator[None]:
     except SpeciaRLError as error:
         typer.echo(f"speciarl: {error}", err=True)
         raise typer.Exit(2) from error
-
-
-def _mount_parts() -> None:
-    for name, module in PARTS:
-        try:
-            part = importlib.import_module(module)
-        except ModuleNotFoundError as error:
-            if error.name is None or not module.startswith(error.name):
-                raise
-        else:
-            app.add_typer(part.app, name=name)
-
-
-_mount_parts()

@@ -119,9 +119,11 @@ class VerifierConfig(BaseModel):
     only. `choice`: the whole label, constrained by the server. `auto`: the first where the judge allows
     it."""
     thinking: bool = False
-    """Let the judge reason before the label; needs `choice` and a server with a reasoning parser."""
+    """Let the judge reason before the label; needs `choice`, and with vLLM a server started with
+    `--reasoning-parser`."""
     thinking_tokens: int = Field(default=2048, ge=1)
-    """Tokens a thinking judge may spend on one pair, label included."""
+    """Tokens a thinking judge may spend on one request: on the pair, label included, or on the thought about all
+    pairs of the request."""
     request_fields: dict[str, Any] = Field(default_factory=dict)
     """Extra fields of every chat request, or null to leave one of ours out, for APIs with ways of their own,
     e.g. `{max_tokens: null, max_completion_tokens: 64}`."""
@@ -157,8 +159,10 @@ class VerifierConfig(BaseModel):
     store: StoreConfig | None = None
     """Where verdicts are kept beyond this process; None keeps them in memory only."""
     pairs_per_request: int = Field(default=1, ge=1, le=200)
-    """Pairs in one request, for hosted APIs where requests are dear; more than 1 needs a prompt of format
+    """Most pairs in one request, for hosted APIs where requests are dear; more than 1 needs a prompt of format
     `many`."""
+    gather_s: float = Field(default=0.03, ge=0)
+    """Seconds for which a pair waits at most for others to share its request, with `pairs_per_request` above 1."""
     max_waiting: int = Field(default=100_000, ge=1)
     """Pairs that may wait in the local queue; one more is unscorable(overloaded) at once."""
     health_interval_s: float = Field(default=5.0, gt=0)
@@ -216,6 +220,8 @@ class VerifierConfig(BaseModel):
             raise ValueError("`decoding: first_token` needs vLLM's extensions: use kind vllm, or choice")
         if self.decoding == "first_token" and self.thinking:
             raise ValueError("`decoding: first_token` leaves no room for `thinking`: use choice, or thinking: false")
+        if self.decoding == "first_token" and self.pairs_per_request > 1:
+            raise ValueError("`decoding: first_token` judges one pair: use choice or auto, or `pairs_per_request: 1`")
         return self
 
 

@@ -12,7 +12,7 @@ from speciarl.errors import ConfigError, VerifierStartError
 from speciarl.verifier_server.config import VerifierConfig
 from speciarl.verifier_server.label_tokens import local_first_tokens
 from speciarl.verifier_server.probe import describe_clash
-from speciarl.verifier_server.prompt import SAMPLE_PAIR, load_prompt
+from speciarl.verifier_server.prompt import load_prompt
 from speciarl.verifier_server.replica import POLL_S
 from speciarl.verifier_server.replica_actor import (
     SLACK_S,
@@ -198,13 +198,13 @@ def refuse_clashing_labels(config: VerifierConfig) -> None:
     directory = Path(config.model or "")
     if config.decoding != "first_token" or not config.model or not directory.is_dir():
         return
-    messages = load_prompt(config.prompt).messages(SAMPLE_PAIR)
+    prompt = load_prompt(config.prompt)
     try:
-        first_tokens = local_first_tokens(directory, messages, config.thinking)
+        first_tokens = local_first_tokens(directory, prompt, config.thinking)
     except (OSError, ValueError) as error:
         raise VerifierStartError(
             f"judge {config.name!r}: no tokenizer in {directory} ({last_line(error)}); correct `model`"
         ) from error
-    clash = describe_clash(first_tokens)
+    clash = describe_clash(first_tokens, prompt.scheme)
     if clash:
         raise VerifierStartError(f"judge {config.name!r}: {clash}; use `decoding: choice`, or another judge model")

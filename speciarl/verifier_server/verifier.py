@@ -12,18 +12,19 @@ from speciarl.answer import is_abstention, normalise
 from speciarl.category import Category
 from speciarl.errors import ConfigError, VerifierStartError
 from speciarl.verdict import Judgement, Pair, Reason, Source, Unscorable, Verdict
+from speciarl.verifier_server.batcher import Batcher
 from speciarl.verifier_server.client import Client
 from speciarl.verifier_server.config import VerifierConfig
-from speciarl.verifier_server.decoding import Decoder
 from speciarl.verifier_server.dispatch import Dispatcher
 from speciarl.verifier_server.flight import Flight
 from speciarl.verifier_server.health import HealthWatch
 from speciarl.verifier_server.histogram import Snapshot
 from speciarl.verifier_server.key_file import read_key
 from speciarl.verifier_server.length import judge_by_length
+from speciarl.verifier_server.many import ManyDecoder, refuse_misfit
 from speciarl.verifier_server.probe import probe
 from speciarl.verifier_server.prompt import load_prompt
-from speciarl.verifier_server.request import chat_body
+from speciarl.verifier_server.request import AnyDecoder, ask
 from speciarl.verifier_server.routing import Endpoint, EndpointStats, Router
 from speciarl.verifier_server.stats import Stats
 from speciarl.verifier_server.store import (
@@ -54,7 +55,7 @@ class LLMVerifier:
     """
 
     def __init__(self, config: VerifierConfig, chance: random.Random | None = None) -> None:
-        """Raises ConfigError when the prompt cannot be loaded or a pool was not started yet. Opens
+        """Raises ConfigError when the prompt cannot be loaded or does not fit, or a pool was not started yet. Opens
         nothing."""
         if not config.endpoints:
             raise ConfigError(
@@ -62,6 +63,7 @@ class LLMVerifier:
             )
         self.config = config
         self.prompt = load_prompt(config.prompt)
+        refuse_misfit(config, self.prompt)
         self._chance = chance or random.Random()
         self._stats = Stats()
         self._cache = VerdictCache(config.cache_size, self._stats)
@@ -69,7 +71,8 @@ class LLMVerifier:
         """The servers, from `start` on."""
         self._session: aiohttp.ClientSession | None = None
         self._dispatcher: Dispatcher | None = None
-        self._decoder: Decoder | None = None
+        self._decoder: AnyDecoder | None = None
+        self._batcher: Batcher | None = None
         self._health: HealthWatch | None = None
         self._store: VerdictStore | None = None
         self._keeper: Keeper | None = None
@@ -100,6 +103,10 @@ class LLMVerifier:
         router = Router([Endpoint(client) for client in clients], self.config.health_interval_s, self._stats)
         self.endpoints = router.endpoints
         self._dispatcher = Dispatcher(self.config, router, self._stats, self._chance)
+        if isinstance(self._decoder, ManyDecoder):
+            about = partial(ask, self._dispatcher, self.config, self.prompt, self._decoder)
+            config = self.config
+            self._batcher = Batcher(about, config.pairs_per_request, config.gather_s, config.total_deadline_s)
         self._health = HealthWatch(router)
         self._health.start()
         _log.info(
@@ -140,6 +147,8 @@ class LLMVerifier:
         if self._health is not None:
             await self._health.aclose()
         await self._cache.aclose()
+        if self._batcher is not None:
+            await self._batcher.aclose()
         keeper, self._keeper = self._keeper, None
         if keeper is not None:
             await keeper.aclose()
@@ -170,16 +179,21 @@ class LLMVerifier:
             return Verdict(category=Category.ABSTAIN, margin=None, source=Source.SHORTCUT)
         return None
 
-    async def _judge(self, pair: Pair, dispatcher: Dispatcher, decoder: Decoder, flight: Flight) -> Judgement:
-        async def ask(within_s: float) -> Judgement:
-            body = chat_body(self.config, self.prompt, decoder, pair)
-            return await dispatcher.ask(body, decoder.read, flight=flight, deadline_s=within_s)
+    async def _judge(self, pair: Pair, dispatcher: Dispatcher, decoder: AnyDecoder, flight: Flight) -> Judgement:
+        async def judge(within_s: float) -> Judgement:
+            if self._batcher is not None:
+                flight.depart()  # asked about with others, it cannot be called back
+                return await self._batcher.judge(pair)
+            (judgement,) = await ask(
+                dispatcher, self.config, self.prompt, decoder, [pair], flight=flight, deadline_s=within_s
+            )
+            return judgement
 
         if self._keeper is None:
-            return await ask(self.config.total_deadline_s)
-        return await self._keeper.settle(pair, ask)
+            return await judge(self.config.total_deadline_s)
+        return await self._keeper.settle(pair, judge)
 
-    async def _make_keeper(self, store: VerdictStore, decoder: Decoder, timeout_s: float) -> Keeper:
+    async def _make_keeper(self, store: VerdictStore, decoder: AnyDecoder, timeout_s: float) -> Keeper:
         try:
             revision = await asyncio.to_thread(model_revision, self.config)
         except OSError as error:

@@ -23,12 +23,13 @@ OPTIONS = {
 RECIPES = {"speciarl": "+recipe=speciarl", "laptop": "+recipe=[speciarl,laptop]"}
 ADDRESS = {
     ("verifier", name): ["speciarl.verifier.model=m", "speciarl.verifier.endpoints=[http://localhost:8000/v1]"]
-    for name in ("openai", "vllm")
+    for name in ("openai", "openai_many", "vllm")
 } | {
+    ("verifier", "gemini"): ["speciarl.verifier.model=m", "speciarl.verifier.api_key_file=key"],
     ("verifier", "service"): [
         "speciarl.verifier.name=service",
         "speciarl.verifier.service_url=http://localhost:8100",
-    ]
+    ],
 }
 
 ADDED_KEYS = {

@@ -1,0 +1,67 @@
+"""The judge that a recipe option or a YAML file describes."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from speciarl.errors import ConfigError
+from speciarl.verifier_server.config import VerifierConfig, parse_config
+
+_NODE = "speciarl.verifier"
+
+
+def judge_config(source: str, overrides: Sequence[str] = ()) -> VerifierConfig:
+    """The judge of ``recipe/verifier=SOURCE``, or of a .yaml file that holds a verifier mapping.
+
+    Overrides such as ``model=NAME`` win; they may carry the path they have in a training run,
+    ``speciarl.verifier.model=NAME``. Raises ConfigError in one line.
+    """
+    from_file = source.endswith((".yaml", ".yml"))
+    try:
+        node = OmegaConf.create(_file(Path(source)) if from_file else _option(source))
+        for override in overrides:
+            key, equals, value = override.partition("=")
+            if not equals:
+                raise ConfigError(f"{override!r} is no override; write it like model=NAME")
+            OmegaConf.update(node, key.removeprefix(f"{_NODE}."), yaml.safe_load(value), force_add=True)
+        plain: Any = OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        key = f"{error.full_key}: " if error.full_key else ""
+        raise ConfigError(f"judge {source}: {key}{str(error).splitlines()[0]}; give it as KEY=VALUE") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"judge {source}: no YAML: {' '.join(str(error).split())}") from error
+    return parse_config(plain, at=source)
+
+
+def _file(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read ({error.strerror}); check the path") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is no text in UTF-8; check the path") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} is no mapping; it needs the keys of one judge, such as `model` and `endpoints`")
+    return content
+
+
+def _option(name: str) -> Any:
+    from hydra import compose, initialize
+    from hydra.errors import HydraException
+
+    from speciarl import recipe_source, resolvers
+
+    recipe_source.register()
+    resolvers.register()
+    known = sorted(file.stem for file in (recipe_source.recipe_directory() / "verifier").glob("*.yaml"))
+    if name not in known:
+        raise ConfigError(f"there is no recipe/verifier={name}; known: {', '.join(known)}, or give a .yaml file")
+    try:
+        with initialize(config_path=None, version_base=None):
+            return OmegaConf.select(compose(overrides=[f"+recipe/verifier={name}"]), _NODE)
+    except HydraException as error:
+        raise ConfigError(f"recipe/verifier={name} cannot be composed: {' '.join(str(error).split())}") from error
