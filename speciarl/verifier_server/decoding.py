@@ -213,7 +213,7 @@ def reported_logprobs(choice: Mapping[str, Any]) -> tuple[int, dict[int, float]]
         chosen = _token_id(position["token"])
         logprobs = {_token_id(entry["token"]): float(entry["logprob"]) for entry in position["top_logprobs"]}
         logprobs.setdefault(chosen, float(position["logprob"]))
-    except (KeyError, IndexError, TypeError, ValueError):
+    except (KeyError, IndexError, TypeError, ValueError, OverflowError):
         return None
     return (chosen, logprobs) if all(map(math.isfinite, logprobs.values())) else None
 
@@ -240,7 +240,7 @@ def shorten(text: str, limit: int = 120) -> str:
     return repr(flat if len(flat) <= limit else flat[: limit - 1] + "…")
 
 
-def _token_id(text: str) -> int:
-    if not text.startswith(_TOKEN_ID):
+def _token_id(text: object) -> int:
+    if not (isinstance(text, str) and text.startswith(_TOKEN_ID)):
         raise ValueError(f"{text!r} is no token id")
     return int(text[len(_TOKEN_ID) :])

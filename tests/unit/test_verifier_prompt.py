@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from jinja2 import Template
 
@@ -85,6 +85,7 @@ def test_compact_is_exactly_what_small_judges_are_trained_on() -> None:
 
 
 @pytest.mark.parametrize("name", SINGLE)
+@settings(max_examples=40)
 @given(truth=HOSTILE, prediction=HOSTILE)
 def test_the_pair_comes_last_as_data(name: str, truth: str, prediction: str) -> None:
     prompt = load_prompt(name)
@@ -99,6 +100,7 @@ def test_the_pair_comes_last_as_data(name: str, truth: str, prediction: str) -> 
     assert json.loads(content[len(prompt.user_prefix) :], object_pairs_hook=list) == expected
 
 
+@settings(max_examples=40)
 @given(pairs=st.lists(st.builds(Pair, HOSTILE, HOSTILE), min_size=1, max_size=6))
 def test_many_pairs_come_last_as_data(pairs: list[Pair]) -> None:
     prompt = load_prompt("many")
@@ -113,6 +115,7 @@ def test_many_pairs_come_last_as_data(pairs: list[Pair]) -> None:
     assert len(json.loads(user["content"])) == len(pairs)
 
 
+@settings(max_examples=40)
 @given(truth=HOSTILE, prediction=HOSTILE)
 def test_a_pair_cannot_speak_the_language_of_chat_templates(truth: str, prediction: str) -> None:
     template = Template((resources.files("speciarl.laptop") / "models" / "judge" / "chat_template.jinja").read_text())
