@@ -51,7 +51,7 @@ class AccessLog:
         state = scope.get("state", {})
         pairs = state.get("pairs")
         self._metrics.request(route, status, seconds, pairs)
-        level = logging.DEBUG if route in _QUIET and status == 200 else logging.INFO
+        level = logging.DEBUG if route in _QUIET else logging.INFO
         fields = {"method": scope["method"], "route": route, "status": status, "seconds": round(seconds, 6)}
         fields |= {name: state[name] for name in ("pairs", "judge", "run") if state.get(name) is not None}
         _log.log(level, "%s %s %d", scope["method"], route, status, extra={"fields": fields})

@@ -119,7 +119,7 @@ def test_every_operation_keeps_to_its_description(service: str, mode: Generation
         if mode is GenerationMode.NEGATIVE and not (operation.body or operation.query or operation.path_parameters):
             continue  # there is nothing that could be wrong
 
-        @settings(max_examples=12, suppress_health_check=list(HealthCheck), database=None)
+        @settings(max_examples=8, suppress_health_check=list(HealthCheck), database=None)
         @given(operation.as_strategy(generation_mode=mode))
         def call(case: schemathesis.Case) -> None:
             tried.add(case.operation.label)
@@ -147,7 +147,7 @@ compatible = st.fixed_dictionaries(
 bodies = st.one_of(plain, typed, compatible).map(lambda body: json.dumps(body).encode())
 
 
-@settings(max_examples=100)
+@settings(max_examples=60)
 @given(st.sampled_from(ROUTES), st.one_of(bodies, st.binary(max_size=200)), st.booleans())
 def test_any_body_gets_an_answer(http: httpx.Client, route: str, body: bytes, says_json: bool) -> None:
     reply = http.post(route, content=body, headers={"Content-Type": "application/json"} if says_json else {})

@@ -2,11 +2,13 @@
 
 import ast
 import inspect
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from speciarl.errors import ConfigError
 from speciarl.verifier_server.service import settings as settings_module
@@ -125,3 +127,12 @@ def test_a_taken_port_is_named(make_settings: Callable[..., ServiceConfig]) -> N
         port = first.getsockname()[1]
         with pytest.raises(ConfigError, match=rf"cannot listen on 127\.0\.0\.1:{port} .*another `port`"):
             listen("127.0.0.1", port)
+
+
+def test_the_example_in_the_documentation_is_valid() -> None:
+    document = (Path(__file__).parents[3] / "docs" / "verifier_service.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```yaml\n(.*?)```", document, re.DOTALL)
+    parsed = parse_settings(yaml.safe_load(example))
+    assert parsed.judge == "qwen"
+    assert parsed.judges["gold"].kind == "taxonomy"
+    assert len(parsed.aliases) == 3

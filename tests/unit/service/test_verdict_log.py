@@ -248,7 +248,7 @@ rows_strategy = st.lists(
 )
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(st.lists(rows_strategy, max_size=5), st.integers(1, 7), st.integers(1, 30))
 def test_what_goes_in_comes_out(batches: list[list[Row]], rows_per_part: int, limit: int) -> None:
     expected = [one for batch in batches for one in batch]
