@@ -1,6 +1,6 @@
 """Cold rows per second: our verifier against a plain client, on a stand-in for a vLLM judge.
 
-    python benchmarks/verifier/cold_rows.py --rows 10000 --presets none 8b 70b
+    python benchmarks/verifier/cold_rows.py --rows 10000 --presets none 8x8b 8b 70b
 
 Plain client: what a careful user writes with the `openai` package. Repeated pairs are asked once; one AsyncOpenAI for
 all, so connections are kept; a semaphore; the rubric first and the pair last, so that the prefix cache works; the
@@ -119,7 +119,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=10_000)
     parser.add_argument("--concurrency", type=int, default=64)
     parser.add_argument("--repeat", type=int, default=2)
-    parser.add_argument("--presets", nargs="+", choices=sorted(PRESETS), default=["none", "8b", "70b"])
+    parser.add_argument("--presets", nargs="+", choices=sorted(PRESETS), default=["none", "8x8b", "8b", "70b"])
     options = parser.parse_args()
     table = Table("stub", "client", "rows/s", "ratio", "requests", "tokens out", title=f"{options.rows} cold rows")
     pairs = rows(options.rows)

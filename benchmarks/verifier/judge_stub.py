@@ -10,7 +10,8 @@ token comes at the end of the step it joined in. A step takes
 
 All but the last message counts as cached prefix; of the last message, four characters are one token, and the chat
 template adds eight. Constrained replies take the label's tokens and an end token, as in vLLM; the time for the grammar
-itself is left out, in favour of those who use it. With preset `none` a reply costs no time.
+itself is left out, in favour of those who use it. `8x8b` is eight such engines behind one address, each request to the
+least loaded, as a pool on Ray Serve is. With preset `none` a reply costs no time.
 
 Labels follow from the pair by a hash, so that a client can be held to them. `GET /counts` tells what was asked.
 """
@@ -44,12 +45,14 @@ class Timing:
     decode_ms: float
     seqs: int = 256
     batch_tokens: int = 8192
+    engines: int = 1
 
 
 PRESETS: dict[str, Timing | None] = {
     "none": None,
     # Weights read once a step, and 2 FLOP per weight and token at half of the peak: one 80 GB accelerator of 2023.
     "8b": Timing(step_ms=8.0, prefill_ms=0.032, decode_ms=0.02),
+    "8x8b": Timing(step_ms=8.0, prefill_ms=0.032, decode_ms=0.02, engines=8),
     # The same over four of them, with tensor parallelism.
     "70b": Timing(step_ms=20.0, prefill_ms=0.07, decode_ms=0.05),
 }
@@ -69,13 +72,19 @@ class Engine:
         self._waiting: list[tuple[int, int, int, asyncio.Future[None]]] = []
         self._arrivals = itertools.count()
         self._wake = asyncio.Event()
+        self.load = 0
+        """Requests waiting or running."""
 
     async def generate(self, prompt_tokens: int, output_tokens: int) -> None:
         """Return when the last token is out."""
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         heapq.heappush(self._waiting, (next(self._arrivals), prompt_tokens, output_tokens, done))
         self._wake.set()
-        await done
+        self.load += 1
+        try:
+            await done
+        finally:
+            self.load -= 1
 
     async def run(self) -> None:
         """Step after step, for ever."""
@@ -107,7 +116,7 @@ class Stub:
     """The HTTP side. One byte is one token for `/tokenize`, which is all that first-token judging needs to know."""
 
     def __init__(self, timing: Timing | None) -> None:
-        self._engine = Engine(timing) if timing is not None else None
+        self._engines = [Engine(timing) for _ in range(timing.engines)] if timing is not None else []
         self._chats = 0
         self._output_tokens = 0
         self._asked: set[tuple[str, str]] = set()
@@ -133,9 +142,7 @@ class Stub:
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", port, backlog=1024).start()
         print("ready", flush=True)
-        if self._engine is not None:
-            await self._engine.run()
-        await asyncio.Event().wait()
+        await asyncio.gather(asyncio.Event().wait(), *(engine.run() for engine in self._engines))
 
     async def _chat(self, body: Mapping[str, Any]) -> dict[str, Any]:
         content = body["messages"][-1]["content"]
@@ -150,8 +157,8 @@ class Stub:
         self._chats += 1
         self._output_tokens += output_tokens
         self._asked.add((pair["ground_truth"], pair["prediction"]))
-        if self._engine is not None:
-            await self._engine.generate(prompt_tokens, output_tokens)
+        if self._engines:
+            await min(self._engines, key=lambda engine: engine.load).generate(prompt_tokens, output_tokens)
         choice: dict[str, Any] = {
             "index": 0, "finish_reason": "stop", "logprobs": None,
             "message": {"role": "assistant", "content": label if output_tokens > 1 else label[0]},

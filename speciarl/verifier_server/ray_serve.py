@@ -51,9 +51,10 @@ class AppStatus:
 
 def judge_application(config: VerifierConfig, log_dir: str | Path, env: Mapping[str, str]) -> Any:
     """A judge's replicas, as a Serve application. Raises ConfigError when the judge has no `pool`."""
-    serve, pool = _serve(), config.pool
+    pool = config.pool
     if pool is None:
         raise ConfigError(f"judge {config.name!r} has no `pool` to start")
+    serve = _serve()
     deployment = serve.deployment(
         JudgeReplica,
         name="judge",
@@ -101,6 +102,7 @@ def deploy(
     The URL serves as `endpoints` (``URL/v1``) of any verifier. An application of the same name is replaced.
     Raises VerifierStartError in one line, with nothing left running, when there is no room or no replica starts.
     """
+    _check_name(config.name)
     refuse_clashing_labels(config)
     deadline_s = config.pool.placement_deadline_s + config.pool.startup_deadline_s if config.pool else 0.0
     application = judge_application(config, log_dir, env or {})
@@ -115,6 +117,7 @@ def deploy_service(
     def make_app() -> Any:
         return importlib.import_module("speciarl.verifier_server.service.app").create_app(settings)
 
+    _check_name(name)
     return _run(service_application(make_app), name, deadline_s, options or ServeOptions())
 
 
@@ -144,9 +147,12 @@ def status() -> list[AppStatus]:
     ]
 
 
-def _run(application: Any, name: str, deadline_s: float, options: ServeOptions) -> str:
+def _check_name(name: str) -> None:
     if not _NAME.fullmatch(name):
         raise ConfigError(f"{name!r} cannot be part of a URL; name it with letters, digits, dots and dashes only")
+
+
+def _run(application: Any, name: str, deadline_s: float, options: ServeOptions) -> str:
     serve = _serve()
     serve.start(http_options={"host": options.host, "port": options.port})
     serve.run_many(

@@ -85,6 +85,7 @@ class LLMVerifier:
             # No limit but our own, so that aiohttp's hidden queue is never the one that makes a pair wait. vLLM closes
             # idle connections after 5 s; we let go of them first, so that no request meets a closing one.
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=3),
+            cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None),
         )
         clients = [self._client(url, self._session, api_key) for url in self.config.endpoints]

@@ -265,6 +265,7 @@ async def test_a_replica_killed_in_the_middle_of_a_batch_loses_no_verdict_and_co
         victim = api_server(int(urls[0].rpartition(":")[2]))
         os.kill(victim.pid, signal.SIGKILL)
         await rounds
+        assert verifier.endpoint_stats()[0].failed >= 1  # it was at work when it was killed
         await until(lambda: pool.restarts()[0] == 1, within_s=60)
         await until(lambda: verifier.endpoint_stats()[0].state is not State.EJECTED, within_s=STARTUP_S)
         await until(lambda: pool.alive() == [True, True], within_s=60)
