@@ -145,6 +145,7 @@ class LLMVerifier:
 
     async def aclose(self) -> None:
         """See `Verifier.aclose`."""
+        session, self._session, self._dispatcher = self._session, None, None  # no new flights from here on
         if self._health is not None:
             await self._health.aclose()
         await self._cache.aclose()
@@ -156,7 +157,6 @@ class LLMVerifier:
         store, self._store = self._store, None
         if store is not None:
             await close_store(store, STORE_CLOSE_S)
-        session, self._session, self._dispatcher = self._session, None, None
         if session is not None:
             await session.close()
 
