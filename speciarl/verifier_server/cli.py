@@ -4,7 +4,7 @@ import contextlib
 import importlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -43,8 +43,11 @@ It listens on the loopback interface; another host needs key_file. /ready answer
 start-up probe; if one does not, the service ends with exit code 2 and one line that says why. OpenAPI is at /docs.
 """
 
-PARTS = (("store", "speciarl.verifier_server.store.cli"), ("audit", "speciarl.verifier_server.audit"))
-"""Command groups that other parts of the verifier bring along: name and module, which has a typer `app`."""
+GROUPS = (("store", "speciarl.verifier_server.store.cli"), ("pool", "speciarl.verifier_server.pool_cli"))
+"""Command groups of other parts of the verifier: name and module, which has a typer `app`."""
+
+COMMANDS = (("audit", "speciarl.verifier_server.audit"),)
+"""Single commands of other parts: name and module, which has a function `command`."""
 
 app = typer.Typer(help=TEACHING, no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 
@@ -144,15 +147,23 @@ def _one_line() -> Iterator[None]:
         raise typer.Exit(2) from error
 
 
+def _part(module: str) -> Any:
+    """The module; None in an installation without that part."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or not module.startswith(error.name):
+            raise
+        return None
+
+
 def _mount_parts() -> None:
-    for name, module in PARTS:
-        try:
-            part = importlib.import_module(module)
-        except ModuleNotFoundError as error:
-            if error.name is None or not module.startswith(error.name):
-                raise
-        else:
+    for name, module in GROUPS:
+        if (part := _part(module)) is not None:
             app.add_typer(part.app, name=name)
+    for name, module in COMMANDS:
+        if (part := _part(module)) is not None:
+            app.command(name)(part.command)
 
 
 _mount_parts()

@@ -11,7 +11,7 @@ import aiohttp
 from speciarl.answer import normalise
 from speciarl.errors import VerifierStartError
 from speciarl.verdict import Judgement, Pair, Reason, Unscorable, Verdict
-from speciarl.verifier_server.batcher import Batcher
+from speciarl.verifier_server.carrier import Carrier
 from speciarl.verifier_server.client import Client, Failure
 from speciarl.verifier_server.config import VerifierConfig
 from speciarl.verifier_server.dispatch import Dispatcher
@@ -65,7 +65,7 @@ class RemoteVerifier:
         self.endpoints: tuple[Endpoint, ...] = ()
         """The service, from `start` on."""
         self._session: aiohttp.ClientSession | None = None
-        self._batcher: Batcher | None = None
+        self._carrier: Carrier | None = None
         self._max_string_chars: int | None = None
 
     async def start(self) -> None:
@@ -86,7 +86,7 @@ class RemoteVerifier:
         router = Router([Endpoint(client)])
         self.endpoints = router.endpoints
         dispatcher = Dispatcher(config, router, self._stats, self._chance)
-        self._batcher = Batcher(partial(self._send, dispatcher), min(MOST_PAIRS, most_pairs), GATHER_S)
+        self._carrier = Carrier(partial(self._send, dispatcher), min(MOST_PAIRS, most_pairs), GATHER_S)
 
     async def verify(self, pair: Pair) -> Judgement:
         """See `Verifier.verify`."""
@@ -103,9 +103,9 @@ class RemoteVerifier:
         """See `Verifier.aclose`."""
         await self._cache.aclose()
         session, self._session = self._session, None
-        batcher, self._batcher = self._batcher, None
-        if batcher is not None:
-            await batcher.aclose()
+        carrier, self._carrier = self._carrier, None
+        if carrier is not None:
+            await carrier.aclose()
         if session is not None:
             await session.close()
 
@@ -122,11 +122,11 @@ class RemoteVerifier:
         known = self._cache.recall(key)
         if known is not None:
             return known
-        if self._batcher is None:
+        if self._carrier is None:
             return Unscorable(Reason.CANCELLED, "the verifier is not running")
-        return await self._cache.judge_once(key, partial(self._judge, pair, self._batcher))
+        return await self._cache.judge_once(key, partial(self._judge, pair, self._carrier))
 
-    async def _judge(self, pair: Pair, batcher: Batcher) -> Judgement:
+    async def _judge(self, pair: Pair, carrier: Carrier) -> Judgement:
         """Ask until there is a verdict or time is up. A pair that was late in one answer is not lost: the
         service goes on with it, and the next request for it joins."""
         clock = asyncio.get_running_loop().time
@@ -134,7 +134,7 @@ class RemoteVerifier:
         expires = clock() + deadline_s
         while True:
             try:
-                judgement = await asyncio.wait_for(batcher.ask(pair), max(expires - clock(), 0))
+                judgement = await asyncio.wait_for(carrier.ask(pair), max(expires - clock(), 0))
             except asyncio.TimeoutError:
                 return Unscorable(Reason.TIMEOUT, f"{self.config.service_url}: no verdict within {deadline_s:g} s")
             late = isinstance(judgement, Unscorable) and judgement.reason is Reason.TIMEOUT

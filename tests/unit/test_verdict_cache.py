@@ -1,4 +1,4 @@
-"""What travels and what is shared: wire format, verdict cache, batcher."""
+"""What travels and what is shared: wire format, verdict cache, carrier."""
 
 import asyncio
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from speciarl.category import Category
 from speciarl.verdict import Judgement, Pair, Reason, Source, Unscorable, Verdict
-from speciarl.verifier_server.batcher import Batcher
+from speciarl.verifier_server.carrier import Carrier
 from speciarl.verifier_server.stats import Stats
 from speciarl.verifier_server.verdict_cache import VerdictCache
 from speciarl.verifier_server.wire import from_wire, to_wire
@@ -106,11 +106,11 @@ async def test_pairs_travel_together_and_come_back_to_their_own() -> None:
         await asyncio.sleep(0.005)
         return [echo(pair) for pair in pairs]
 
-    batcher = Batcher(send, most_pairs=4, gather_s=0.01)
+    carrier = Carrier(send, most_pairs=4, gather_s=0.01)
     pairs = [Pair("dog", str(number)) for number in range(10)]
-    assert await asyncio.gather(*map(batcher.ask, pairs)) == [echo(pair) for pair in pairs]
+    assert await asyncio.gather(*map(carrier.ask, pairs)) == [echo(pair) for pair in pairs]
     assert sent == [4, 4, 2]
-    await batcher.aclose()
+    await carrier.aclose()
 
 
 async def test_who_leaves_while_pairs_are_gathered_is_not_asked_for() -> None:
@@ -120,8 +120,8 @@ async def test_who_leaves_while_pairs_are_gathered_is_not_asked_for() -> None:
         sent.append(pairs)
         return [echo(pair) for pair in pairs]
 
-    batcher = Batcher(send, most_pairs=4, gather_s=0.02)
-    stays, leaves = (asyncio.create_task(batcher.ask(Pair("dog", name))) for name in ("stays", "leaves"))
+    carrier = Carrier(send, most_pairs=4, gather_s=0.02)
+    stays, leaves = (asyncio.create_task(carrier.ask(Pair("dog", name))) for name in ("stays", "leaves"))
     await asyncio.sleep(0)
     leaves.cancel()
     assert await stays == echo(Pair("dog", "stays"))
@@ -133,15 +133,15 @@ async def test_nobody_is_left_waiting_when_a_request_breaks_or_is_cut_off() -> N
         raise RuntimeError("bug")
 
     with pytest.raises(RuntimeError, match="bug"):
-        await Batcher(broken, most_pairs=1, gather_s=0.01).ask(Pair("dog", "cat"))
+        await Carrier(broken, most_pairs=1, gather_s=0.01).ask(Pair("dog", "cat"))
 
     async def hang(_: Sequence[Pair]) -> list[Judgement]:
         await asyncio.sleep(60)
         return []
 
-    batcher = Batcher(hang, most_pairs=2, gather_s=0.01)
-    waiting = [asyncio.create_task(batcher.ask(Pair("dog", str(number)))) for number in range(3)]
+    carrier = Carrier(hang, most_pairs=2, gather_s=0.01)
+    waiting = [asyncio.create_task(carrier.ask(Pair("dog", str(number)))) for number in range(3)]
     await asyncio.sleep(0)
-    await batcher.aclose()
+    await carrier.aclose()
     closed = Unscorable(Reason.CANCELLED, "the verifier was closed")
     assert await asyncio.wait_for(asyncio.gather(*waiting), 1) == [closed] * 3

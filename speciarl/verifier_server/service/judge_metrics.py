@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from speciarl.verifier_server.service.judges import Judge, public_url
 
@@ -26,6 +26,10 @@ DESCRIBED: Mapping[str, Described] = {
     "store_hits": Described("store_hits", True, "Verdicts from the persistent store."),
     "store_errors": Described("store_errors", True, "Look-ups and writes of the persistent store that failed."),
     "store_degraded": Described("store_degraded", False, "1 while the persistent store is passed by."),
+    "store_corrupt": Described("store_corrupt", True, "Damaged or foreign entries met in the persistent store."),
+    "store_lost": Described("store_lost", True, "Verdicts that never reached the persistent store."),
+    "store_seconds": Described("store_seconds", True, "Looking up and writing, summed over pairs."),
+    "lease_seconds": Described("lease_seconds", True, "Waiting for another service's verdict, summed over pairs."),
     "deduplicated": Described("deduplicated", True, "Pairs that shared the verdict of an equal pair in flight."),
     "live": Described("live", True, "Verdicts for which a model was asked or a taxonomy read."),
     "abandoned": Described("abandoned", True, "Callers that went away before their verdict came."),
@@ -34,6 +38,11 @@ DESCRIBED: Mapping[str, Described] = {
     "judge_seconds": Described("judge_seconds", True, "From sending a request until its reply, summed."),
     "queue_seconds": Described("queue_seconds", True, "Waiting in the local queue, summed over attempts."),
     "backoff_seconds": Described("backoff_seconds", True, "Waiting before a further attempt, summed."),
+    "dropped": Described("dropped", True, "Pairs that left the local queue because nobody waited any more."),
+    "rejected": Described("rejected", True, "Requests turned away because the local queue was full."),
+    "hedges": Described("hedges", True, "Copies of requests whose reply was oddly late."),
+    "ejections": Described("ejections", True, "Times a server was shut out for its failures."),
+    "returns": Described("returns", True, "Times an ejected server came back."),
     "prompt_tokens": Described("prompt_tokens", True, "Tokens the judge's servers read."),
     "cached_tokens": Described("cached_tokens", True, "Of those, tokens from the servers' prefix cache."),
     "completion_tokens": Described("completion_tokens", True, "Tokens the judge's servers wrote."),
@@ -69,6 +78,7 @@ def families(judges: Iterable[Judge], now: float) -> Iterator[Metric]:
     yield _others(stats)
     yield _unscorable(stats)
     yield _hit_ratios(stats)
+    yield from _histograms(judges)
     yield from _endpoints(judges, now)
 
 
@@ -112,6 +122,19 @@ def _hit_ratios(stats: Mapping[str, Mapping[str, float]]) -> Metric:
     return family
 
 
+def _histograms(judges: Iterable[Judge]) -> Iterator[Metric]:
+    """Distributions that a judge keeps: by name, bounds in seconds, cumulative counts, and the sum."""
+    found: dict[str, HistogramMetricFamily] = {}
+    for judge in judges:
+        for key, (bounds, counts, total) in getattr(judge.verifier, "histograms", dict)().items():
+            name = PREFIX + key.removesuffix("_seconds") + "_time_seconds"
+            text = f"Distribution of {key}."
+            family = found.setdefault(key, HistogramMetricFamily(name, text, labels=["judge"]))
+            ends = [*(f"{bound:g}" for bound in bounds), "+Inf"]
+            family.add_metric([judge.name], list(zip(ends, map(float, counts), strict=True)), total)
+    yield from found.values()
+
+
 def _endpoints(judges: Iterable[Judge], now: float) -> Iterator[Metric]:
     labels = ["judge", "endpoint"]
     in_flight = GaugeMetricFamily(PREFIX + "endpoint_in_flight", "Requests sent and not answered yet.", labels=labels)
@@ -130,7 +153,8 @@ def endpoint_state(endpoint: Any, now: float) -> str:
     """One word on a server: its own `state`, or what can be told from its times."""
     own = getattr(endpoint, "state", None)
     if own is not None:
-        return str(getattr(own, "value", own))
+        state = own(now) if callable(own) else own
+        return str(getattr(state, "value", state))
     if endpoint.closed_until > now:
         return "closed"
     return "resting" if endpoint.resting_until > now else "up"

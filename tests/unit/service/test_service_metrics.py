@@ -68,6 +68,20 @@ def test_counters_gauges_and_ratios() -> None:
     assert "secret" not in text
 
 
+def test_distributions_of_a_verifier() -> None:
+    judge = fake_judge_of(Stats().as_dict())
+    judge.verifier.histograms = lambda: {"queue_seconds": ((0.1, 2.5), (1, 4, 5), 9.5)}  # type: ignore[union-attr]
+    lines = page(judge).splitlines()
+    for line in (
+        'speciarl_verifier_queue_time_seconds_bucket{judge="main",le="0.1"} 1.0',
+        'speciarl_verifier_queue_time_seconds_bucket{judge="main",le="2.5"} 4.0',
+        'speciarl_verifier_queue_time_seconds_bucket{judge="main",le="+Inf"} 5.0',
+        'speciarl_verifier_queue_time_seconds_count{judge="main"} 5.0',
+        'speciarl_verifier_queue_time_seconds_sum{judge="main"} 9.5',
+    ):
+        assert line in lines
+
+
 def test_a_judge_without_pairs_has_no_ratio() -> None:
     assert "hit_ratio{" not in page(fake_judge_of(Stats().as_dict()))
 
@@ -80,6 +94,7 @@ def test_a_judge_without_pairs_has_no_ratio() -> None:
         ({"resting_until": 11.0, "closed_until": 11.0}, "closed"),
         ({"resting_until": 9.0}, "up"),
         ({"state": "ejected"}, "ejected"),
+        ({"state": lambda now: f"ejected at {now:g}"}, "ejected at 10"),
         ({"state": SimpleNamespace(value="probing")}, "probing"),
     ],
 )

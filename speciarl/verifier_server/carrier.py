@@ -9,7 +9,7 @@ Send = Callable[[Sequence[Pair]], Awaitable[list[Judgement]]]
 """From pairs to one judgement each, in their order."""
 
 
-class Batcher:
+class Carrier:
     """Gathers pairs for a moment, or until there are enough. Bound to one event loop."""
 
     def __init__(self, send: Send, most_pairs: int, gather_s: float) -> None:
