@@ -28,9 +28,9 @@ _log = logging.getLogger(__name__)
 def connect(path: Path, timeout_s: float, create: bool = True, suspect: bool = False) -> sqlite3.Connection:
     """A connection to the store at `path`, which is made when missing and `create`.
 
-    A damaged file is moved aside and a new one started; `suspect` has the whole file checked for that, not only
-    its beginning. Raises StoreError for a file that is none of ours or of another version, and sqlite3.Error or
-    OSError when it cannot be read and written. The connection may be used from any one thread at a time.
+    With `create` a damaged file is moved aside and a new one started; `suspect` has the whole file checked for that,
+    not only its beginning. Raises StoreError for a file that is none of ours or of another version, and sqlite3.Error
+    or OSError when it cannot be read and written. The connection may be used from any one thread at a time.
     """
     if create:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -42,7 +42,7 @@ def connect(path: Path, timeout_s: float, create: bool = True, suspect: bool = F
         try:
             return _open(path, timeout_s, suspect)
         except sqlite3.DatabaseError as error:
-            if not is_damage(error):
+            if not is_damage(error) or not create:
                 raise
             aside = _move_aside(path)
             _log.error(

@@ -31,7 +31,8 @@ class FileStore:
     """
 
     def __init__(self, path: str | Path, timeout_s: float = 5.0, create: bool = True) -> None:
-        """`timeout_s` bounds the wait for another process's lock. Without `create` a missing file is an error."""
+        """`timeout_s` bounds the wait for another process's lock. Without `create` a missing or damaged
+        file is an error and stays as it is."""
         self._path = Path(path).expanduser().absolute()
         self.where = str(self._path)
         self._timeout_s = timeout_s
@@ -191,4 +192,6 @@ def _remedy(cause: str | None) -> str:
         return "make room on the disk"
     if "locked" in (cause or ""):
         return "another process holds it; wait for that to end"
+    if "malformed" in (cause or "") or "not a database" in (cause or ""):
+        return "it is damaged: a run that uses it moves it aside and starts a new one"
     return "check that the path can be written and is on a local disk"

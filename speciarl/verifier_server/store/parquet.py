@@ -1,0 +1,215 @@
+"""A store as one parquet file and back: every field of every verdict, one row each."""
+
+import contextlib
+import dataclasses
+import os
+import struct
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from speciarl.category import Category
+from speciarl.verdict import Pair, Source, Verdict
+from speciarl.verifier_server.store.identity import JudgeIdentity
+from speciarl.verifier_server.store.interface import StoreError, VerdictStore
+from speciarl.verifier_server.store.record import Record, checksum_of
+from speciarl.verifier_server.store.upkeep import Advance
+
+FORMAT = "speciarl verdicts 1"
+"""Under `format` in the file's metadata."""
+ROWS = 50_000
+"""Rows that are in memory at once."""
+CHUNK = 1000
+"""Entries read at once."""
+
+_NOT_OURS = (ValueError, TypeError, AttributeError, OverflowError, struct.error)
+"""What nulls, impossible values and wrong checksums raise."""
+_IDENTITY = tuple(f.name for f in dataclasses.fields(JudgeIdentity))
+
+
+@dataclass
+class Exported:
+    """What went into a file."""
+
+    rows: int = 0
+    corrupt: int = 0
+    """Damaged or foreign entries, left out."""
+    unknown: int = 0
+    """Entries whose judge is described nowhere, left out."""
+
+
+@dataclass
+class Imported:
+    """What came out of a file."""
+
+    rows: int = 0
+    """Rows that the store now holds as they are, whether it had them before or not."""
+    kept: int = 0
+    """Rows for which the store had an entry of its own, which stays: the first writer wins."""
+    refused: int = 0
+    """Rows whose key or checksum does not fit their content."""
+    examples: list[str] = field(default_factory=list)
+    """Where the first refused rows are and why."""
+
+
+async def export(store: VerdictStore, file: Path, advance: Advance = lambda _: None) -> Exported:
+    """Write everything; the file appears when it is complete. Raises StoreError and OSError."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    judges = await store.judges()
+    done = Exported()
+    schema = _schema()
+    with _draft(file) as draft, pq.ParquetWriter(draft, schema, compression="zstd") as writer:
+        async for records in _batches(store, judges, done, advance):
+            writer.write_table(pa.Table.from_pylist([_row(record, judges[record.judge]) for record in records], schema))
+            done.rows += len(records)
+    return done
+
+
+async def load(store: VerdictStore, file: Path, advance: Advance = lambda _: None) -> Imported:
+    """Put every row of an exported file that proves to be one. Raises StoreError for a file that is no export."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    done = Imported()
+    try:
+        with pq.ParquetFile(file) as content:
+            _check_format(content.schema_arrow, file)
+            for batch in content.iter_batches(batch_size=ROWS // 10):
+                await _load_rows(store, batch.to_pylist(), done, file)
+                advance(batch.num_rows)
+    except FileNotFoundError as error:
+        raise StoreError(f"there is no file {file}; check the path") from error
+    except pa.ArrowInvalid as error:
+        raise StoreError(f"{file} is no parquet file, or damaged: {' '.join(str(error).split())}") from error
+    return done
+
+
+def count_rows(file: Path) -> int | None:
+    """Rows of a parquet file; None when it cannot be told."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with contextlib.suppress(OSError, pa.ArrowInvalid):
+        return int(pq.read_metadata(file).num_rows)
+    return None
+
+
+def _schema() -> Any:
+    import pyarrow as pa
+
+    text = pa.dictionary(pa.int32(), pa.string())
+    columns = {
+        "key": pa.binary(32),
+        "ground_truth": pa.string(),
+        "prediction": pa.string(),
+        "category": text,
+        "margin": pa.float64(),
+        "probabilities": pa.list_(pa.float64()),
+        "created_at": pa.timestamp("us", "UTC"),
+        "checksum": pa.binary(8),
+        "judge": text,
+    }
+    judge = dict.fromkeys(_IDENTITY, text) | {
+        "labels": pa.list_(pa.string()),
+        "pairs_per_request": pa.int32(),
+        "normaliser": pa.int32(),
+    }
+    return pa.schema([*columns.items(), *((f"judge_{name}", kind) for name, kind in judge.items())], {"format": FORMAT})
+
+
+def _row(record: Record, judge: JudgeIdentity) -> dict[str, Any]:
+    verdict = record.verdict
+    return {
+        "key": record.key,
+        "ground_truth": record.pair.ground_truth,
+        "prediction": record.pair.prediction,
+        "category": verdict.category.label,
+        "margin": verdict.margin,
+        "probabilities": verdict.probabilities,
+        "created_at": record.created_us,
+        "checksum": checksum_of(record),
+        "judge": judge.fingerprint.hex(),
+        **{f"judge_{name}": getattr(judge, name) for name in _IDENTITY},
+    }
+
+
+async def _batches(
+    store: VerdictStore, judges: Mapping[bytes, JudgeIdentity], done: Exported, advance: Advance
+) -> AsyncIterator[list[Record]]:
+    waiting: list[Record] = []
+    async for entries in store.scan(min(ROWS, CHUNK)):
+        for _, record in entries:
+            if record is None:
+                done.corrupt += 1
+            elif record.judge not in judges:
+                done.unknown += 1
+            else:
+                waiting.append(record)
+        advance(len(entries))
+        if len(waiting) >= ROWS:
+            yield waiting
+            waiting = []
+    if waiting:
+        yield waiting
+
+
+async def _load_rows(store: VerdictStore, rows: list[dict[str, Any]], done: Imported, file: Path) -> None:
+    by_judge: dict[JudgeIdentity, list[Record]] = {}
+    for number, row in enumerate(rows, done.rows + done.kept + done.refused):
+        try:
+            judge, record = _read(row)
+        except _NOT_OURS as error:
+            done.refused += 1
+            if len(done.examples) < 3:
+                done.examples.append(f"{file}, row {number}: {error}")
+        else:
+            by_judge.setdefault(judge, []).append(record)
+    for judge, records in by_judge.items():
+        for record, kept in zip(records, await store.put(judge, records), strict=True):
+            done.rows += kept == record
+            done.kept += kept != record
+
+
+def _read(row: dict[str, Any]) -> tuple[JudgeIdentity, Record]:
+    """The judge and the record of a row; raises one of `_NOT_OURS` when it is not of our making."""
+    fields = {name: row[f"judge_{name}"] for name in _IDENTITY}
+    judge = JudgeIdentity(**(fields | {"labels": tuple(fields["labels"])}))
+    probabilities = row["probabilities"]
+    verdict = Verdict(
+        Category.from_label(row["category"]),
+        row["margin"],
+        Source.STORE,
+        None if probabilities is None else tuple(probabilities),
+    )
+    pair = Pair(row["ground_truth"], row["prediction"])
+    record = Record(judge.fingerprint, pair, verdict, _microseconds(row["created_at"]))
+    if record.key != row["key"]:
+        raise ValueError("the key does not fit the judge and the pair")
+    if checksum_of(record) != row["checksum"]:
+        raise ValueError("the checksum does not fit the verdict")
+    return judge, record
+
+
+def _microseconds(moment: Any) -> int:
+    from datetime import datetime, timedelta, timezone
+
+    return int((moment - datetime(1970, 1, 1, tzinfo=timezone.utc)) / timedelta(microseconds=1))
+
+
+def _check_format(schema: Any, file: Path) -> None:
+    if (schema.metadata or {}).get(b"format") != FORMAT.encode() or not schema.equals(_schema()):
+        raise StoreError(f"{file} is no export of a verdict store in the format {FORMAT!r}; make one with `export`")
+
+
+@contextlib.contextmanager
+def _draft(file: Path) -> Iterator[Path]:
+    """A file beside the wanted one, which takes its place at the end, or is removed."""
+    draft = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    try:
+        yield draft
+        os.replace(draft, file)
+    finally:
+        draft.unlink(missing_ok=True)
