@@ -9,6 +9,7 @@ import typer
 
 from speciarl.errors import SpeciaRLError
 from speciarl.verifier_server import audit, pool_cli
+from speciarl.verifier_server.store import cli as store_cli
 
 TEACHING = """The verifier as a service: judges behind HTTP, shared by runs and by machines.
 
@@ -50,6 +51,7 @@ app = typer.Typer(help=TEACHING, no_args_is_help=True, add_completion=False, ric
 
 app.command("audit")(audit.command)
 app.add_typer(pool_cli.app, name="pool")
+app.add_typer(store_cli.app, name="store")
 
 KeyFile = Annotated[str | None, typer.Option("--key-file", help="File with the service's key.")]
 
