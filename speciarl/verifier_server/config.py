@@ -157,7 +157,8 @@ class VerifierConfig(BaseModel):
     taxonomy: str | None = None
     """Path of the hierarchy, a JSON file, for `kind: taxonomy`."""
     store: StoreConfig | None = None
-    """Where verdicts are kept beyond this process; None keeps them in memory only."""
+    """Where verdicts are kept beyond this process; None keeps them in memory only. Without effect for `kind:
+    taxonomy`, which has nothing to keep, and beside `service_url`, where the service keeps its own."""
     pairs_per_request: int = Field(default=1, ge=1, le=200)
     """Most pairs in one request, for hosted APIs where requests are dear; more than 1 needs a prompt of format
     `many`."""
@@ -174,7 +175,7 @@ class VerifierConfig(BaseModel):
     """No copy is sent earlier than this many seconds after the request."""
     service_url: str | None = None
     """Base URL of a verifier service (`speciarl verifier serve`) that judges instead of this process. Its judge is
-    the one called `name`; what describes a judge here (model, endpoints, prompt, store, …) is then the service's
+    the one called `name`; what describes a judge here (model, endpoints, prompt, …) is then the service's
     business and must be left out."""
 
     @property
@@ -199,7 +200,7 @@ class VerifierConfig(BaseModel):
     @model_validator(mode="after")
     def _fits_kind(self) -> "VerifierConfig":
         if self.service_url:
-            for name in ("model", "endpoints", "pool", "store", "taxonomy"):
+            for name in ("model", "endpoints", "pool", "taxonomy"):
                 if getattr(self, name):
                     raise ValueError(f"`{name}` is the service's business: leave it out beside `service_url`")
             return self

@@ -93,7 +93,8 @@ class RemoteVerifier:
             raise
         router = Router([Endpoint(client)], config.health_interval_s, self._stats)
         self.endpoints = router.endpoints
-        self._dispatcher = dispatcher = Dispatcher(config, router, self._stats, self._chance)
+        calm = config.model_copy(update={"hedge_share": 0.0})  # the service hedges; a copy would only be judged twice
+        self._dispatcher = dispatcher = Dispatcher(calm, router, self._stats, self._chance)
         self._health = HealthWatch(router)
         self._health.start()
         self._bundler = Bundler(partial(self._send, dispatcher), min(MOST_PAIRS, most_pairs), GATHER_S)

@@ -30,6 +30,7 @@ ADDRESS = {
         "speciarl.verifier.name=service",
         "speciarl.verifier.service_url=http://localhost:8100",
     ],
+    ("store", "redis"): ["speciarl.verifier.store.url=redis://localhost:6379/0"],
 }
 
 ADDED_KEYS = {
