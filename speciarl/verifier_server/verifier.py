@@ -114,6 +114,7 @@ class LLMVerifier:
 
     async def aclose(self) -> None:
         """See `Verifier.aclose`."""
+        session, self._session, self._dispatcher = self._session, None, None  # no new flights from here on
         if self._health is not None:
             await self._health.aclose()
         flights = [flight.task for flight in self._flights.values() if flight.task is not None]
@@ -121,7 +122,6 @@ class LLMVerifier:
             flight.cancel()
         if flights:
             await asyncio.wait(flights)
-        session, self._session, self._dispatcher = self._session, None, None
         if session is not None:
             await session.close()
 
