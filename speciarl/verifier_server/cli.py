@@ -19,7 +19,7 @@ TEACHING = """The verifier as a service: judges behind HTTP, shared by runs and 
   speciarl verifier judge URL --truth lion --prediction "big cat"
   speciarl verifier top URL                          what it does, live
   speciarl verifier audit NAME                       is this judge fit? golden pairs and attempts at gaming it
-  speciarl verifier pool up FILE                     replicas of a judge on Ray Serve, behind one URL
+  speciarl verifier pool up NAME                     replicas of a judge on Ray Serve, behind one URL
   speciarl verifier store stats FILE                 what a verdict store holds; export, import, prune
 
 Training uses it with recipe/verifier=service. See docs/verifier_service.md.

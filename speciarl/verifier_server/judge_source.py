@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from speciarl.errors import ConfigError
@@ -22,7 +22,7 @@ def judge_config(source: str, overrides: Sequence[str] = ()) -> VerifierConfig:
     """
     from_file = source.endswith((".yaml", ".yml"))
     try:
-        node = OmegaConf.create(_file(Path(source)) if from_file else _option(source))
+        node = OmegaConf.create(read_mapping(Path(source)) if from_file else recipe_judge(source))
         for override in overrides:
             key, equals, value = override.partition("=")
             if not equals:
@@ -37,19 +37,24 @@ def judge_config(source: str, overrides: Sequence[str] = ()) -> VerifierConfig:
     return parse_config(plain, at=source)
 
 
-def _file(path: Path) -> dict[str, Any]:
+def read_mapping(path: Path, needs: str = "the keys of one judge, such as `model` and `endpoints`") -> dict[str, Any]:
+    """The mapping in a YAML file; raises ConfigError in one line. `needs` says what a file without one lacks."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path} cannot be read ({error.strerror}); check the path") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is no text in UTF-8; check the path") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
-        raise ConfigError(f"{path} is no mapping; it needs the keys of one judge, such as `model` and `endpoints`")
+        raise ConfigError(f"{path} is no mapping; it needs {needs}")
     return content
 
 
-def _option(name: str) -> Any:
+def recipe_judge(name: str) -> DictConfig:
+    """The judge that ``recipe/verifier=NAME`` stands for, with the values it still asks for missing; raises
+    ConfigError in one line."""
     from hydra import compose, initialize
     from hydra.errors import HydraException
 
@@ -62,6 +67,9 @@ def _option(name: str) -> Any:
         raise ConfigError(f"there is no recipe/verifier={name}; known: {', '.join(known)}, or give a .yaml file")
     try:
         with initialize(config_path=None, version_base=None):
-            return OmegaConf.select(compose(overrides=[f"+recipe/verifier={name}"]), _NODE)
+            node = OmegaConf.select(compose(overrides=[f"+recipe/verifier={name}"]), _NODE)
     except HydraException as error:
         raise ConfigError(f"recipe/verifier={name} cannot be composed: {' '.join(str(error).split())}") from error
+    if not isinstance(node, DictConfig):
+        raise ConfigError(f"recipe/verifier={name} has no {_NODE} mapping")
+    return node

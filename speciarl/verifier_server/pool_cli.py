@@ -1,18 +1,18 @@
 """``speciarl verifier pool``: judges on Ray Serve, from the command line."""
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-import yaml
 from rich.console import Console
 from rich.table import Table
 
 from speciarl.errors import ConfigError, SpeciaRLError
-from speciarl.verifier_server.config import VerifierConfig, parse_config
+from speciarl.verifier_server.config import VerifierConfig
+from speciarl.verifier_server.judge_source import judge_config
 
 app = typer.Typer(no_args_is_help=True, help="Run judges on Ray Serve: one URL for any number of replicas.")
 
@@ -21,7 +21,8 @@ Address = Annotated[str, typer.Option(help="Ray cluster: `auto` for the one this
 
 @app.command()
 def up(
-    config: Annotated[Path, typer.Argument(help="YAML file that describes the judge, with `pool`.")],
+    judge: Annotated[str, typer.Argument(help="An option of recipe/verifier, or a .yaml file, with `pool`.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="KEY=VALUE, e.g. pool.replicas=2.")] = None,
     address: Address = "auto",
     host: Annotated[str, typer.Option(help="Interface Ray Serve listens on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port Ray Serve listens on.")] = 8000,
@@ -32,10 +33,10 @@ def up(
     from speciarl.verifier_server import ray_serve
 
     with _one_line_errors():
-        judge = read_config(config)
+        config = pooled_judge(judge, overrides or ())
         _connect(address)
         env = environment.variables() if stack.active() else {}
-        typer.echo(ray_serve.deploy(judge, logs, env, ray_serve.ServeOptions(host, port)) + "/v1")
+        typer.echo(ray_serve.deploy(config, logs, env, ray_serve.ServeOptions(host, port)) + "/v1")
 
 
 @app.command()
@@ -67,20 +68,11 @@ def status(address: Address = "auto") -> None:
         Console().print(table)
 
 
-def read_config(path: Path) -> VerifierConfig:
-    """The judge that a YAML file describes; raises ConfigError in one line."""
-    try:
-        content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        cause = error.strerror if isinstance(error, OSError) else "not text"
-        raise ConfigError(f"{path} cannot be read ({cause}); give the YAML file of a judge") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path} is no mapping; it needs `model` and `pool`")
-    judge = parse_config(content, at=str(path))
+def pooled_judge(source: str, overrides: Sequence[str] = ()) -> VerifierConfig:
+    """The judge that a recipe option or a YAML file describes, with a pool; raises ConfigError in one line."""
+    judge = judge_config(source, overrides)
     if judge.pool is None:
-        raise ConfigError(f"{path}: judge {judge.name!r} has no `pool`, so there is nothing to start")
+        raise ConfigError(f"{source}: judge {judge.name!r} has no `pool`, so there is nothing to start")
     return judge
 
 

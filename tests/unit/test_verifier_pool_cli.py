@@ -9,25 +9,31 @@ from typer.testing import CliRunner
 
 from speciarl.errors import ConfigError
 from speciarl.verifier_server import parse_config, ray_serve
-from speciarl.verifier_server.pool_cli import app, read_config
+from speciarl.verifier_server.pool_cli import app, pooled_judge
 
 GOOD = "model: org/judge\nname: judge\npool: {replicas: 2, max_replicas: 4}\n"
 
 
 def test_a_judge_from_a_file(tmp_path: Path) -> None:
     (tmp_path / "judge.yaml").write_text(GOOD)
-    judge = read_config(tmp_path / "judge.yaml")
+    judge = pooled_judge(str(tmp_path / "judge.yaml"), ["retries=3"])
     assert judge.pool is not None
-    assert (judge.model, judge.pool.replicas, judge.pool.max_replicas) == ("org/judge", 2, 4)
+    assert (judge.model, judge.pool.replicas, judge.pool.max_replicas, judge.retries) == ("org/judge", 2, 4, 3)
+
+
+def test_a_judge_by_name() -> None:
+    assert pooled_judge("laptop").name == "laptop"
+    with pytest.raises(ConfigError, match="has no `pool`"):
+        pooled_judge("taxonomy")
 
 
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (None, "cannot be read (No such file or directory); give the YAML file of a judge"),
-        (b"\xff\xfe\x00", "cannot be read (not text)"),
+        (None, "cannot be read (No such file or directory); check the path"),
+        (b"\xff\xfe\x00", "is no text in UTF-8"),
         (b"{", "is no YAML"),
-        (b"- a", "is no mapping; it needs `model` and `pool`"),
+        (b"- a", "is no mapping; it needs the keys of one judge"),
         (b"model: m\nendpoints: [http://h]", "judge 'judge' has no `pool`, so there is nothing to start"),
         (b"model: m\npool: {replicas: 0}", "judge.yaml.pool.replicas: "),
         (b"model: m\npool: {max_replicas: 1, replicas: 2}", "`max_replicas` (1) is below `replicas` (2)"),

@@ -9,6 +9,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from speciarl.errors import ConfigError
+from speciarl.verifier_server.judge_source import read_mapping, recipe_judge
 from speciarl.verifier_server.service.settings import ServiceConfig, parse_settings
 
 
@@ -18,10 +19,10 @@ def load_settings(file: Path | None, options: Sequence[str], overrides: Sequence
 
     Raises ConfigError in one line.
     """
-    merged: DictConfig | ListConfig = OmegaConf.create(_read(file) if file else {})
+    merged: DictConfig | ListConfig = OmegaConf.create(read_mapping(file, "at least `judges`") if file else {})
     try:
         for option in options:
-            merged = OmegaConf.merge(merged, {"judges": {option: _verifier_option(option)}})
+            merged = OmegaConf.merge(merged, {"judges": {option: recipe_judge(option)}})
         for override in overrides:
             if "=" not in override:
                 raise ConfigError(f"{override!r} is no override; write it like limits.runs=10")
@@ -35,36 +36,3 @@ def load_settings(file: Path | None, options: Sequence[str], overrides: Sequence
     if not plain:
         raise ConfigError("there is no judge: give --config FILE or --verifier NAME (`speciarl recipes` lists them)")
     return parse_settings(plain)
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{file} cannot be read ({error.strerror}); correct --config") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file} is no YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"{file} is no mapping; it needs at least `judges`")
-    return content
-
-
-def _verifier_option(name: str) -> DictConfig:
-    """The judge that ``recipe/verifier=NAME`` stands for, with the values it still asks for missing."""
-    from hydra import compose, initialize
-    from hydra.errors import HydraException
-
-    from speciarl import recipe_source, resolvers
-
-    recipe_source.register()
-    resolvers.register()
-    try:
-        with initialize(config_path=None, version_base=None):
-            composed = compose(overrides=[f"+recipe/verifier={name}"])
-    except HydraException as error:
-        known = sorted(file.stem for file in (recipe_source.recipe_directory() / "verifier").glob("*.yaml"))
-        raise ConfigError(f"--verifier {name}: there is no such option; known: {', '.join(known)}") from error
-    node = composed.speciarl.verifier
-    if not isinstance(node, DictConfig):
-        raise ConfigError(f"--verifier {name}: its recipe has no speciarl.verifier mapping")
-    return node

@@ -137,7 +137,7 @@ def test_help_teaches(arguments: list[str]) -> None:
     ("arguments", "message"),
     [
         (["serve"], "there is no judge: give --config FILE or --verifier NAME"),
-        (["serve", "--verifier", "typo"], "--verifier typo: there is no such option"),
+        (["serve", "--verifier", "typo"], "there is no recipe/verifier=typo"),
         (["top", "http://127.0.0.1:9", "--once"], "http://127.0.0.1:9 cannot be asked"),
         (["top", "nonsense", "--once"], "nonsense cannot be asked"),
         (["judge", "http://127.0.0.1:9", "--truth", "a", "--prediction", "b"], "http://127.0.0.1:9: "),

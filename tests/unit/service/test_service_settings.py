@@ -95,7 +95,7 @@ def test_a_file_recipe_options_and_overrides_add_up(tmp_path: Path) -> None:
     ("content", "options", "overrides", "message"),
     [
         (None, [], [], "there is no judge: give --config FILE or --verifier NAME"),
-        (None, ["typo"], [], "--verifier typo: there is no such option; known: .*taxonomy"),
+        (None, ["typo"], [], "there is no recipe/verifier=typo; known: .*taxonomy"),
         (None, ["vllm"], [], r"judges\.vllm\.\w+: Missing mandatory value"),
         (None, ["taxonomy"], ["port"], "'port' is no override"),
         (None, ["taxonomy"], ["port=["], "cannot be read"),
@@ -117,7 +117,7 @@ def test_bad_sources_are_told_in_one_line(
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"missing\.yaml cannot be read .*correct --config"):
+    with pytest.raises(ConfigError, match=r"missing\.yaml cannot be read .*check the path"):
         load_settings(tmp_path / "missing.yaml", [], [])
 
 
