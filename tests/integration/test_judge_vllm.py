@@ -220,7 +220,7 @@ def test_killing_the_guard_ends_the_server_and_its_engine(tmp_path: Path) -> Non
 
 
 async def test_stop_leaves_no_process_and_the_next_start_says_so_quickly(tmp_path: Path, replica: Replica) -> None:
-    async with started(replica.url, retries=1, backoff_s=0.1) as verifier:
+    async with started(replica.url, retries=1, backoff_s=0.1, total_deadline_s=3) as verifier:
         family = [process for server in servers_since([]) for process in (server, *server.children(recursive=True))]
         assert len(family) >= 2
         begun = time.monotonic()
