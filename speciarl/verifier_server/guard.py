@@ -20,6 +20,7 @@ _PR_SET_CHILD_SUBREAPER = 36
 _POLL_S = 0.1
 _PAUSE_S = 0.01
 _REAP_S = 5.0
+_ORPHAN_GRACE_S = 1.0
 
 
 def main(arguments: list[str]) -> int:
@@ -43,7 +44,8 @@ def main(arguments: list[str]) -> int:
         readable, _, _ = select.select([0], [], [], _POLL_S)
         if readable and not os.read(0, 1):
             break
-    expires = time.monotonic() + grace_s
+    # Without its server an engine serves nobody, and whoever notices the death may kill us before a long grace is over.
+    expires = time.monotonic() + (grace_s if child.poll() is None else min(grace_s, _ORPHAN_GRACE_S))
     if child.poll() is None:
         _signal_group(child.pid, signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):

@@ -127,6 +127,17 @@ def test_a_server_that_dies_says_why(server: FakeServer, tmp_path: Path) -> None
     assert all_gone(server.pids(), within_s=2)
 
 
+def test_what_a_killed_server_leaves_is_ended_at_once(server: FakeServer, tmp_path: Path) -> None:
+    """However long a stop may take: an engine without its server only holds memory."""
+    replica = Replica(server.command(), tmp_path / "log", stop_deadline_s=60)
+    replica.start()
+    replica.wait_ready(20)
+    pids = server.pids()
+    os.kill(pids[0], signal.SIGKILL)
+    assert all_gone(pids, within_s=8)
+    replica.stop()
+
+
 def test_a_server_that_takes_too_long_is_stopped(server: FakeServer, tmp_path: Path) -> None:
     replica = Replica(server.command("slow"), tmp_path / "log", stop_deadline_s=0.5)
     replica.start()
