@@ -1,5 +1,7 @@
 """The command ``speciarl``: what is not training itself. Training is veRL's own command, with our recipes."""
 
+import contextlib
+import importlib
 import warnings
 from typing import Annotated
 
@@ -18,10 +20,15 @@ Train with veRL's own command; the recipes are options of it:
   python -m verl.trainer.main_ppo +recipe=speciarl recipe/verifier=NAME  another judge
   python -m verl.trainer.main_ppo +recipe=speciarl --cfg job             show the configuration, run nothing
 
+Judges can be shared by runs and machines: `speciarl verifier serve`.
+
 Prepare the laptop run's images with `python -m data_prep emoji --out data/emoji`.
 """
 
 app = typer.Typer(help=TEACHING, no_args_is_help=True, add_completion=False, rich_markup_mode=None)
+# Where packages are missing, `speciarl doctor` must still run: it says which.
+with contextlib.suppress(ImportError):
+    app.add_typer(importlib.import_module("speciarl.verifier_server.cli").app, name="verifier")
 
 
 def _show_version(wanted: bool) -> None:

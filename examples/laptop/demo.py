@@ -6,6 +6,7 @@ python examples/laptop/demo.py --help
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -32,6 +33,7 @@ TAIL_LINES = 25
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demo; returns the exit status."""
     options = parse(arguments)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, so that no training is left behind
     console = Console()
     run = Path(options.out).resolve()
     run.mkdir(parents=True, exist_ok=True)
@@ -78,7 +80,7 @@ def command(run: Path, data: Path, steps: int, seed: int, overrides: Sequence[st
 
 
 def train(console: Console, run: Path, data: Path, steps: int, seed: int, overrides: Sequence[str]) -> int:
-    """Train in a child process with a progress bar; returns its exit status. Ctrl-C ends the child too."""
+    """Train in a child process with a progress bar; returns its exit status. Ctrl-C and SIGTERM end the child too."""
     words = command(run, data, steps, seed, overrides)
     console.print("python " + " ".join(words[1:]), style="dim", highlight=False, markup=False)
     console.print(f"log: {run / 'train.log'}   tensorboard --logdir {run / 'tensorboard'}")

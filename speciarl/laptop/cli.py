@@ -52,7 +52,10 @@ def _parser() -> argparse.ArgumentParser:
     grpo.add_argument("--model", type=Path, metavar="FOLDER", help="checkpoint (default: the shipped policy)")
     grpo.add_argument("--reward", choices=("dynamic", "graded_1", "binary"), default="dynamic")
     grpo.add_argument("--steps", type=int, default=50, help="default: %(default)s")
+    grpo.add_argument("--pictures", type=int, default=16, help="pictures per step (default: %(default)s)")
+    grpo.add_argument("--rollouts", type=int, default=8, help="rollouts per picture (default: %(default)s)")
     grpo.add_argument("--lr", type=float, default=2e-4, help="default: %(default)s")
+    grpo.add_argument("--decay", action="store_true", help="let the rate fall to 0 along a cosine")
     grpo.add_argument("--json", type=Path, metavar="FILE", help="write settings, history and figures there")
     grpo.set_defaults(run=_grpo)
     return parser
@@ -167,7 +170,14 @@ def _grpo(arguments: argparse.Namespace) -> None:
     from speciarl.laptop.reference_grpo import REWARDS, GrpoSettings, train
 
     runner, world = _load_policy(arguments)
-    settings = GrpoSettings(steps=arguments.steps, lr=arguments.lr, seed=arguments.seed)
+    settings = GrpoSettings(
+        steps=arguments.steps,
+        pictures=arguments.pictures,
+        rollouts=arguments.rollouts,
+        lr=arguments.lr,
+        decay=arguments.decay,
+        seed=arguments.seed,
+    )
     before = _measure(runner, world, arguments.seed)
     bank = draw_views(world.concepts, 8, 0, "train")
     history: list[dict[str, float]] = []

@@ -7,6 +7,7 @@ taxonomy as judge. One on-policy update per step, so the importance ratio is 1 a
 from __future__ import annotations
 
 import copy
+import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,7 +29,8 @@ GroupReward = Callable[[list[Category | None]], list[float]]
 
 @dataclass(frozen=True)
 class GrpoSettings:
-    """Hyper-parameters. ``kl`` weighs the low-variance KL estimate (k3) to the pre-trained policy."""
+    """Hyper-parameters. ``kl`` weighs the low-variance KL estimate (k3) to the pre-trained policy; with ``decay`` the
+    rate falls to 0 along a cosine after the warm-up."""
 
     steps: int = 50
     pictures: int = 16
@@ -36,7 +38,16 @@ class GrpoSettings:
     lr: float = 2e-4
     kl: float = 0.01
     warm_up: int = 5
+    decay: bool = False
     seed: int = 0
+
+    def rate(self, step: int) -> float:
+        """Learning rate of a step, counted from 0."""
+        rate = self.lr * min(1.0, (step + 1) / self.warm_up)
+        if not self.decay:
+            return rate
+        done = max(0.0, (step - self.warm_up) / max(1, self.steps - self.warm_up))
+        return rate * 0.5 * (1.0 + math.cos(math.pi * done))
 
 
 def dynamic(kinds: list[Category | None]) -> list[float]:
@@ -88,7 +99,7 @@ def train(
     queue: list[int] = []
     for step in range(settings.steps):
         for group in optimizer.param_groups:
-            group["lr"] = settings.lr * min(1.0, (step + 1) / settings.warm_up)
+            group["lr"] = settings.rate(step)
         while len(queue) < settings.pictures:
             queue += rng.sample(pool, len(pool))
         chosen, queue = queue[: settings.pictures], queue[settings.pictures :]

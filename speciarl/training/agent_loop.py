@@ -8,19 +8,30 @@ verdict is in, every reward of the group is final before any trajectory is store
 
 import asyncio
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import ray
+from verl.experimental.agent_loop.agent_loop import DictConfigWrap
 from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorkerTQ
+from verl.utils.rollout_trace import rollout_trace_attr
 
 from speciarl import answer, reward, verifier_server
 from speciarl.config import load
 from speciarl.training.group import GroupUnderQuorum, RewardGroup, RolloutUnscorable
+from speciarl.training.group_rollout import FEATURES, GroupRollout, ImageFeatures
 from speciarl.training.sample import reward_extra_info
 from speciarl.training.stats import RolloutStats
 from speciarl.training.wait_clock import Phase, WaitClock
 from speciarl.verdict import Pair, Unscorable
+
+SINGLE_TURN = "single_turn_agent"
+"""veRL's name of the agent loop whose work we share among the rollouts of a group; others run as they are."""
+
+STORED_COLUMNS = ("uid", "session_id", "global_steps", "data_source", "reward_model")
+"""What veRL's trainer reads of a prompt's columns once its rewards are known. Storing the others with every rollout,
+the image among them, costs more than generating at laptop scale."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +39,11 @@ class _OpenGroup:
     barrier: RewardGroup
     quorum: int
     """1 in validation: there a single answer is a result."""
+    ground_truth: str
+    data_source: str
+    extra_info: Mapping[str, Any]
+    rollout: GroupRollout | None
+    """Shared by all rollouts of the prompt; None when the prompt asks for another agent loop."""
 
 
 _StockWorker: Any = AgentLoopWorkerTQ.__ray_actor_class__  # the plain class behind veRL's Ray actor
@@ -70,9 +86,16 @@ class GroupAgentLoopWorker(_StockWorker):
         size = int(prompt.get("__rollout_n__", rollout.val_kwargs.n if validate else rollout.n))
         barrier = RewardGroup(size, self._reward)
         quorum = 1 if validate else min(self._settings.reward.quorum, size)
-        self._groups[prompt["uid"]] = _OpenGroup(barrier, quorum)
-        expiry = asyncio.get_running_loop().call_later(self._settings.reward.group_deadline_s, barrier.expire)
         uid = prompt["uid"]
+        self._groups[uid] = _OpenGroup(
+            barrier,
+            quorum,
+            ground_truth=prompt["reward_model"]["ground_truth"],
+            data_source=str(prompt.get("data_source", "unknown")),
+            extra_info=prompt.get("extra_info") or {},
+            rollout=self._group_rollout() if prompt["agent_name"] == SINGLE_TURN else None,
+        )
+        expiry = asyncio.get_running_loop().call_later(self._settings.reward.group_deadline_s, barrier.expire)
         try:
             await super()._run_prompt(prompt, sampling_params, trajectory=trajectory, trace=trace)
         finally:
@@ -82,18 +105,67 @@ class GroupAgentLoopWorker(_StockWorker):
                 outcome = await barrier.outcome()
                 self._stats.close(outcome, under_quorum=outcome.scored < quorum)
 
+    def _group_rollout(self) -> GroupRollout:
+        return GroupRollout(
+            trainer_config=DictConfigWrap(self.config),
+            server_manager=self.llm_client,
+            tokenizer=self.tokenizer,
+            processor=self.processor,
+            dataset_cls=self.dataset_cls,
+            data_config=DictConfigWrap(self.config.data),
+            hf_model_type=self.hf_model_type,
+        )
+
     async def _run_agent_loop(self, sampling_params: dict[str, Any], trajectory: dict[str, Any], **kwargs: Any) -> Any:
-        barrier, session = self._groups[kwargs["uid"]].barrier, kwargs["session_id"]
+        group, session = self._groups[kwargs["uid"]], kwargs["session_id"]
+        barrier = group.barrier
         task = asyncio.current_task()
         assert task is not None  # veRL starts every session as a task
         barrier.join(session, task.cancel)
         self._clock.enter((kwargs["uid"], session), Phase.GENERATING)
         try:
-            return await super()._run_agent_loop(sampling_params, trajectory, **kwargs)
+            if group.rollout is None:
+                return await super()._run_agent_loop(sampling_params, trajectory, **kwargs)
+            return await self._run_shared(group.rollout, sampling_params, trajectory, **kwargs)
         finally:
             self._clock.leave((kwargs["uid"], session))
             if barrier.fail(session):
                 self._stats.failed += 1
+
+    async def _run_shared(
+        self,
+        rollout: GroupRollout,
+        sampling_params: dict[str, Any],
+        trajectory: dict[str, Any],
+        *,
+        agent_name: str,
+        trace: bool = True,
+        **kwargs: Any,
+    ) -> Any:
+        """As veRL's `_run_agent_loop`, with the group's agent loop in place of a new one."""
+        with rollout_trace_attr(
+            step=trajectory["step"],
+            sample_index=trajectory["sample_index"],
+            rollout_n=trajectory["rollout_n"],
+            validate=trajectory["validate"],
+            name="agent_loop",
+            trace=trace,
+        ):
+            output = await rollout.run(sampling_params, **kwargs)
+            return await self._agent_loop_postprocess(output, trajectory["validate"], **kwargs)
+
+    async def _agent_loop_postprocess(self, output: Any, validate: bool, **kwargs: Any) -> None:
+        stored = {name: kwargs[name] for name in STORED_COLUMNS if name in kwargs}
+        await super()._agent_loop_postprocess(output, validate, **stored)
+
+    def _compute_multi_modal_inputs(self, output: Any, input_ids: Any) -> dict[str, Any]:
+        shared: ImageFeatures | None = (output.multi_modal_data or {}).get(FEATURES)
+        if shared is not None and shared.value is not None:
+            return dict(shared.value)  # veRL takes entries out
+        computed: dict[str, Any] = super()._compute_multi_modal_inputs(output, input_ids)
+        if shared is not None:
+            shared.keep(computed)
+        return computed
 
     async def _compute_score(self, outputs: list[Any], kwargs: dict[str, Any]) -> None:
         group, session = self._groups[kwargs["uid"]], kwargs["session_id"]
@@ -103,7 +175,7 @@ class GroupAgentLoopWorker(_StockWorker):
         text = answer.parse(self.tokenizer.decode(final.response_ids, skip_special_tokens=True))
         member: reward.Member = reward.Unparsable()
         if text is not None:
-            member = await self._verifier.verify(Pair(kwargs["reward_model"]["ground_truth"], text))
+            member = await self._verifier.verify(Pair(group.ground_truth, text))
         judged = time.time()
         self._stats.judge_seconds += judged - started
         self._stats.count(member, judged)
@@ -119,7 +191,7 @@ class GroupAgentLoopWorker(_StockWorker):
             raise RolloutUnscorable(f"rollout {session} has a verdict but no reward")
         final.reward_score = earned
         final.extra_fields["reward_extra_info"] = reward_extra_info(
-            member, text, outcome, str(kwargs.get("data_source", "unknown")), kwargs.get("extra_info") or {}
+            member, text, outcome, group.data_source, group.extra_info
         )
         final.metrics.compute_score = time.time() - started
 

@@ -85,11 +85,12 @@ class SpeciaRLTrainer(PPOTrainerSync):
         silent_s = time.time() - max(asked)
         if silent_s > self._settings.reward.outage_deadline_s:
             self._save_last_finished_step()
+            judge = self.config.speciarl.verifier
+            addresses = judge.get("endpoints") or [url for url in [judge.get("service_url")] if url]
             raise VerifierOutage(
                 f"no verdict for {silent_s:.0f} s (speciarl.reward.outage_deadline_s="
                 f"{self._settings.reward.outage_deadline_s:.0f}). Check the judge at "
-                f"{', '.join(self.config.speciarl.verifier.endpoints) or 'its configured address'} and start the same "
-                "command again; it resumes"
+                f"{', '.join(addresses) or 'its configured address'} and start the same command again; it resumes"
             )
 
     def _save_last_finished_step(self) -> None:

@@ -1,7 +1,5 @@
 """HTTP to one OpenAI-compatible server: a parsed reply, or what went wrong, as values."""
 
-import asyncio
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -10,14 +8,17 @@ from typing import Any, Literal
 from urllib.parse import urlsplit, urlunsplit
 
 import aiohttp
+import orjson
 
 from speciarl.verdict import Reason, Unscorable
+from speciarl.verifier_server.deadline import Deadline
 from speciarl.verifier_server.decoding import shorten
 
 _PASSING_STATUS = frozenset({408, 409, 425, 429})
 """Client-error codes that may go away by themselves; every other 4xx is final."""
 
 _OVERLOADED_STATUS = frozenset({429, 503})
+_JSON = {"Content-Type": "application/json"}
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,18 @@ class Failure:
     """How long the server asked us to stay away, in seconds."""
     status: int | None = None
     """HTTP status, when there was one."""
+    unsent: bool = False
+    """Whether no connection could be made, so that the server never saw the request."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether the server answered that it is merely busy."""
+        return self.status == 429 or self.retry_after_s is not None
+
+    @property
+    def blameless(self) -> bool:
+        """Whether the request cannot be the cause: it never arrived, or was turned away for want of room."""
+        return self.unsent or self.unscorable.reason is Reason.OVERLOADED
 
 
 class Client:
@@ -46,10 +59,11 @@ class Client:
     ) -> None:
         self.url = url
         self.root, self.api = base_urls(url, kind)
+        self._kind = kind
         self._session = session
         self._timeout_s = timeout_s
         self._api_key = api_key
-        self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self._headers = _JSON | ({"Authorization": f"Bearer {api_key}"} if api_key else {})
 
     async def chat(self, body: Mapping[str, Any]) -> object | Failure:
         """POST a chat completion; the parsed JSON, or Failure. Raises only CancelledError."""
@@ -59,34 +73,50 @@ class Client:
         """GET the list of served models."""
         return await self._request("GET", f"{self.api}/models")
 
+    async def check_health(self, timeout_s: float) -> Failure | None:
+        """None when the server is up: vLLM says so on ``/health``, others by listing their models.
+
+        Any answer but an error of the server will do, also that there is no such route: a request tells more.
+        """
+        url = f"{self.root}/health" if self._kind == "vllm" else f"{self.api}/models"
+        reply = await self._request("GET", url, timeout_s=timeout_s)
+        if isinstance(reply, Failure) and (reply.status is None or reply.status >= 500):
+            return reply
+        return None
+
     async def post_root(self, route: str, body: Mapping[str, Any]) -> object | Failure:
         """POST to a vLLM route outside the OpenAI API, such as ``tokenize``."""
         return await self._request("POST", f"{self.root}/{route}", body)
 
-    async def _request(self, method: str, url: str, body: Mapping[str, Any] | None = None) -> object | Failure:
+    async def _request(
+        self, method: str, url: str, body: Mapping[str, Any] | None = None, timeout_s: float | None = None
+    ) -> object | Failure:
+        patience_s = timeout_s or self._timeout_s
         try:
-            return await asyncio.wait_for(self._exchange(method, url, body), self._timeout_s)
-        except asyncio.TimeoutError:
-            detail = f"{self.url} gave no reply within {self._timeout_s:g} s"
-            return Failure(Unscorable(Reason.TIMEOUT, detail), passing=True)
+            with Deadline(patience_s):
+                return await self._exchange(method, url, body)
         except (aiohttp.ClientError, OSError) as error:
             # Certificates and malformed URLs do not heal; all else that breaks a connection may.
             passing = not isinstance(error, aiohttp.ClientSSLError | aiohttp.InvalidURL)
             cause = shorten(self._without_key(str(error) or type(error).__name__), 200)
-            return Failure(Unscorable(Reason.CONNECTION, f"{self.url}: {cause}"), passing=passing)
+            unsent = isinstance(error, aiohttp.ClientConnectorError)
+            return Failure(Unscorable(Reason.CONNECTION, f"{self.url}: {cause}"), passing=passing, unsent=unsent)
+        return Failure(Unscorable(Reason.TIMEOUT, f"{self.url} gave no reply within {patience_s:g} s"), passing=True)
 
     async def _exchange(self, method: str, url: str, body: Mapping[str, Any] | None) -> object | Failure:
+        data = None if body is None else orjson.dumps(body)
         async with self._session.request(
-            method, url, json=body, headers=self._headers, allow_redirects=False
+            method, url, data=data, headers=self._headers, allow_redirects=False
         ) as response:
             content = await response.read()
             if response.status != 200:
                 return self._refusal(response.status, content, response.headers.get("Retry-After"))
         try:
-            parsed: object = json.loads(content)
-        except (json.JSONDecodeError, UnicodeDecodeError):
+            parsed: object = orjson.loads(content)
+        except orjson.JSONDecodeError:
             said = shorten(self._without_key(content[:400].decode("utf-8", "replace")))
-            return Failure(Unscorable(Reason.MALFORMED, f"{self.url} replied no JSON: {said}"), passing=True)
+            what = f"{self.url} replied no JSON: {said}"
+            return Failure(Unscorable(Reason.MALFORMED, what), passing=True, status=response.status)
         return parsed
 
     def _refusal(self, status: int, content: bytes, retry_after: str | None) -> Failure:
@@ -141,8 +171,8 @@ def _error_message(content: bytes) -> str:
     """The message of an OpenAI-style error body, or the body."""
     text = content[:2000].decode("utf-8", "replace")
     try:
-        parsed = json.loads(content)
-    except (json.JSONDecodeError, UnicodeDecodeError):
+        parsed = orjson.loads(content)
+    except orjson.JSONDecodeError:
         return text
     error = parsed.get("error", parsed) if isinstance(parsed, Mapping) else parsed
     message = error.get("message") if isinstance(error, Mapping) else None

@@ -37,6 +37,25 @@ class PoolConfig(BaseModel):
     """Seconds Ray may take to find room for the replicas."""
     stop_deadline_s: float = Field(default=20, gt=0)
     """Seconds a replica may take to stop before it is killed."""
+    max_restarts: int = Field(default=5, ge=0)
+    """Restarts of one replica within `restart_window_s` before it is given up; 0 restarts none."""
+    restart_window_s: float = Field(default=1800, gt=0)
+    """Seconds after which a restart no longer counts towards `max_restarts`."""
+    restart_backoff_s: float = Field(default=2, ge=0)
+    """Seconds before the first restart in a window; doubles with each further one, up to a minute."""
+    unhealthy_deadline_s: float = Field(default=60, gt=0)
+    """Seconds a running replica may fail its health check before it is restarted."""
+    max_replicas: int | None = Field(default=None, ge=1)
+    """Most replicas that Ray Serve may start under load, `replicas` being the fewest; None keeps their number.
+    A pool inside a training run does not grow."""
+    target_ongoing_requests: float = Field(default=32, gt=0)
+    """Requests at once in one replica above which Ray Serve starts another."""
+
+    @model_validator(mode="after")
+    def _bounds_in_order(self) -> "PoolConfig":
+        if self.max_replicas is not None and self.max_replicas < self.replicas:
+            raise ValueError(f"`max_replicas` ({self.max_replicas}) is below `replicas` ({self.replicas})")
+        return self
 
 
 class StoreConfig(BaseModel):
@@ -100,9 +119,11 @@ class VerifierConfig(BaseModel):
     only. `choice`: the whole label, constrained by the server. `auto`: the first where the judge allows
     it."""
     thinking: bool = False
-    """Let the judge reason before the label; needs `choice` and a server with a reasoning parser."""
+    """Let the judge reason before the label; needs `choice`, and with vLLM a server started with
+    `--reasoning-parser`."""
     thinking_tokens: int = Field(default=2048, ge=1)
-    """Tokens a thinking judge may spend on one pair, label included."""
+    """Tokens a thinking judge may spend on one request: on the pair, label included, or on the thought about all
+    pairs of the request."""
     request_fields: dict[str, Any] = Field(default_factory=dict)
     """Extra fields of every chat request, or null to leave one of ours out, for APIs with ways of their own,
     e.g. `{max_tokens: null, max_completion_tokens: 64}`."""
@@ -119,8 +140,10 @@ class VerifierConfig(BaseModel):
     """Seconds one HTTP request may take."""
     total_deadline_s: float = Field(default=300, gt=0)
     """Seconds one pair may take: local queue, requests and retries together."""
-    retries: int = Field(default=4, ge=0)
-    """Further attempts after the first one fails for a passing reason."""
+    retries: int = Field(default=8, ge=0)
+    """Further attempts after one that reached a judge and failed for a passing reason: with 8, a judge that fails
+    three requests in ten loses one pair in 50,000. Refused connections and overload (HTTP 429 and 503) cost none:
+    they are waited out until `total_deadline_s`."""
     backoff_s: float = Field(default=0.5, ge=0)
     """Longest wait before the first retry; doubles with each one. The wait is drawn evenly from 0 to that."""
     cache_size: int = Field(default=100_000, ge=0)
@@ -134,17 +157,25 @@ class VerifierConfig(BaseModel):
     taxonomy: str | None = None
     """Path of the hierarchy, a JSON file, for `kind: taxonomy`."""
     store: StoreConfig | None = None
-    """Where verdicts are kept beyond this process; None keeps them in memory only."""
+    """Where verdicts are kept beyond this process; None keeps them in memory only. Without effect for `kind:
+    taxonomy`, which has nothing to keep, and beside `service_url`, where the service keeps its own."""
     pairs_per_request: int = Field(default=1, ge=1, le=200)
-    """Pairs in one request, for hosted APIs where requests are dear; more than 1 needs a prompt of format
+    """Most pairs in one request, for hosted APIs where requests are dear; more than 1 needs a prompt of format
     `many`."""
+    gather_s: float = Field(default=0.03, ge=0)
+    """Seconds for which a pair waits at most for others to share its request, with `pairs_per_request` above 1."""
     max_waiting: int = Field(default=100_000, ge=1)
     """Pairs that may wait in the local queue; one more is unscorable(overloaded) at once."""
     health_interval_s: float = Field(default=5.0, gt=0)
-    """Seconds between health checks of an ejected endpoint."""
+    """Longest pause between two health checks of an ejected endpoint, in seconds."""
+    hedge_share: float = Field(default=0.1, ge=0, le=1)
+    """Share of requests that may be sent a second time when the reply is oddly late (3 x the recent 95th
+    percentile), so that a hung connection costs little; 0 sends no copies."""
+    hedge_after_s: float = Field(default=1.0, gt=0)
+    """No copy is sent earlier than this many seconds after the request."""
     service_url: str | None = None
     """Base URL of a verifier service (`speciarl verifier serve`) that judges instead of this process. Its judge is
-    the one called `name`; what describes a judge here (model, endpoints, prompt, store, …) is then the service's
+    the one called `name`; what describes a judge here (model, endpoints, prompt, …) is then the service's
     business and must be left out."""
 
     @property
@@ -169,7 +200,7 @@ class VerifierConfig(BaseModel):
     @model_validator(mode="after")
     def _fits_kind(self) -> "VerifierConfig":
         if self.service_url:
-            for name in ("model", "endpoints", "pool", "store", "taxonomy"):
+            for name in ("model", "endpoints", "pool", "taxonomy"):
                 if getattr(self, name):
                     raise ValueError(f"`{name}` is the service's business: leave it out beside `service_url`")
             return self
@@ -190,6 +221,8 @@ class VerifierConfig(BaseModel):
             raise ValueError("`decoding: first_token` needs vLLM's extensions: use kind vllm, or choice")
         if self.decoding == "first_token" and self.thinking:
             raise ValueError("`decoding: first_token` leaves no room for `thinking`: use choice, or thinking: false")
+        if self.decoding == "first_token" and self.pairs_per_request > 1:
+            raise ValueError("`decoding: first_token` judges one pair: use choice or auto, or `pairs_per_request: 1`")
         return self
 
 

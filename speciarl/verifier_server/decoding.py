@@ -1,7 +1,7 @@
 """How a category is asked for and read out of a reply: pure functions on plain data.
 
-Three ways, from best to most general. FIRST_TOKEN needs a single prefill: the six labels differ in their
-first token, so the log-probabilities of those six tokens already are the verdict. LABEL_CHOICE and JSON_ENUM
+Three ways, from best to most general. FIRST_TOKEN needs a single prefill: the labels differ in their first
+token, so the log-probabilities of those tokens already are the verdict. LABEL_CHOICE and JSON_ENUM
 let the server constrain the whole label. FREE_TEXT hopes. The request fields are those of vLLM's chat API
 (vllm.entrypoints.openai).
 """
@@ -14,8 +14,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from speciarl.answer import normalise
-from speciarl.category import LABELS, Category
+from speciarl.category import Category
 from speciarl.verdict import Judgement, Reason, Source, Unscorable, Verdict
+from speciarl.verifier_server.scheme import SIX, Scheme
+from speciarl.verifier_server.thought import answer_text, first_choice
 
 TOP_LOGPROBS = 20
 """The most log-probabilities per token that vLLM reports unless told otherwise (`--max-logprobs`)."""
@@ -52,9 +54,11 @@ class Decoder:
 
     mode: Mode
     first_tokens: tuple[int, ...] = ()
-    """First token of each label in category order, for the FIRST_TOKEN modes."""
+    """First token of each label in the scheme's order, for the FIRST_TOKEN modes."""
     max_tokens: int = LABEL_TOKENS
-    """Length limit of the reply in the other modes."""
+    """Length limit of the reply in the other modes, a thought included."""
+    scheme: Scheme = SIX
+    """The labels to choose from: the prompt's."""
     only: Category | None = None
     """The one category the server may choose, when a probe tests whether it obeys; None allows all."""
 
@@ -66,7 +70,8 @@ class Decoder:
         """
         if self.mode in (Mode.FIRST_TOKEN, Mode.FREE_TEXT):
             return [(self, None)]  # a reply that can be read is proof enough
-        return [(replace(self, only=category), category) for category in (Category.MORE_SPECIFIC, Category.ABSTAIN)]
+        best_and_worst = (self.scheme.categories[-1], self.scheme.categories[0])
+        return [(replace(self, only=category), category) for category in best_and_worst]
 
     def fields(self) -> dict[str, Any]:
         """Request fields besides model and messages."""
@@ -78,16 +83,16 @@ class Decoder:
                 "logprob_token_ids": list(self.first_tokens),
                 "return_tokens_as_token_ids": True,
             }
+        labels = list(self.scheme.labels) if self.only is None else [self.scheme.label(self.only)]
         if self.mode is Mode.FIRST_TOKEN_TOP:
             return {
                 "max_tokens": 1,
                 "temperature": 0,
                 "logprobs": True,
                 "top_logprobs": TOP_LOGPROBS,
-                "allowed_token_ids": list(self.first_tokens) if self.only is None else [self.first_tokens[self.only]],
+                "allowed_token_ids": [self.first_tokens[self.scheme.labels.index(label)] for label in labels],
                 "return_tokens_as_token_ids": True,
             }
-        labels = list(LABELS) if self.only is None else [self.only.label]
         fields: dict[str, Any] = {"max_tokens": self.max_tokens, "temperature": 0}
         if self.mode is Mode.LABEL_CHOICE:
             fields["structured_outputs"] = {"choice": labels}
@@ -98,24 +103,18 @@ class Decoder:
                 "required": ["category"],
                 "additionalProperties": False,
             }
-            fields["response_format"] = {
-                "type": "json_schema",
-                "json_schema": {"name": "judgement", "strict": True, "schema": schema},
-            }
+            fields["response_format"] = response_format(schema)
         return fields
 
     def read(self, reply: object) -> Judgement:
         """The judgement in a parsed chat completion; anything unexpected is Unscorable, never an error."""
-        choice = _first_choice(reply)
+        choice = first_choice(reply)
         if choice is None:
             return Unscorable(Reason.MALFORMED, "the reply is no chat completion with a choice")
         if self.mode in (Mode.FIRST_TOKEN, Mode.FIRST_TOKEN_TOP):
             return self._read_tokens(choice)
-        message = choice.get("message")
-        content = message.get("content") if isinstance(message, Mapping) else None
-        if not isinstance(content, str):
-            return Unscorable(Reason.MALFORMED, "the reply has no text")
-        return self._read_text(content)
+        text = answer_text(choice)
+        return text if isinstance(text, Unscorable) else self._read_text(text)
 
     def _read_tokens(self, choice: Mapping[str, Any]) -> Judgement:
         reported = reported_logprobs(choice)
@@ -126,57 +125,72 @@ class Decoder:
         if self.mode is Mode.FIRST_TOKEN:
             if any(value is None for value in values):
                 return Unscorable(Reason.MALFORMED, "the reply lacks the log-probability of a label")
-            return verdict_from_logprobs([value for value in values if value is not None])
+            return verdict_from_logprobs([value for value in values if value is not None], self.scheme)
         if chosen not in self.first_tokens:
             return Unscorable(Reason.OFF_LABEL, f"the judge began with token {chosen}, which begins no label")
         floor = min((value for token, value in logprobs.items() if token != chosen), default=None)
-        return verdict_from_top(self.first_tokens.index(chosen), values, floor)
+        return verdict_from_top(self.first_tokens.index(chosen), values, floor, self.scheme)
 
     def _read_text(self, content: str) -> Judgement:
         text = content
         if self.mode is Mode.JSON_ENUM:
             try:
                 parsed = json.loads(content)
-            except json.JSONDecodeError:
+            except (ValueError, RecursionError):
                 return Unscorable(Reason.MALFORMED, f"the reply is no JSON: {shorten(content)}")
             value = parsed.get("category") if isinstance(parsed, Mapping) else None
             if not isinstance(value, str):
                 return Unscorable(Reason.MALFORMED, f"the reply has no category: {shorten(content)}")
             text = value
-        label = normalise(text)
-        if label not in LABELS:
-            return Unscorable(Reason.OFF_LABEL, f"the judge said {shorten(text)}, which is no label")
-        return Verdict(category=Category.from_label(label), margin=None, source=Source.LIVE)
+        return verdict_from_words(text, self.scheme)
 
 
-def verdict_from_logprobs(logprobs: Sequence[float]) -> Verdict:
-    """The verdict from one log-probability per category, shape (6,), category order. A tie goes to the worse
-    one."""
+def response_format(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """A JSON schema in the form in which OpenAI's API takes it."""
+    return {"type": "json_schema", "json_schema": {"name": "judgement", "strict": True, "schema": schema}}
+
+
+def verdict_from_words(text: str, scheme: Scheme) -> Judgement:
+    """The verdict in a text that should be a label and nothing else."""
+    label = normalise(text)
+    if label not in scheme.labels:
+        return Unscorable(Reason.OFF_LABEL, f"the judge said {shorten(text)}, which is no label")
+    return Verdict(category=scheme.category(label), margin=None, source=Source.LIVE)
+
+
+def verdict_from_logprobs(logprobs: Sequence[float], scheme: Scheme = SIX) -> Verdict:
+    """The verdict from one log-probability per label, in the scheme's order. A tie goes to the worse one."""
     best = max(range(len(logprobs)), key=lambda index: logprobs[index])
     margin = logprobs[best] - max(value for index, value in enumerate(logprobs) if index != best)
     weights = [math.exp(value - logprobs[best]) for value in logprobs]
     total = sum(weights)
-    probabilities = tuple(weight / total for weight in weights)
-    return Verdict(category=Category(best), margin=margin, source=Source.LIVE, probabilities=probabilities)
+    return Verdict(
+        category=scheme.categories[best],
+        margin=margin,
+        source=Source.LIVE,
+        probabilities=scheme.spread([weight / total for weight in weights]),
+    )
 
 
-def verdict_from_top(chosen: int, logprobs: Sequence[float | None], floor: float | None) -> Verdict:
-    """The verdict when only the most likely tokens were reported.
+def verdict_from_top(
+    chosen: int, logprobs: Sequence[float | None], floor: float | None, scheme: Scheme = SIX
+) -> Verdict:
+    """The verdict for the label of index `chosen` when only the most likely tokens were reported.
 
-    `logprobs` has one entry per category, None where unreported; such a label lies at or below `floor`, the
+    `logprobs` has one entry per label, None where unreported; such a label lies at or below `floor`, the
     least reported value. With the runner-up unreported the margin is a lower bound, and probabilities are
     left out.
     """
     known = [value for value in logprobs if value is not None]
     if len(known) == len(logprobs):
-        full = verdict_from_logprobs(known)
-        if full.category == chosen:
+        full = verdict_from_logprobs(known, scheme)
+        if full.category == scheme.categories[chosen]:
             return full
     best = logprobs[chosen]
     others = [value for index, value in enumerate(logprobs) if index != chosen and value is not None]
     runner_up = max(others, default=floor)
     margin = None if best is None or runner_up is None else max(best - runner_up, 0.0)
-    return Verdict(category=Category(chosen), margin=margin, source=Source.LIVE)
+    return Verdict(category=scheme.categories[chosen], margin=margin, source=Source.LIVE)
 
 
 def label_mass(reply: object, first_tokens: Sequence[int]) -> float | None:
@@ -184,7 +198,7 @@ def label_mass(reply: object, first_tokens: Sequence[int]) -> float | None:
 
     Near 1 for a judge that means to answer with a label; small when it would rather say something else.
     """
-    choice = _first_choice(reply)
+    choice = first_choice(reply)
     reported = reported_logprobs(choice) if choice is not None else None
     if reported is None:
         return None
@@ -199,7 +213,7 @@ def reported_logprobs(choice: Mapping[str, Any]) -> tuple[int, dict[int, float]]
         chosen = _token_id(position["token"])
         logprobs = {_token_id(entry["token"]): float(entry["logprob"]) for entry in position["top_logprobs"]}
         logprobs.setdefault(chosen, float(position["logprob"]))
-    except (KeyError, IndexError, TypeError, ValueError):
+    except (KeyError, IndexError, TypeError, ValueError, OverflowError):
         return None
     return (chosen, logprobs) if all(map(math.isfinite, logprobs.values())) else None
 
@@ -212,7 +226,7 @@ def first_difference(prompt: Sequence[int], continued: Sequence[int]) -> int | N
     return continued[len(prompt)]
 
 
-def clashing_labels(first_tokens: Sequence[int], labels: Sequence[str] = LABELS) -> list[tuple[str, ...]]:
+def clashing_labels(first_tokens: Sequence[int], labels: Sequence[str] = SIX.labels) -> list[tuple[str, ...]]:
     """Groups of labels that begin with the same token; empty when first-token judging is possible."""
     by_token: dict[int, list[str]] = {}
     for label, token in zip(labels, first_tokens, strict=True):
@@ -226,14 +240,7 @@ def shorten(text: str, limit: int = 120) -> str:
     return repr(flat if len(flat) <= limit else flat[: limit - 1] + "…")
 
 
-def _first_choice(reply: object) -> Mapping[str, Any] | None:
-    choices = reply.get("choices") if isinstance(reply, Mapping) else None
-    if not (isinstance(choices, list) and choices and isinstance(choices[0], Mapping)):
-        return None
-    return choices[0]
-
-
-def _token_id(text: str) -> int:
-    if not text.startswith(_TOKEN_ID):
+def _token_id(text: object) -> int:
+    if not (isinstance(text, str) and text.startswith(_TOKEN_ID)):
         raise ValueError(f"{text!r} is no token id")
     return int(text[len(_TOKEN_ID) :])

@@ -1,148 +1,165 @@
 """From a request body to a reading of the reply: local queue, choice of endpoint, retries."""
 
 import asyncio
+import contextlib
 import random
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
 from typing import Any, TypeVar
 
 from speciarl.verdict import Reason, Unscorable
 from speciarl.verifier_server.client import Failure
 from speciarl.verifier_server.config import VerifierConfig
+from speciarl.verifier_server.deadline import Deadline
+from speciarl.verifier_server.flight import Flight
+from speciarl.verifier_server.hedging import COPIES, Hedging
+from speciarl.verifier_server.places import Places
 from speciarl.verifier_server.routing import Endpoint, Router
+from speciarl.verifier_server.sender import Read, Sender
 from speciarl.verifier_server.stats import Stats
 
 T = TypeVar("T")
 
+LONGEST_BACKOFF_S = 15.0
+
 
 class Dispatcher:
-    """Sends requests, at most `max_concurrency` at once, each to the endpoint that can best take it."""
+    """Sends requests, at most `max_concurrency` at once (and a few copies of late ones), each to the endpoint that
+    can best take it."""
 
     def __init__(self, config: VerifierConfig, router: Router, stats: Stats, chance: random.Random) -> None:
         self.router = router
         self._config = config
         self._stats = stats
         self._chance = chance
-        self._places = asyncio.Semaphore(config.max_concurrency)
+        self._sender = Sender(router, Hedging(config.hedge_share, config.hedge_after_s), stats)
+        self._places = Places(config.max_concurrency)
+        self._changed = asyncio.Event()
+        self._turns = 0
+        self._open = 0
+        router.listeners.append(self._pulse)
+
+    @property
+    def waiting(self) -> int:
+        """Requests in the local queue, those between two attempts included."""
+        return self._open - self._places.taken
 
     async def ask(
         self,
         body: Mapping[str, Any],
-        read: Callable[[object], T | Unscorable],
+        read: Read[T],
         only: Endpoint | None = None,
+        flight: Flight | None = None,
         deadline_s: float | None = None,
     ) -> T | Unscorable:
-        """Post a chat completion and read the reply, within `deadline_s` (`total_deadline_s` when not given).
-        Raises only CancelledError.
+        """Post a chat completion and read the reply, within `deadline_s` (`total_deadline_s` when not given). Raises
+        only CancelledError.
 
-        A passing failure, and a reply that makes no sense, is tried again on another endpoint when there is
-        one. `only` pins the request to one endpoint.
+        A passing failure, and a reply that makes no sense, is tried again on another endpoint when there is one;
+        while none takes requests, the pair waits for the first to return. `only` pins the request to one
+        endpoint, whatever its state. With a `flight`, retries end when nobody waits for it any more.
         """
-        trail = _Trail()
-        within_s = self._config.total_deadline_s if deadline_s is None else deadline_s
+        config = self._config
+        if self._open >= config.max_concurrency + config.max_waiting:
+            self._stats.rejected += 1
+            return Unscorable(
+                Reason.OVERLOADED, f"the local queue is full (max_waiting={config.max_waiting}); ask again later"
+            )
+        within_s = config.total_deadline_s if deadline_s is None else deadline_s
+        clock = asyncio.get_running_loop().time
+        trail = _Trail(clock() + within_s)
+        self._open += 1
         try:
-            return await asyncio.wait_for(self._ask(body, read, only, trail, within_s), within_s)
-        except asyncio.TimeoutError:
-            return Unscorable(Reason.TIMEOUT, trail.describe(within_s))
+            with Deadline(within_s):
+                return await self._ask(body, read, only, flight, trail)
+        finally:
+            self._open -= 1
+        return trail.missed(clock(), within_s, self.router.outage(clock()))
 
     async def _ask(
-        self,
-        body: Mapping[str, Any],
-        read: Callable[[object], T | Unscorable],
-        only: Endpoint | None,
-        trail: "_Trail",
-        within_s: float,
+        self, body: Mapping[str, Any], read: Read[T], only: Endpoint | None, flight: Flight | None, trail: "_Trail"
     ) -> T | Unscorable:
         clock = asyncio.get_running_loop().time
-        expires = clock() + within_s
+        self._turns += 1
+        turn = self._turns
         tried: set[Endpoint] = set()
-        pause_s = 0.0
         while True:
-            if trail.last is not None and clock() + pause_s >= expires:
-                return trail.last
-            self._stats.backoff_seconds += pause_s
-            await asyncio.sleep(pause_s)
+            queued_at = trail.queued_since = clock()
+            await self._places.take(turn)
+            try:
+                endpoint = only or await self._endpoint(tried, trail.expires)
+                trail.queued_since = None
+                trail.queue_s += clock() - queued_at
+                self._stats.note_queue(clock() - queued_at)
+                if isinstance(endpoint, Unscorable):
+                    return endpoint
+                self._stats.retries += trail.attempts > 0
+                trail.attempts += 1
+                outcome = await self._sender.send(endpoint, body, read, flight, 1 if only else COPIES)
+            finally:
+                self._places.give_back()
+            if not isinstance(outcome, Failure):
+                return outcome
+            trail.last = outcome.unscorable
+            # Refused connections and overload say nothing about the pair: they are waited out.
+            trail.spent += only is not None or not outcome.blameless
+            if not outcome.passing or trail.spent > self._config.retries:
+                return outcome.unscorable
+            if flight is not None and flight.drop_if_deserted():
+                return Unscorable(Reason.CANCELLED, "nobody waits for the verdict any more")
+            tried.add(endpoint)
             if len(tried) == len(self.router.endpoints):
                 tried.clear()
-            sent = await self._send(body, only, tried, trail)
-            if isinstance(sent, _Closed):
-                pause_s = sent.for_s
-                trail.last = trail.last or sent.as_unscorable()
-                continue
-            endpoint, reply = sent
-            tried.add(endpoint)
-            if isinstance(reply, Failure):
-                trail.last = reply.unscorable
-                if not reply.passing:
-                    return reply.unscorable
-            else:
-                reading = read(reply)
-                if not (isinstance(reading, Unscorable) and reading.reason is Reason.MALFORMED):
-                    return reading
-                trail.last = Unscorable(reading.reason, f"{endpoint.client.url}: {reading.detail}")
-            if trail.attempts > self._config.retries:
-                return trail.last
             pause_s = self._backoff_s(trail.attempts)
+            if clock() + pause_s >= trail.expires:
+                return outcome.unscorable
+            self._stats.backoff_seconds += pause_s
+            await asyncio.sleep(pause_s)
 
-    async def _send(
-        self, body: Mapping[str, Any], only: Endpoint | None, tried: set[Endpoint], trail: "_Trail"
-    ) -> "tuple[Endpoint, object | Failure] | _Closed":
-        """One attempt. The endpoint is chosen when its turn has come, by what is known then."""
+    async def _endpoint(self, avoid: Collection[Endpoint], expires: float) -> Endpoint | Unscorable:
+        """The endpoint to send to, once one takes requests; Unscorable when all are closed beyond the deadline."""
         clock = asyncio.get_running_loop().time
-        queued_at = clock()
-        trail.queued_since = queued_at
-        async with self._places:
-            sent_at = clock()
-            trail.queued_since = None
-            trail.queue_s += sent_at - queued_at
-            self._stats.queue_seconds += sent_at - queued_at
-            endpoint = only or self.router.pick(sent_at, avoid=tried)
-            closed_s = self.router.wait_s(endpoint, sent_at)
-            if closed_s > 0:
-                return _Closed(endpoint.client.url, closed_s)
-            self._stats.attempts += 1
-            self._stats.retries += trail.attempts > 0
-            trail.attempts += 1
-            self.router.begin(endpoint)
-            failure: Failure | None = None
-            try:
-                reply = await endpoint.client.chat(body)
-                failure = reply if isinstance(reply, Failure) else None
-                return endpoint, reply
-            finally:
-                self.router.end(endpoint, clock(), failure)
-                self._stats.judge_seconds += clock() - sent_at
+        while True:
+            now = clock()
+            endpoint = self.router.pick(now, avoid)
+            if endpoint is not None:
+                return endpoint
+            opens_at = self.router.opens_at(now)
+            if opens_at is not None and opens_at >= expires and self.router.all_closed(now):
+                outage = self.router.outage(now)
+                assert outage is not None
+                return outage
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), None if opens_at is None else opens_at - now)
 
     def _backoff_s(self, attempts: int) -> float:
         """Full jitter: spreads the retries of many pairs that failed in the same instant."""
-        return self._chance.uniform(0.0, self._config.backoff_s * 2.0 ** (attempts - 1))
+        longest_s = self._config.backoff_s * 2.0 ** min(attempts - 1, 20)
+        return self._chance.uniform(0.0, min(longest_s, LONGEST_BACKOFF_S))
 
-
-@dataclass(frozen=True)
-class _Closed:
-    """Every endpoint asked not to be called yet."""
-
-    url: str
-    for_s: float
-
-    def as_unscorable(self) -> Unscorable:
-        return Unscorable(Reason.OVERLOADED, f"{self.url} asked not to be called for {self.for_s:.0f} s")
+    def _pulse(self) -> None:
+        """Wake all who wait for an endpoint."""
+        self._changed.set()
+        self._changed.clear()
 
 
 class _Trail:
     """What happened to one request so far, for the message of a missed deadline."""
 
-    def __init__(self) -> None:
+    def __init__(self, expires: float) -> None:
+        self.expires = expires
         self.attempts = 0
+        self.spent = 0
+        """Attempts that count towards `retries`."""
         self.queue_s = 0.0
         self.queued_since: float | None = None
         self.last: Unscorable | None = None
 
-    def describe(self, deadline_s: float) -> str:
-        queue_s = self.queue_s
-        if self.queued_since is not None:
-            queue_s += asyncio.get_running_loop().time() - self.queued_since
-        last = f"; last: {self.last.detail}" if self.last else ""
-        return (
-            f"no verdict within {deadline_s:g} s ({self.attempts} attempts, {queue_s:.1f} s in the local queue){last}"
+    def missed(self, now: float, deadline_s: float, outage: Unscorable | None) -> Unscorable:
+        """Why there is no verdict in time; an outage of all endpoints is named as such."""
+        queue_s = self.queue_s + (now - self.queued_since if self.queued_since is not None else 0.0)
+        cause = outage if outage is not None and self.queued_since is not None else self.last
+        last = f"; last: {cause.detail}" if cause else ""
+        return Unscorable(
+            outage.reason if outage is not None and cause is outage else Reason.TIMEOUT,
+            f"no verdict within {deadline_s:g} s ({self.attempts} attempts, {queue_s:.1f} s in the local queue){last}",
         )

@@ -2,6 +2,7 @@
 
 from speciarl.verifier_server.config import VerifierConfig
 from speciarl.verifier_server.protocol import Verifier
+from speciarl.verifier_server.remote_verifier import RemoteVerifier
 from speciarl.verifier_server.taxonomy_verifier import TaxonomyVerifier
 from speciarl.verifier_server.verifier import LLMVerifier
 
@@ -9,4 +10,6 @@ from speciarl.verifier_server.verifier import LLMVerifier
 def build(config: VerifierConfig) -> Verifier:
     """The verifier a configuration describes, not started yet; raises ConfigError for one that cannot be
     built."""
+    if config.service_url:
+        return RemoteVerifier(config)
     return TaxonomyVerifier(config) if config.kind == "taxonomy" else LLMVerifier(config)

@@ -4,12 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from speciarl.category import LABELS
 from speciarl.verdict import Reason, Unscorable
 from speciarl.verifier_server.client import Client, Failure
 from speciarl.verifier_server.config import VerifierConfig
 from speciarl.verifier_server.decoding import first_difference
-from speciarl.verifier_server.prompt import Messages
+from speciarl.verifier_server.prompt import SAMPLE_PAIR, Messages, Prompt
 from speciarl.verifier_server.request import template_fields
 
 
@@ -32,14 +31,14 @@ async def tokenize_chat(client: Client, config: VerifierConfig, messages: Messag
     return tokens, limit
 
 
-async def server_first_tokens(client: Client, config: VerifierConfig, messages: Messages) -> tuple[int, ...] | Failure:
-    """First token of each label, shape (6,), category order, under the server's own tokenizer and chat
+async def server_first_tokens(client: Client, config: VerifierConfig, prompt: Prompt) -> tuple[int, ...] | Failure:
+    """First token of each of the prompt's labels, in their order, under the server's own tokenizer and chat
     template.
 
     The labels are tokenized as continuations of the rendered chat, because many tokenizers treat a word at
     the start of a text differently from one that follows something.
     """
-    chat = await tokenize_chat(client, config, messages)
+    chat = await tokenize_chat(client, config, prompt.messages(SAMPLE_PAIR))
     if isinstance(chat, Failure):
         return chat
     prompt_tokens, _ = chat
@@ -50,7 +49,7 @@ async def server_first_tokens(client: Client, config: VerifierConfig, messages: 
     if not isinstance(text, str):
         return _unreadable(client, "detokenize")
     firsts = []
-    for label in LABELS:
+    for label in prompt.scheme.labels:
         continued = await _tokenize(client, config, text + label)
         if isinstance(continued, Failure):
             return continued
@@ -67,16 +66,17 @@ async def server_first_tokens(client: Client, config: VerifierConfig, messages: 
     return tuple(firsts)
 
 
-def local_first_tokens(model_directory: str | Path, messages: Messages, thinking: bool) -> tuple[int, ...]:
+def local_first_tokens(model_directory: str | Path, prompt: Prompt, thinking: bool) -> tuple[int, ...]:
     """The same from a model directory, without a server. Raises OSError or ValueError when it holds no
     tokenizer."""
     from transformers import AutoTokenizer  # heavy, and needed only to refuse a judge before it is loaded
 
     tokenizer: Any = AutoTokenizer.from_pretrained(str(model_directory), local_files_only=True)
+    messages = prompt.messages(SAMPLE_PAIR)
     text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, enable_thinking=thinking)
     prompt_tokens = _encode(tokenizer, text)
     firsts = []
-    for label in LABELS:
+    for label in prompt.scheme.labels:
         first = first_difference(prompt_tokens, _encode(tokenizer, text + label))
         firsts.append(_encode(tokenizer, label)[0] if first is None else first)
     return tuple(firsts)

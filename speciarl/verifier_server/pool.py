@@ -1,5 +1,6 @@
 """vLLM judge replicas as Ray actors, with resources of their own, that live as long as the run."""
 
+import threading
 import time
 from collections.abc import Mapping
 from functools import partial
@@ -8,64 +9,28 @@ from types import TracebackType
 from typing import Any
 
 from speciarl.errors import ConfigError, VerifierStartError
-from speciarl.verifier_server.config import PoolConfig, VerifierConfig
+from speciarl.verifier_server.config import VerifierConfig
 from speciarl.verifier_server.label_tokens import local_first_tokens
 from speciarl.verifier_server.probe import describe_clash
-from speciarl.verifier_server.prompt import SAMPLE_PAIR, load_prompt
-from speciarl.verifier_server.replica import KILL_GRACE_S, POLL_S, Replica, vllm_command
-
-LOOPBACK = "127.0.0.1"
-_SLACK_S = 30.0
-
-
-class ReplicaActor:
-    """One replica inside a Ray worker process; the server dies with that process.
-
-    No method blocks for long, so that `stop` never waits behind another call.
-    """
-
-    def __init__(self, config: VerifierConfig, pool: PoolConfig, log_path: str, env: Mapping[str, str]) -> None:
-        self._pool = pool
-        self._config = config
-        self._log_path = Path(log_path)
-        self._env = dict(env)
-        self._replica: Replica | None = None
-
-    def placed(self) -> bool:
-        """Returns as soon as Ray has found room."""
-        return True
-
-    def start(self, single_node: bool) -> None:
-        """Start the server process."""
-        self._replica = Replica(
-            partial(vllm_command, self._config, self._pool),
-            self._log_path,
-            host=LOOPBACK if single_node else _ray().util.get_node_ip_address(),
-            env=self._env,
-            stop_deadline_s=self._pool.stop_deadline_s,
-        )
-        self._replica.start()
-
-    def ready(self) -> str | None:
-        """The server's URL once it is healthy, None while it starts; raises VerifierStartError when it
-        died."""
-        return None if self._replica is None else self._replica.poll_ready()
-
-    def alive(self) -> bool:
-        """Whether the server process runs."""
-        return self._replica is not None and self._replica.alive()
-
-    def stop(self) -> None:
-        """Stop the server."""
-        if self._replica is not None:
-            self._replica.stop()
+from speciarl.verifier_server.prompt import load_prompt
+from speciarl.verifier_server.replica import POLL_S
+from speciarl.verifier_server.replica_actor import (
+    SLACK_S,
+    ManagedReplica,
+    ReplicaActor,
+    last_line,
+    ray_module,
+    restart_patience_s,
+)
+from speciarl.verifier_server.supervisor import Supervisor
 
 
 class JudgePool:
     """The replicas of one judge. Needs an initialised Ray; a context manager that stops what it started.
 
-    The actors are not detached: they end with the job that started them, even if it is killed. On a cluster
-    of one node the servers listen on the loopback interface, otherwise on their node's address, without a
+    A replica that dies, or is stuck, is restarted at the same URL, so that endpoints stay valid; `max_restarts` and its
+    neighbours bound that. Actors are not detached: they end with the job that started them, even if it is killed. On a
+    cluster of one node the servers listen on the loopback interface, otherwise on their node's address, without a
     key, like the training framework's own rollout servers.
     """
 
@@ -77,10 +42,13 @@ class JudgePool:
         self._pool = config.pool
         self._log_dir = Path(log_dir)
         self._env = dict(env or {})
-        self._actors: list[Any] = []
+        self._replicas: list[ManagedReplica] = []
+        self._supervisor: Supervisor | None = None
         self._urls: list[str] = []
         self._placed = False
         self._stopped = False
+        self._handover = threading.Lock()
+        """Held where a thread that starts the pool and one that stops it would take the same things in hand."""
 
     @property
     def config(self) -> VerifierConfig:
@@ -97,7 +65,7 @@ class JudgePool:
         refuse_clashing_labels(self._config)
         self._placed = self._stopped = False
         try:
-            self._urls = self._start()
+            self._supervise(self._start())
         except BaseException:
             self.stop()
             raise
@@ -105,24 +73,31 @@ class JudgePool:
 
     def alive(self) -> list[bool]:
         """Whether each replica's server runs."""
-        ray = _ray()
-        return list(ray.get([actor.alive.remote() for actor in self._actors], timeout=_SLACK_S))
+        return [replica.alive() for replica in self._replicas]
+
+    def restarts(self) -> list[int]:
+        """How often each replica was restarted."""
+        return self._supervisor.restarts if self._supervisor is not None else [0] * len(self._replicas)
 
     def stop(self) -> None:
         """Stop all replicas, in bounded time. Safe to call at any time, also twice or while another thread
         starts."""
-        self._stopped = True
-        actors, self._actors, self._urls = self._actors, [], []
-        if not actors:
+        patience_s = restart_patience_s(self._pool)
+        with self._handover:
+            self._stopped = True
+            if self._supervisor is not None:
+                self._supervisor.stop(patience_s)
+            replicas, self._replicas, self._urls = self._replicas, [], []
+        if not replicas:
             return
-        ray = _ray()
+        ray = ray_module()
         if not ray.is_initialized():
             return
         if self._placed:  # an actor that has no place yet would never answer, and has nothing to stop
-            patience_s = self._pool.stop_deadline_s + KILL_GRACE_S + _SLACK_S
-            ray.wait([actor.stop.remote() for actor in actors], num_returns=len(actors), timeout=patience_s)
-        for actor in actors:
-            ray.kill(actor)
+            stopping = [replica.actor.stop.remote() for replica in replicas]
+            ray.wait(stopping, num_returns=len(stopping), timeout=patience_s)
+        for replica in replicas:
+            ray.kill(replica.actor)
 
     def __enter__(self) -> "JudgePool":
         self.start()
@@ -134,34 +109,55 @@ class JudgePool:
         self.stop()
 
     def _start(self) -> list[str]:
-        ray = _ray()
-        pool = self._pool
-        actor_class = ray.remote(ReplicaActor).options(
-            num_gpus=pool.gpus_per_replica, num_cpus=pool.cpus_per_replica, max_restarts=0
-        )
-        for index in range(pool.replicas):
-            log_path = str(self._log_dir / f"{self._config.name}-{index}.log")
-            self._actors.append(actor_class.remote(self._config, pool, log_path, self._env))
+        ray = ray_module()
+        for index in range(self._pool.replicas):
+            launch = partial(self._launch, str(self._log_dir / f"{self._config.name}-{index}.log"))
+            label = f"replica {index} of judge {self._config.name!r}"
+            self._replicas.append(ManagedReplica(label, launch, launch(None, 0), restart_patience_s(self._pool)))
         try:
             self._await_placement()
             single_node = sum(bool(node["Alive"]) for node in ray.nodes()) == 1
-            ray.get([actor.start.remote(single_node) for actor in self._actors], timeout=_SLACK_S)
+            ray.get([replica.actor.start.remote(single_node) for replica in self._replicas], timeout=SLACK_S)
+            for replica in self._replicas:
+                replica.single_node = single_node
             return self._await_ready()
         except ray.exceptions.RayTaskError as error:
             cause = error.cause
-            message = str(cause) if isinstance(cause, VerifierStartError) else _last_line(error)
+            message = str(cause) if isinstance(cause, VerifierStartError) else last_line(error)
             raise self._refuse(message) from error
         except ray.exceptions.RayError as error:
-            raise self._refuse(f"a replica's actor was lost: {_last_line(error)}") from error
+            raise self._refuse(f"a replica's actor was lost: {last_line(error)}") from error
+
+    def _launch(self, log_path: str, node_id: str | None, port: int) -> Any:
+        """An actor for one replica; see `ManagedReplica.launch`."""
+        ray = ray_module()
+        options: dict[str, Any] = {"num_gpus": self._pool.gpus_per_replica, "num_cpus": self._pool.cpus_per_replica}
+        if node_id is not None:
+            from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+            options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node_id, soft=False)
+        actor_class = ray.remote(ReplicaActor).options(max_restarts=0, **options)
+        return actor_class.remote(self._config, self._pool, log_path, self._env, port)
+
+    def _supervise(self, urls: list[str]) -> None:
+        """Hand the replicas to a supervisor, now that all are healthy."""
+        with self._handover:
+            if self._stopped:
+                raise self._refuse("the pool was stopped while it started")
+            for replica, url in zip(self._replicas, urls, strict=True):
+                replica.url = url
+            self._urls = urls
+            self._supervisor = Supervisor(self._replicas, self._pool)
+            self._supervisor.start()
 
     def _await_ready(self) -> list[str]:
-        ray = _ray()
+        ray = ray_module()
         expires = time.monotonic() + self._pool.startup_deadline_s
-        actors = list(self._actors)
+        actors = [replica.actor for replica in self._replicas]
         while True:
             if self._stopped:
                 raise self._refuse("the pool was stopped while it started")
-            urls = ray.get([actor.ready.remote() for actor in actors], timeout=_SLACK_S)
+            urls = ray.get([actor.ready.remote() for actor in actors], timeout=SLACK_S)
             if all(urls):
                 return list(urls)
             if time.monotonic() >= expires:
@@ -174,10 +170,11 @@ class JudgePool:
             time.sleep(POLL_S)
 
     def _await_placement(self) -> None:
-        ray = _ray()
+        ray = ray_module()
         pool = self._pool
         try:
-            ray.get([actor.placed.remote() for actor in self._actors], timeout=pool.placement_deadline_s)
+            placed = [replica.actor.placed.remote() for replica in self._replicas]
+            nodes = ray.get(placed, timeout=pool.placement_deadline_s)
             self._placed = True
         except ray.exceptions.GetTimeoutError as error:
             free = ray.available_resources()
@@ -186,6 +183,8 @@ class JudgePool:
                 f"{pool.cpus_per_replica:g} CPUs (free: {free.get('GPU', 0):g} GPUs, "
                 f"{free.get('CPU', 0):g} CPUs); lower `pool.replicas`, or give Ray more"
             ) from error
+        for replica, node in zip(self._replicas, nodes, strict=True):
+            replica.node_id = node
 
     def _refuse(self, message: str) -> VerifierStartError:
         return VerifierStartError(f"judge {self._config.name!r}: {' '.join(message.split())}")
@@ -199,25 +198,13 @@ def refuse_clashing_labels(config: VerifierConfig) -> None:
     directory = Path(config.model or "")
     if config.decoding != "first_token" or not config.model or not directory.is_dir():
         return
-    messages = load_prompt(config.prompt).messages(SAMPLE_PAIR)
+    prompt = load_prompt(config.prompt)
     try:
-        first_tokens = local_first_tokens(directory, messages, config.thinking)
+        first_tokens = local_first_tokens(directory, prompt, config.thinking)
     except (OSError, ValueError) as error:
         raise VerifierStartError(
-            f"judge {config.name!r}: no tokenizer in {directory} ({_last_line(error)}); correct `model`"
+            f"judge {config.name!r}: no tokenizer in {directory} ({last_line(error)}); correct `model`"
         ) from error
-    clash = describe_clash(first_tokens)
+    clash = describe_clash(first_tokens, prompt.scheme)
     if clash:
         raise VerifierStartError(f"judge {config.name!r}: {clash}; use `decoding: choice`, or another judge model")
-
-
-def _ray() -> Any:
-    """Ray, imported where it is used only: judges with endpoints of their own do without it."""
-    import ray
-
-    return ray
-
-
-def _last_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[-1].strip() if lines else type(error).__name__

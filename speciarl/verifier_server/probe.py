@@ -8,7 +8,6 @@ import asyncio
 import logging
 from collections.abc import Sequence
 
-from speciarl.category import LABELS
 from speciarl.errors import VerifierStartError
 from speciarl.verdict import Judgement, Pair, Unscorable, Verdict
 from speciarl.verifier_server.client import Failure
@@ -22,9 +21,12 @@ from speciarl.verifier_server.decoding import (
 )
 from speciarl.verifier_server.dispatch import Dispatcher
 from speciarl.verifier_server.label_tokens import server_first_tokens, tokenize_chat
+from speciarl.verifier_server.many import ManyDecoder, ManyMode
 from speciarl.verifier_server.prompt import SAMPLE_PAIR, Golden, Prompt
-from speciarl.verifier_server.request import chat_body
+from speciarl.verifier_server.request import AnyDecoder, ask, chat_body
 from speciarl.verifier_server.routing import Endpoint
+from speciarl.verifier_server.scheme import Scheme
+from speciarl.verifier_server.thought import shows_thought
 
 POLL_S = 0.5
 LEAST_LABEL_MASS = 0.5
@@ -36,7 +38,7 @@ _FILLER = "golden winged warbler "
 _log = logging.getLogger(__name__)
 
 
-async def probe(config: VerifierConfig, prompt: Prompt, dispatcher: Dispatcher) -> Decoder:
+async def probe(config: VerifierConfig, prompt: Prompt, dispatcher: Dispatcher) -> AnyDecoder:
     """Check every endpoint and settle how to decode; raises VerifierStartError with one line: cause and
     remedy."""
     check = _Probe(config, prompt, dispatcher)
@@ -55,6 +57,7 @@ class _Probe:
         self._config = config
         self._prompt = prompt
         self._dispatcher = dispatcher
+        self._many = prompt.format == "many"
 
     def _refuse(self, message: str) -> VerifierStartError:
         return VerifierStartError(f"judge {self._config.name!r}: {' '.join(message.split())}")
@@ -104,11 +107,11 @@ class _Probe:
                 f"{endpoint.client.url} does not serve {wanted!r}; it serves: {listed}; set `served_model_name`"
             )
 
-    async def decoder(self, endpoints: Sequence[Endpoint]) -> Decoder:
+    async def decoder(self, endpoints: Sequence[Endpoint]) -> AnyDecoder:
         """The first way of decoding that has an effect on every endpoint."""
         config = self._config
         problems = []
-        if config.kind == "vllm" and config.decoding != "choice" and not config.thinking:
+        if config.kind == "vllm" and config.decoding != "choice" and not config.thinking and not self._many:
             found = await self._first_token_decoder(endpoints)
             if isinstance(found, Decoder):
                 return found
@@ -116,19 +119,30 @@ class _Probe:
                 raise self._refuse(f"{found}; use `decoding: choice`, or another judge model")
             _log.warning("judge %r: %s; using constrained labels instead", config.name, found)
             problems.append(found)
-        max_tokens = config.thinking_tokens if config.thinking else LABEL_TOKENS
-        modes = (Mode.LABEL_CHOICE,) if config.kind == "vllm" else (Mode.JSON_ENUM, Mode.FREE_TEXT)
-        for mode in modes:
-            decoder = Decoder(mode, max_tokens=max_tokens)
+        for decoder in self._text_decoders():
             problem = await self._first_problem(endpoints, decoder)
+            if problem is None and config.thinking and config.kind == "vllm":  # other APIs may hide the thought
+                problem = await self._thoughtless(endpoints, decoder)
             if problem is None:
                 return decoder
             problems.append(problem)
         raise self._refuse(f"no way of decoding works: {'; '.join(problems)}; use another server, model or prompt")
 
+    def _text_decoders(self) -> Sequence[AnyDecoder]:
+        """Ways to ask for words, best first. Without constraints a thought can precede the label on any server."""
+        config, scheme = self._config, self._prompt.scheme
+        unconstrained = config.kind == "openai" or config.thinking
+        if self._many:
+            many = [ManyMode.STRUCTURED if config.kind == "vllm" else ManyMode.JSON]
+            many += [ManyMode.TEXT] if unconstrained else []
+            return [ManyDecoder(mode, scheme, config.thinking_tokens if config.thinking else 0) for mode in many]
+        modes = [Mode.LABEL_CHOICE if config.kind == "vllm" else Mode.JSON_ENUM]
+        modes += [Mode.FREE_TEXT] if unconstrained else []
+        max_tokens = config.thinking_tokens if config.thinking else LABEL_TOKENS
+        return [Decoder(mode, max_tokens=max_tokens, scheme=scheme) for mode in modes]
+
     async def _first_token_decoder(self, endpoints: Sequence[Endpoint]) -> Decoder | str:
-        messages = self._prompt.messages(SAMPLE_PAIR)
-        found = [await server_first_tokens(endpoint.client, self._config, messages) for endpoint in endpoints]
+        found = [await server_first_tokens(endpoint.client, self._config, self._prompt) for endpoint in endpoints]
         for tokens in found:
             if isinstance(tokens, Failure):
                 return f"first tokens of the labels cannot be found ({tokens.unscorable.detail})"
@@ -136,67 +150,83 @@ class _Probe:
             raise self._refuse("the endpoints tokenize differently; let `endpoints` serve one and the same model")
         first_tokens = found[0]
         assert not isinstance(first_tokens, Failure)
-        clash = describe_clash(first_tokens)
+        clash = describe_clash(first_tokens, self._prompt.scheme)
         if clash:
             return clash
         problem = "no mode tried"
         for mode in (Mode.FIRST_TOKEN, Mode.FIRST_TOKEN_TOP):
-            decoder = Decoder(mode, first_tokens)
+            decoder = Decoder(mode, first_tokens, scheme=self._prompt.scheme)
             found_problem = await self._first_problem(endpoints, decoder)
             if found_problem is None:
                 return decoder
             problem = found_problem
         return f"the server gives no log-probabilities of chosen tokens ({problem})"
 
-    async def _first_problem(self, endpoints: Sequence[Endpoint], decoder: Decoder) -> str | None:
+    async def _first_problem(self, endpoints: Sequence[Endpoint], decoder: AnyDecoder) -> str | None:
+        pairs = [SAMPLE_PAIR] * min(self._config.pairs_per_request, 2)
         for endpoint in endpoints:
             for narrowed, category in decoder.narrowed():
-                body = chat_body(self._config, self._prompt, narrowed, SAMPLE_PAIR)
-                judgement = await self._dispatcher.ask(body, narrowed.read, only=endpoint)
-                if isinstance(judgement, Unscorable):
-                    return f"{decoder.mode.value}: {judgement.detail}"
-                if category is not None and judgement.category != category:
-                    return f"{decoder.mode.value}: {endpoint.client.url} ignores the constraint"
+                for judgement in await self._ask(narrowed, pairs, endpoint):
+                    if isinstance(judgement, Unscorable):
+                        return f"{decoder.mode.value}: {judgement.detail}"
+                    if category is not None and judgement.category != category:
+                        return f"{decoder.mode.value}: {endpoint.client.url} ignores the constraint"
         return None
 
-    async def prompt_fits(self, endpoint: Endpoint, decoder: Decoder) -> None:
+    async def _thoughtless(self, endpoints: Sequence[Endpoint], decoder: AnyDecoder) -> str | None:
+        """A server without a reasoning parser lets a constrained judge say the label at once, as if it did not
+        think."""
+        for endpoint in endpoints:
+            body = chat_body(self._config, self._prompt, decoder, SAMPLE_PAIR)
+            if await self._dispatcher.ask(body, shows_thought, only=endpoint) is not True:
+                return (
+                    f"{decoder.mode.value}: {endpoint.client.url} shows no thought; start it with "
+                    "`--reasoning-parser`, or set `thinking: false`"
+                )
+        return None
+
+    async def _ask(self, decoder: AnyDecoder, pairs: Sequence[Pair], endpoint: Endpoint) -> Sequence[Judgement]:
+        return await ask(self._dispatcher, self._config, self._prompt, decoder, pairs, endpoint)
+
+    async def prompt_fits(self, endpoint: Endpoint, decoder: AnyDecoder) -> None:
         """Check that the longest admissible pair leaves room for the answer."""
         limit = self._config.max_string_chars
         longest = (_FILLER * (limit // len(_FILLER) + 1))[:limit]
-        chat = await tokenize_chat(endpoint.client, self._config, self._prompt.messages(Pair(longest, longest)))
+        pairs = [Pair(longest, longest)] * self._config.pairs_per_request
+        chat = await tokenize_chat(endpoint.client, self._config, self._prompt.messages(*pairs))
         if isinstance(chat, Failure):
             _log.warning("judge %r: length not checked (%s)", self._config.name, chat.unscorable.detail)
             return
         tokens, context = chat
-        needed = len(tokens) + int(decoder.fields()["max_tokens"])
+        fields = decoder.fields() if isinstance(decoder, Decoder) else decoder.fields(len(pairs))
+        needed = len(tokens) + int(fields["max_tokens"])
         if needed > context:
             raise self._refuse(
                 f"prompt {self._prompt.name!r} with texts of max_string_chars={limit} "
-                f"needs {needed} tokens, the judge "
-                f"takes {context}; lower `max_string_chars`, "
-                "use a shorter `prompt` or raise the server's max_model_len"
+                + (f"and pairs_per_request={len(pairs)} " if self._many else "")
+                + f"needs {needed} tokens, the judge takes {context}; lower `max_string_chars`, "
+                + ("lower `pairs_per_request`, " if self._many else "")
+                + ("lower `thinking_tokens`, " if self._config.thinking else "")
+                + "use a shorter `prompt` or raise the server's max_model_len"
             )
 
-    async def golden(self, endpoints: Sequence[Endpoint], decoder: Decoder) -> Decoder:
+    async def golden(self, endpoints: Sequence[Endpoint], decoder: AnyDecoder) -> AnyDecoder:
         """Judge the golden pairs everywhere; falls back to constrained labels if the judge shuns first
         tokens."""
         jobs = [(endpoint, golden) for endpoint in endpoints for golden in self._prompt.golden]
-        if decoder.mode is Mode.FIRST_TOKEN and jobs:
+        if isinstance(decoder, Decoder) and decoder.mode is Mode.FIRST_TOKEN and jobs:
             mass = await self._least_mass(jobs, decoder)
             if mass < LEAST_LABEL_MASS:
                 problem = f"the judge begins its reply with a label with probability {mass:.2g} only"
                 if self._config.decoding == "first_token":
                     raise self._refuse(f"{problem}; use `decoding: choice`, or another model or prompt")
                 _log.warning("judge %r: %s; using constrained labels instead", self._config.name, problem)
-                decoder = Decoder(Mode.LABEL_CHOICE)
+                decoder = Decoder(Mode.LABEL_CHOICE, scheme=self._prompt.scheme)
                 unusable = await self._first_problem(endpoints, decoder)
                 if unusable is not None:
                     raise self._refuse(f"{problem}, and {unusable}; use another model or prompt")
-        judgements = await asyncio.gather(*(self._judge(endpoint, golden, decoder) for endpoint, golden in jobs))
         failed = [
-            describe_golden(golden, judgement)
-            for (_, golden), judgement in zip(jobs, judgements, strict=True)
-            if not (isinstance(judgement, Verdict) and judgement.category in golden.expected)
+            line for lines in await asyncio.gather(*(self._failed(e, decoder) for e in endpoints)) for line in lines
         ]
         if failed:
             raise self._refuse(
@@ -206,9 +236,17 @@ class _Probe:
             )
         return decoder
 
-    async def _judge(self, endpoint: Endpoint, golden: Golden, decoder: Decoder) -> Judgement:
-        body = chat_body(self._config, self._prompt, decoder, golden.pair)
-        return await self._dispatcher.ask(body, decoder.read, only=endpoint)
+    async def _failed(self, endpoint: Endpoint, decoder: AnyDecoder) -> list[str]:
+        """One line for each golden pair that the endpoint does not judge as it must."""
+        golden, size = self._prompt.golden, self._config.pairs_per_request
+        parts = [[entry.pair for entry in golden[at : at + size]] for at in range(0, len(golden), size)]
+        answers = await asyncio.gather(*(self._ask(decoder, part, endpoint) for part in parts))
+        judgements = [judgement for answer in answers for judgement in answer]
+        return [
+            describe_golden(entry, judgement, self._prompt.scheme)
+            for entry, judgement in zip(golden, judgements, strict=True)
+            if not passes(entry, judgement)
+        ]
 
     async def _least_mass(self, jobs: Sequence[tuple[Endpoint, Golden]], decoder: Decoder) -> float:
         def read(reply: object) -> float | Unscorable:
@@ -220,18 +258,23 @@ class _Probe:
         return min((mass for mass in masses if isinstance(mass, float)), default=1.0)
 
 
-def describe_clash(first_tokens: Sequence[int]) -> str | None:
+def describe_clash(first_tokens: Sequence[int], scheme: Scheme) -> str | None:
     """One line on labels that begin with the same token; None when all differ."""
-    groups = clashing_labels(first_tokens, LABELS)
+    groups = clashing_labels(first_tokens, scheme.labels)
     if not groups:
         return None
     listed = " and ".join("/".join(repr(label) for label in group) for group in groups)
     return f"the labels {listed} begin with the same token, so the first token cannot tell them apart"
 
 
-def describe_golden(golden: Golden, judgement: Judgement) -> str:
+def passes(golden: Golden, judgement: Judgement) -> bool:
+    """Whether the pair was judged as it must be."""
+    return isinstance(judgement, Verdict) and judgement.category in golden.expected
+
+
+def describe_golden(golden: Golden, judgement: Judgement, scheme: Scheme) -> str:
     """One line on a golden pair that was not judged as it must be."""
-    got = judgement.category.label if isinstance(judgement, Verdict) else f"unscorable: {judgement.detail}"
-    expected = " or ".join(sorted(category.label for category in golden.expected))
+    got = scheme.label(judgement.category) if isinstance(judgement, Verdict) else f"unscorable: {judgement.detail}"
+    expected = " or ".join(scheme.label(category) for category in sorted(golden.expected))
     pair = golden.pair
     return f"golden pair {pair.ground_truth!r} <- {pair.prediction!r} was judged {got!r}, expected {expected!r}"

@@ -2,6 +2,7 @@
 
 import contextlib
 import http.client
+import itertools
 import os
 import re
 import socket
@@ -15,6 +16,7 @@ from pathlib import Path
 from speciarl.errors import VerifierStartError
 from speciarl.verifier_server.config import PoolConfig, VerifierConfig
 from speciarl.verifier_server.decoding import shorten
+from speciarl.verifier_server.supervision import Condition
 
 POLL_S = 0.25
 HEALTH_TIMEOUT_S = 5.0
@@ -39,6 +41,7 @@ def vllm_command(config: VerifierConfig, pool: PoolConfig, host: str, port: int)
         "max-model-len": pool.max_model_len,
         "gpu-memory-utilization": pool.gpu_memory_utilization,
         "uvicorn-log-level": "warning",
+        "enable-prompt-tokens-details": True,
     }
     options |= {name.replace("_", "-"): value for name, value in pool.engine_args.items()}
     command = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", config.model or config.served_name]
@@ -60,8 +63,10 @@ class Replica:
         host: str = "127.0.0.1",
         env: Mapping[str, str] | None = None,
         stop_deadline_s: float = 20.0,
+        port: int = 0,
     ) -> None:
-        """`env` is added to the environment; output goes to `log_path`, which is overwritten."""
+        """`env` is added to the environment; output goes to `log_path`, which is overwritten. A `port` of 0 is
+        replaced by a free one at the first start."""
         self._make_command = make_command
         self._log_path = log_path
         self._host = host
@@ -69,7 +74,7 @@ class Replica:
         self._stop_deadline_s = stop_deadline_s
         self._process: subprocess.Popen[bytes] | None = None
         self._reservation: socket.socket | None = None
-        self._port = 0
+        self._port = port
 
     @property
     def url(self) -> str:
@@ -78,9 +83,9 @@ class Replica:
         return f"http://{host}:{self._port}"
 
     def start(self) -> None:
-        """Start the process; returns at once. Raises OSError when the log cannot be written."""
+        """Start the process; returns at once. Raises OSError when the log cannot be written or the port is taken."""
         self._log_path.parent.mkdir(parents=True, exist_ok=True)
-        self._reservation = _reserve_port(self._host)
+        self._reservation = _reserve_port(self._host, self._port)
         self._port = self._reservation.getsockname()[1]
         guarded = [sys.executable, "-I", str(_GUARD), str(self._stop_deadline_s)]
         with self._log_path.open("wb") as log:
@@ -122,6 +127,26 @@ class Replica:
     def alive(self) -> bool:
         """Whether the process runs."""
         return self._process is not None and self._process.poll() is None
+
+    def condition(self) -> Condition:
+        """How it does; takes up to HEALTH_TIMEOUT_S."""
+        if not self.alive():
+            return Condition.DEAD
+        if not self._healthy():
+            return Condition.SILENT
+        self._release_port()
+        return Condition.HEALTHY
+
+    def cause(self) -> str:
+        """What the log says of the end, in one line; empty when it says nothing."""
+        return telling_line(self._log_path) or ""
+
+    def restart(self) -> None:
+        """Stop what is left and start again at the same address. The log so far is kept beside the new one, as
+        ``NAME.crash-N.log``. Raises OSError as `start` does."""
+        self.stop()
+        keep_log(self._log_path)
+        self.start()
 
     def stop(self) -> None:
         """End the server and everything it started, in bounded time. Safe to call at any time, also twice."""
@@ -172,8 +197,15 @@ def telling_line(log_path: Path, tail: int = 400) -> str | None:
     return shorten(_LOG_PREFIX.sub("", telling), 240)
 
 
-def _reserve_port(host: str) -> socket.socket:
-    """A socket bound to a free port, to be held until the server listens there.
+def keep_log(log_path: Path) -> None:
+    """Move a log out of the way of the next one, to the first free name ``NAME.crash-N.log``."""
+    if log_path.exists():
+        names = (log_path.with_suffix(f".crash-{number}{log_path.suffix}") for number in itertools.count(1))
+        log_path.rename(next(name for name in names if not name.exists()))
+
+
+def _reserve_port(host: str, port: int) -> socket.socket:
+    """A socket bound to the port (0: to a free one), to be held until the server listens there.
 
     It never listens, so with SO_REUSEADDR on both sides the server may bind the same port, while the kernel
     hands it to nobody who asks for any free port.
@@ -182,7 +214,7 @@ def _reserve_port(host: str) -> socket.socket:
     reservation = socket.socket(family, socket.SOCK_STREAM)
     reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        reservation.bind((host, 0))
+        reservation.bind((host, port))
     except OSError:
         reservation.close()
         raise

@@ -1,13 +1,15 @@
 """What a verifier counts."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 
-from speciarl.verdict import Judgement, Reason, Unscorable
+from speciarl.verdict import Judgement, Reason, Source, Unscorable
+from speciarl.verifier_server.histogram import Histogram, Snapshot
 
 
 @dataclass
 class Stats:
-    """Totals since the start. `requests` = shortcuts + memory_hits + deduplicated + store_hits + live +
+    """Totals since the start. `requests` = shortcuts + memory_hits + store_hits + deduplicated + live +
     unscorable + abandoned."""
 
     requests: int = 0
@@ -16,24 +18,41 @@ class Stats:
     """Verdicts without a judge: exact match or abstention."""
     memory_hits: int = 0
     """Verdicts from the cache."""
+    store_hits: int = 0
+    """Verdicts that some process had kept in the store."""
     deduplicated: int = 0
     """Pairs that shared the verdict of an equal pair in flight."""
     live: int = 0
     """Verdicts for which a judge was asked."""
     abandoned: int = 0
     """Callers that went away before their verdict came."""
+    dropped: int = 0
+    """Pairs that left the local queue because all their callers had gone away."""
+    rejected: int = 0
+    """Requests turned away because the local queue was full (`max_waiting`)."""
     attempts: int = 0
-    """HTTP requests to a judge."""
+    """HTTP requests to a judge, copies included."""
     retries: int = 0
-    """Attempts after the first for one pair."""
+    """Attempts after one that failed."""
+    hedges: int = 0
+    """Copies of requests whose reply was oddly late."""
+    ejections: int = 0
+    """Times an endpoint was shut out for its failures."""
+    returns: int = 0
+    """Times an ejected endpoint came back."""
+    prompt_tokens: int = 0
+    """Tokens of the prompts, as the judge reports them."""
+    cached_tokens: int = 0
+    """Of these, the ones found in the judge's prefix cache, where it reports them."""
+    completion_tokens: int = 0
+    """Tokens the judge generated, as it reports them."""
     judge_seconds: float = 0.0
     """Summed over attempts: from sending a request until its reply."""
     queue_seconds: float = 0.0
-    """Summed over attempts: waiting in the local queue for a free place in `max_concurrency`."""
+    """Summed over attempts: waiting in the local queue for a free place in `max_concurrency` and for an endpoint
+    that takes requests."""
     backoff_seconds: float = 0.0
     """Summed over retries: waiting before the next attempt."""
-    store_hits: int = 0
-    """Verdicts found in the store."""
     store_errors: int = 0
     """Look-ups, writes and attempts to recover that the store failed or did not answer in time. Each may stand
     for many pairs; none costs a verdict."""
@@ -49,14 +68,59 @@ class Stats:
     """Summed over pairs: waiting for the verdict of another service that judged the same pair."""
     unscorable: dict[Reason, int] = field(default_factory=lambda: dict.fromkeys(Reason, 0))
     """Pairs without a verdict, by reason."""
+    queue_times: Histogram = field(default_factory=Histogram)
+    """Distribution of the times that add up to `queue_seconds`."""
+    judge_times: Histogram = field(default_factory=Histogram)
+    """Distribution of the times that add up to `judge_seconds`."""
 
     def note(self, judgement: Judgement) -> None:
         """Count a pair without a verdict; verdicts are counted where they arise."""
         if isinstance(judgement, Unscorable):
             self.unscorable[judgement.reason] += 1
 
+    def note_source(self, source: Source) -> None:
+        """Count a verdict by where it came from."""
+        if source is Source.SHORTCUT:
+            self.shortcuts += 1
+        elif source is Source.MEMORY:
+            self.memory_hits += 1
+        elif source is Source.STORE:
+            self.store_hits += 1
+        else:
+            self.live += 1
+
+    def note_queue(self, seconds: float) -> None:
+        """A request waited this long for its turn."""
+        self.queue_seconds += seconds
+        self.queue_times.note(seconds)
+
+    def note_exchange(self, seconds: float) -> None:
+        """An attempt took this long, whatever came of it."""
+        self.judge_seconds += seconds
+        self.judge_times.note(seconds)
+
+    def note_usage(self, reply: object) -> None:
+        """Add up the tokens that a parsed chat completion reports; replies without a report count nothing."""
+        usage = reply.get("usage") if isinstance(reply, Mapping) else None
+        if not isinstance(usage, Mapping):
+            return
+        self.prompt_tokens += _count(usage.get("prompt_tokens"))
+        self.completion_tokens += _count(usage.get("completion_tokens"))
+        details = usage.get("prompt_tokens_details")
+        if isinstance(details, Mapping):
+            self.cached_tokens += _count(details.get("cached_tokens"))
+
+    def histograms(self) -> dict[str, Snapshot]:
+        """The distributions by name: bounds of the buckets in seconds, cumulative counts, sum."""
+        return {"queue_seconds": self.queue_times.snapshot(), "judge_seconds": self.judge_times.snapshot()}
+
     def as_dict(self) -> dict[str, float]:
         """All counters under flat names; the same keys at all times."""
-        flat = {f.name: float(getattr(self, f.name)) for f in fields(self) if f.name != "unscorable"}
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        flat = {name: float(value) for name, value in values.items() if isinstance(value, int | float)}
         by_reason = {f"unscorable/{reason.value}": float(count) for reason, count in self.unscorable.items()}
         return flat | {"unscorable": float(sum(self.unscorable.values()))} | by_reason
+
+
+def _count(value: object) -> int:
+    return value if isinstance(value, int) and value > 0 else 0

@@ -40,7 +40,7 @@ class TaxonomyVerifier:
 
     def stats(self) -> dict[str, float]:
         """See `Verifier.stats`."""
-        return self._stats.as_dict() | {"in_flight": 0.0}
+        return self._stats.as_dict() | {"in_flight": 0.0, "waiting": 0.0}
 
     async def aclose(self) -> None:
         """See `Verifier.aclose`."""

@@ -1,27 +1,31 @@
 """A judge model behind one or several HTTP endpoints."""
 
 import asyncio
-import dataclasses
 import logging
 import random
-from pathlib import Path
+from functools import partial
 from typing import Literal
 
 import aiohttp
-from cachetools import LRUCache
 
 from speciarl.answer import is_abstention, normalise
 from speciarl.category import Category
 from speciarl.errors import ConfigError, VerifierStartError
 from speciarl.verdict import Judgement, Pair, Reason, Source, Unscorable, Verdict
+from speciarl.verifier_server.batcher import Batcher
 from speciarl.verifier_server.client import Client
 from speciarl.verifier_server.config import VerifierConfig
-from speciarl.verifier_server.decoding import Decoder
 from speciarl.verifier_server.dispatch import Dispatcher
+from speciarl.verifier_server.flight import Flight
+from speciarl.verifier_server.health import HealthWatch
+from speciarl.verifier_server.histogram import Snapshot
+from speciarl.verifier_server.key_file import read_key
+from speciarl.verifier_server.length import judge_by_length
+from speciarl.verifier_server.many import ManyDecoder, refuse_misfit
 from speciarl.verifier_server.probe import probe
 from speciarl.verifier_server.prompt import load_prompt
-from speciarl.verifier_server.request import chat_body
-from speciarl.verifier_server.routing import Endpoint, Router
+from speciarl.verifier_server.request import AnyDecoder, ask
+from speciarl.verifier_server.routing import Endpoint, EndpointStats, Router
 from speciarl.verifier_server.stats import Stats
 from speciarl.verifier_server.store import (
     Keeper,
@@ -34,8 +38,10 @@ from speciarl.verifier_server.store import (
     model_revision,
     open_store,
 )
+from speciarl.verifier_server.verdict_cache import VerdictCache
 
-CLOSE_S = 10.0
+PROBE_RETRIES = 3
+STORE_CLOSE_S = 10.0
 """Seconds the store may take to close."""
 
 _log = logging.getLogger(__name__)
@@ -49,7 +55,7 @@ class LLMVerifier:
     """
 
     def __init__(self, config: VerifierConfig, chance: random.Random | None = None) -> None:
-        """Raises ConfigError when the prompt cannot be loaded or a pool was not started yet. Opens
+        """Raises ConfigError when the prompt cannot be loaded or does not fit, or a pool was not started yet. Opens
         nothing."""
         if not config.endpoints:
             raise ConfigError(
@@ -57,40 +63,53 @@ class LLMVerifier:
             )
         self.config = config
         self.prompt = load_prompt(config.prompt)
+        refuse_misfit(config, self.prompt)
         self._chance = chance or random.Random()
         self._stats = Stats()
-        self._memory: LRUCache[Pair, Verdict] = LRUCache(maxsize=config.cache_size)
-        self._flights: dict[Pair, asyncio.Task[Judgement]] = {}
+        self._cache = VerdictCache(config.cache_size, self._stats)
         self.endpoints: tuple[Endpoint, ...] = ()
         """The servers, from `start` on."""
         self._session: aiohttp.ClientSession | None = None
         self._dispatcher: Dispatcher | None = None
-        self._decoder: Decoder | None = None
+        self._decoder: AnyDecoder | None = None
+        self._batcher: Batcher | None = None
+        self._health: HealthWatch | None = None
         self._store: VerdictStore | None = None
         self._keeper: Keeper | None = None
 
     async def start(self) -> None:
         """See `Verifier.start`."""
-        api_key = _read_key(self.config)
-        limit = self.config.max_concurrency
+        key_file = self.config.api_key_file
+        api_key = read_key(key_file, f"judge {self.config.name!r}") if key_file else None
         self._session = aiohttp.ClientSession(
-            # Above our own limit, so that aiohttp's hidden queue is never the one that makes a pair wait.
-            connector=aiohttp.TCPConnector(limit=limit + 1),
+            # No limit but our own, so that aiohttp's hidden queue is never the one that makes a pair wait. vLLM closes
+            # idle connections after 5 s; we let go of them first, so that no request meets a closing one.
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=3),
+            cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None),
         )
         clients = [self._client(url, self._session, api_key) for url in self.config.endpoints]
-        router = Router([Endpoint(client) for client in clients])
-        self.endpoints = router.endpoints
-        self._dispatcher = Dispatcher(self.config, router, Stats(), self._chance)
+        # The probe meets failures on purpose, to learn what servers can do: they are neither counted nor held against
+        # an endpoint, and few tries tell enough.
+        trying = self.config.model_copy(update={"retries": min(self.config.retries, PROBE_RETRIES)})
+        probed = Router([Endpoint(client) for client in clients], self.config.health_interval_s, Stats())
         try:
             self._store = await _open_store(self.config)  # before the probe: a wrong path is told at once
-            self._decoder = await probe(self.config, self.prompt, self._dispatcher)
+            self._decoder = await probe(self.config, self.prompt, Dispatcher(trying, probed, Stats(), self._chance))
             if self._store is not None and self.config.store is not None:
                 self._keeper = await self._make_keeper(self._store, self._decoder, self.config.store.timeout_s)
         except BaseException:
             await self.aclose()
             raise
+        router = Router([Endpoint(client) for client in clients], self.config.health_interval_s, self._stats)
+        self.endpoints = router.endpoints
         self._dispatcher = Dispatcher(self.config, router, self._stats, self._chance)
+        if isinstance(self._decoder, ManyDecoder):
+            about = partial(ask, self._dispatcher, self.config, self.prompt, self._decoder)
+            config = self.config
+            self._batcher = Batcher(about, config.pairs_per_request, config.gather_s, config.total_deadline_s)
+        self._health = HealthWatch(router)
+        self._health.start()
         _log.info(
             "judge %r is ready: %s on %d endpoint(s)",
             self.config.name,
@@ -105,93 +124,77 @@ class LLMVerifier:
         self._stats.note(judgement)
         return judgement
 
+    @property
+    def decoding(self) -> str | None:
+        """How the judge decodes, as the start-up probe settled it; None before `start`."""
+        return self._decoder.mode.value if self._decoder else None
+
     def stats(self) -> dict[str, float]:
         """See `Verifier.stats`; the start-up probe is not counted."""
-        return self._stats.as_dict() | {"in_flight": float(len(self._flights))}
+        waiting = self._dispatcher.waiting if self._dispatcher is not None else 0
+        return self._stats.as_dict() | {"in_flight": float(self._cache.in_flight), "waiting": float(waiting)}
+
+    def histograms(self) -> dict[str, Snapshot]:
+        """Distributions of queue and judge seconds by name: bounds, cumulative counts, sum."""
+        return self._stats.histograms()
+
+    def endpoint_stats(self) -> list[EndpointStats]:
+        """State and counters of each endpoint; none before `start`."""
+        now = asyncio.get_running_loop().time()
+        return [endpoint.stats(now) for endpoint in self.endpoints]
 
     async def aclose(self) -> None:
         """See `Verifier.aclose`."""
-        flights = list(self._flights.values())
-        for flight in flights:
-            flight.cancel()
-        if flights:
-            await asyncio.wait(flights)
+        session, self._session, self._dispatcher = self._session, None, None  # no new flights from here on
+        if self._health is not None:
+            await self._health.aclose()
+        await self._cache.aclose()
+        if self._batcher is not None:
+            await self._batcher.aclose()
         keeper, self._keeper = self._keeper, None
         if keeper is not None:
             await keeper.aclose()
         store, self._store = self._store, None
         if store is not None:
-            await close_store(store, CLOSE_S)
-        session, self._session, self._dispatcher = self._session, None, None
+            await close_store(store, STORE_CLOSE_S)
         if session is not None:
             await session.close()
 
     async def _verify(self, pair: Pair) -> Judgement:
-        length, limit = len(pair.ground_truth), self.config.max_string_chars
-        if length > limit:
-            return Unscorable(Reason.TOO_LONG, f"truth of {length} characters; the limit is {limit} (max_string_chars)")
-        category = self._shortcut(pair)
-        if category is not None:
-            self._stats.shortcuts += 1
-            return Verdict(category=category, margin=None, source=Source.SHORTCUT)
-        known = self._memory.get(pair)
+        judgement = judge_by_length(pair, self.config.max_string_chars) or self._shortcut(pair)
+        if isinstance(judgement, Verdict):
+            self._stats.note_source(judgement.source)
+        if judgement is not None:
+            return judgement
+        known = self._cache.recall(pair)
         if known is not None:
-            self._stats.memory_hits += 1
-            return dataclasses.replace(known, source=Source.MEMORY)
-        return await self._join_flight(pair)
-
-    def _shortcut(self, pair: Pair) -> Category | None:
-        if len(pair.prediction) > self.config.max_string_chars:
-            return Category.WRONG  # a whole essay is no label; were it unscorable, rambling would go unpunished
-        if self.config.exact_shortcut and pair.ground_truth and pair.ground_truth == pair.prediction:
-            return Category.SPECIFIC
-        if self.config.abstain_shortcut and is_abstention(pair.prediction):
-            return Category.ABSTAIN
-        return None
-
-    async def _join_flight(self, pair: Pair) -> Judgement:
-        """Wait for the one task that judges this pair. A caller that goes away takes nothing from the
-        others."""
+            return known
         if self._dispatcher is None or self._decoder is None:
             return Unscorable(Reason.CANCELLED, "the verifier is not running")
-        flight = self._flights.get(pair)
-        joined = flight is not None
-        if flight is None:
-            flight = asyncio.create_task(self._judge(pair, self._dispatcher, self._decoder))
-            self._flights[pair] = flight
-            flight.add_done_callback(lambda _: self._flights.pop(pair))
-        try:
-            await asyncio.wait({flight})
-        except asyncio.CancelledError:
-            self._stats.abandoned += 1
-            raise
-        if flight.cancelled():
-            return Unscorable(Reason.CANCELLED, "the verifier was closed")
-        judgement = flight.result()
-        if isinstance(judgement, Verdict):
-            if joined:
-                self._stats.deduplicated += 1
-                return dataclasses.replace(judgement, source=Source.MEMORY)
-            if judgement.source is Source.STORE:
-                self._stats.store_hits += 1
-            else:
-                self._stats.live += 1
-        return judgement
+        return await self._cache.judge_once(pair, partial(self._judge, pair, self._dispatcher, self._decoder))
 
-    async def _judge(self, pair: Pair, dispatcher: Dispatcher, decoder: Decoder) -> Judgement:
-        async def ask(within_s: float) -> Judgement:
-            body = chat_body(self.config, self.prompt, decoder, pair)
-            return await dispatcher.ask(body, decoder.read, deadline_s=within_s)
+    def _shortcut(self, pair: Pair) -> Verdict | None:
+        if self.config.exact_shortcut and pair.ground_truth and pair.ground_truth == pair.prediction:
+            return Verdict(category=Category.SPECIFIC, margin=None, source=Source.SHORTCUT)
+        if self.config.abstain_shortcut and is_abstention(pair.prediction):
+            return Verdict(category=Category.ABSTAIN, margin=None, source=Source.SHORTCUT)
+        return None
+
+    async def _judge(self, pair: Pair, dispatcher: Dispatcher, decoder: AnyDecoder, flight: Flight) -> Judgement:
+        async def judge(within_s: float) -> Judgement:
+            if self._batcher is not None:
+                flight.depart()  # asked about with others, it cannot be called back
+                return await self._batcher.judge(pair)
+            (judgement,) = await ask(
+                dispatcher, self.config, self.prompt, decoder, [pair], flight=flight, deadline_s=within_s
+            )
+            return judgement
 
         if self._keeper is None:
-            judgement = await ask(self.config.total_deadline_s)
-        else:
-            judgement = await self._keeper.settle(pair, ask)
-        if isinstance(judgement, Verdict) and self.config.cache_size:
-            self._memory[pair] = judgement
-        return judgement
+            return await judge(self.config.total_deadline_s)
+        return await self._keeper.settle(pair, judge)
 
-    async def _make_keeper(self, store: VerdictStore, decoder: Decoder, timeout_s: float) -> Keeper:
+    async def _make_keeper(self, store: VerdictStore, decoder: AnyDecoder, timeout_s: float) -> Keeper:
         try:
             revision = await asyncio.to_thread(model_revision, self.config)
         except OSError as error:
@@ -204,8 +207,7 @@ class LLMVerifier:
         return Keeper(resilient, judge, self.config.total_deadline_s, self._stats)
 
     def _remember(self, record: Record) -> None:
-        if self.config.cache_size:
-            self._memory[record.pair] = record.verdict
+        self._cache.remember(record.pair, record.verdict)
 
     def _client(self, url: str, session: aiohttp.ClientSession, api_key: str | None) -> Client:
         kind: Literal["vllm", "openai"] = "vllm" if self.config.kind == "vllm" else "openai"
@@ -219,20 +221,3 @@ async def _open_store(config: VerifierConfig) -> VerdictStore | None:
         return await open_store(config.store, config.startup_deadline_s)
     except StoreError as error:
         raise VerifierStartError(f"judge {config.name!r}: {error}") from error
-
-
-def _read_key(config: VerifierConfig) -> str | None:
-    if config.api_key_file is None:
-        return None
-    try:
-        key = Path(config.api_key_file).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        cause = error.strerror if isinstance(error, OSError) else "not text"
-        raise VerifierStartError(
-            f"judge {config.name!r}: cannot read api_key_file {config.api_key_file} ({cause}); check the path"
-        ) from error
-    if not key or any(character.isspace() or not character.isascii() for character in key):
-        raise VerifierStartError(
-            f"judge {config.name!r}: api_key_file {config.api_key_file} must hold one key and nothing else"
-        )
-    return key

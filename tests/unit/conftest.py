@@ -36,6 +36,7 @@ class FakeJudge:
         self.max_model_len = 4096
         self.label_prefix = ""
         self.warming_up = False
+        self.ill = False
         self.mass = 0.95
         self.delay_s = 0.0
         self.plan: Callable[[int], Fault | None] = lambda _: None
@@ -62,6 +63,7 @@ class FakeJudge:
     async def running(self) -> AsyncIterator["FakeJudge"]:
         """Serve on a free port of the loopback interface."""
         app = web.Application()
+        app.router.add_get("/health", self._health)
         app.router.add_get("/v1/models", self._models)
         app.router.add_post("/tokenize", self._tokenize)
         app.router.add_post("/detokenize", self._detokenize)
@@ -76,6 +78,9 @@ class FakeJudge:
             yield self
         finally:
             await runner.cleanup()
+
+    async def _health(self, _: web.Request) -> web.Response:
+        return web.Response(status=503 if self.ill else 200)
 
     async def _models(self, _: web.Request) -> web.Response:
         if self.warming_up:

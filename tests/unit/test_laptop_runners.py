@@ -15,7 +15,7 @@ from speciarl.laptop.judge_pairs import PairSource
 from speciarl.laptop.judge_runner import JudgeRunner
 from speciarl.laptop.policy import build_policy, build_policy_tokenizer, save_processor
 from speciarl.laptop.policy_runner import MAX_RESPONSE, PolicyRunner, patches, prompt_ids, response_ids
-from speciarl.laptop.reference_grpo import advantages, binary, dynamic, graded
+from speciarl.laptop.reference_grpo import GrpoSettings, advantages, binary, dynamic, graded
 from speciarl.laptop.world import USER_TEXT, World
 from speciarl.verdict import Pair
 from speciarl.verifier_server.prompt import load_prompt
@@ -119,3 +119,14 @@ def test_advantages_are_centred_and_zero_without_spread() -> None:
     values = advantages(torch.tensor([[1.0, 0.0, 0.0, 1.0], [1.0, 1.0, 1.0, 1.0]]))
     torch.testing.assert_close(values.sum(1), torch.zeros(2), atol=1e-5, rtol=0)
     assert values[1].abs().max() == 0
+
+
+def test_the_rate_warms_up_and_decays_as_in_verls_cosine_schedule() -> None:
+    from verl.utils.torch_functional import get_cosine_schedule_with_warmup
+
+    settings = GrpoSettings(steps=20, lr=1e-3, warm_up=5, decay=True)
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    schedule = get_cosine_schedule_with_warmup(optimizer, settings.warm_up, settings.steps)
+    factors = [schedule.lr_lambdas[0](step) for step in range(5, 20)]
+    assert [settings.rate(step) for step in range(5, 20)] == pytest.approx([1e-3 * factor for factor in factors])
+    assert GrpoSettings(lr=1e-3, warm_up=5).rate(30) == settings.rate(4) == 1e-3

@@ -23,7 +23,14 @@ OPTIONS = {
 RECIPES = {"speciarl": "+recipe=speciarl", "laptop": "+recipe=[speciarl,laptop]"}
 ADDRESS = {
     ("verifier", name): ["speciarl.verifier.model=m", "speciarl.verifier.endpoints=[http://localhost:8000/v1]"]
-    for name in ("openai", "vllm")
+    for name in ("openai", "openai_many", "vllm")
+} | {
+    ("verifier", "gemini"): ["speciarl.verifier.model=m", "speciarl.verifier.api_key_file=key"],
+    ("verifier", "service"): [
+        "speciarl.verifier.name=service",
+        "speciarl.verifier.service_url=http://localhost:8100",
+    ],
+    ("store", "redis"): ["speciarl.verifier.store.url=redis://localhost:6379/0"],
 }
 
 ADDED_KEYS = {

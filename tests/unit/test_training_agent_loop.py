@@ -93,7 +93,9 @@ def run_prompt(
     )
     worker._reward, worker._verifier, worker._groups, worker._stats = rewards, FakeVerifier(), {}, RolloutStats()
     worker._clock = WaitClock()
-    prompt = {"uid": "u", "reward_model": {"ground_truth": "lion"}, "extra_info": {"sample_id": "s"}}
+    worker._group_rollout = lambda: None  # fake generation needs none
+    row = {"reward_model": {"ground_truth": "lion"}, "extra_info": {"sample_id": "s"}}
+    prompt = {"uid": "u", "agent_name": "fake", **row}
     coroutine = worker._run_prompt(prompt, {}, trajectory={"validate": validate})
     asyncio.run(asyncio.wait_for(coroutine, PATIENCE_S))
     assert worker._groups == {}

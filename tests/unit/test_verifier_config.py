@@ -27,6 +27,8 @@ URL = "http://localhost:8000/v1"
         ({"kind": "openai", "model": "m", "pool": {}}, "`pool` starts vLLM servers"),
         ({"kind": "openai", "model": "m", "endpoints": [URL], "decoding": "first_token"}, "kind vllm, or choice"),
         ({"model": "m", "endpoints": [URL], "decoding": "first_token", "thinking": True}, "no room for `thinking`"),
+        ({"model": "m", "endpoints": [URL], "decoding": "first_token", "pairs_per_request": 2}, "judges one pair"),
+        ({"model": "m", "endpoints": [URL], "pairs_per_request": 0}, r"^verifier.pairs_per_request: .*\(got 0\)"),
         ({"served_model_name": "m", "pool": {}}, "a pool needs the model to load"),
         ({"model": "m", "endpoints": [URL], "store": {}}, r"^verifier.store: `path` is missing"),
         ({"model": "m", "endpoints": [URL], "store": {"file": "x"}}, r"^verifier.store.file: .*known keys: .*path"),

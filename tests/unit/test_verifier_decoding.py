@@ -129,6 +129,25 @@ def test_numbers_that_are_none() -> None:
     assert isinstance(Decoder(Mode.FIRST_TOKEN, TOKENS).read(bad), Unscorable)
 
 
+@pytest.mark.parametrize("field", ["token", "logprob"])
+@pytest.mark.parametrize("value", [None, [], "x", 10**400])
+def test_a_log_probability_that_cannot_be_read_is_no_verdict(field: str, value: Any) -> None:
+    for where in ("chosen", "listed"):
+        bad = reply(10, dict.fromkeys(TOKENS, -1.0))
+        position = bad["choices"][0]["logprobs"]["content"][0]
+        entry = position if where == "chosen" else position["top_logprobs"][2]
+        entry[field] = value
+        judgement = Decoder(Mode.FIRST_TOKEN, TOKENS).read(bad)
+        assert isinstance(judgement, Unscorable)
+        assert judgement.reason is Reason.MALFORMED
+
+
+@pytest.mark.parametrize("content", ["1" * 5000, "[" * 100_000, '{"category": ' * 50_000])
+def test_json_without_end_or_bottom_is_no_verdict(content: str) -> None:
+    judgement = Decoder(Mode.JSON_ENUM).read({"choices": [{"message": {"content": content}}]})
+    assert isinstance(judgement, Unscorable)
+
+
 def test_label_mass() -> None:
     assert label_mass(reply(99, dict.fromkeys(TOKENS, math.log(0.1)) | {99: math.log(0.4)}), TOKENS) == pytest.approx(
         0.6

@@ -114,7 +114,8 @@ FINAL = {302, 400, 401, 404}
 async def test_a_lasting_fault_is_unscorable_and_bounded(
     fake_judge: MakeJudge, fault: Fault, reason: Reason, decoding: str
 ) -> None:
-    async with fake_judge().running() as judge, started(judge.url, decoding=decoding, retries=2) as verifier:
+    patience = {"retries": 2, "total_deadline_s": 1.2}
+    async with fake_judge().running() as judge, started(judge.url, decoding=decoding, **patience) as verifier:
         judge.arm(lambda _: fault)
         begun = time.monotonic()
         judgement = await verifier.verify(PAIR)
@@ -216,7 +217,8 @@ async def test_concurrency_is_bounded(fake_judge: MakeJudge) -> None:
 
 
 async def test_everything_fails_at_once_and_all_callers_hear_of_it(fake_judge: MakeJudge) -> None:
-    async with fake_judge().running() as judge, started(judge.url, retries=1) as verifier:
+    limits = {"retries": 1, "total_deadline_s": 1.0}
+    async with fake_judge().running() as judge, started(judge.url, **limits) as verifier:
         judge.arm(lambda _: reset)
         judgements = await asyncio.gather(*(verifier.verify(Pair("lion", f"cat {i}")) for i in range(40)))
         assert all(isinstance(judgement, Unscorable) for judgement in judgements)
@@ -238,11 +240,12 @@ async def test_random_faults_give_right_verdicts_or_none(fake_judge: MakeJudge) 
 
 async def test_no_endpoint_listens_any_more(fake_judge: MakeJudge) -> None:
     async with fake_judge().running() as judge:
-        verifier = LLMVerifier(config(judge.url, retries=2))
+        verifier = LLMVerifier(config(judge.url, retries=2, total_deadline_s=0.5))
         await verifier.start()
     judgement = await verifier.verify(PAIR)
     assert isinstance(judgement, Unscorable)
     assert judgement.reason is Reason.CONNECTION
+    assert "1 of 1 endpoints are ejected" in judgement.detail
     await verifier.aclose()
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -15,6 +16,7 @@ import pytest
 from speciarl.errors import VerifierStartError
 from speciarl.verifier_server.config import VerifierConfig, parse_config
 from speciarl.verifier_server.replica import MakeCommand, Replica, telling_line, vllm_command
+from speciarl.verifier_server.supervision import Condition
 
 SERVER = """
     import http.server, os, pathlib, signal, subprocess, sys, time
@@ -175,6 +177,37 @@ def test_replicas_started_together_do_not_share_a_port(tmp_path: Path) -> None:
     finally:
         for replica in replicas:
             replica.stop()
+
+
+def test_a_killed_server_is_restarted_at_the_same_address(server: FakeServer, tmp_path: Path) -> None:
+    replica = Replica(server.command("well"), tmp_path / "judge-0.log", stop_deadline_s=0.5)
+    replica.start()
+    url = replica.wait_ready(20)
+    assert replica.condition() is Condition.HEALTHY
+    old = server.pids()
+    os.kill(old[0], signal.SIGKILL)
+    assert all_gone(old, within_s=5)
+    expires = time.monotonic() + 5
+    while replica.condition() is not Condition.DEAD:
+        assert time.monotonic() < expires
+    assert "Loading weights" in replica.cause()
+    server.pid_file.unlink()
+    replica.restart()
+    assert replica.wait_ready(20) == url
+    assert (tmp_path / "judge-0.crash-1.log").read_text() == "Loading weights\n"
+    replica.stop()
+    assert all_gone(server.pids(), within_s=0.5)
+    assert replica.condition() is Condition.DEAD
+
+
+def test_a_port_that_is_taken_is_refused(tmp_path: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        replica = Replica(lambda *_: ["sleep", "600"], tmp_path / "log", port=other.getsockname()[1])
+        with pytest.raises(OSError, match="in use"):
+            replica.start()
+        assert not replica.alive()
 
 
 def test_the_environment_is_extended_not_replaced(tmp_path: Path) -> None:

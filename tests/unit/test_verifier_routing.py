@@ -1,26 +1,48 @@
-"""Which endpoint comes next, and how servers are addressed."""
+"""Which endpoint comes next, and how endpoints change their state."""
 
-from datetime import datetime, timedelta, timezone
-from typing import Any, Literal
+from typing import Any
 
 import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from speciarl.verdict import Reason, Unscorable
-from speciarl.verifier_server.client import Failure, base_urls, retry_after_seconds
-from speciarl.verifier_server.routing import LONGEST_REST_S, Endpoint, Router
+from speciarl.verifier_server.client import Failure
+from speciarl.verifier_server.routing import (
+    EJECT_AFTER,
+    FIRST_CHECK_S,
+    LONGEST_CLOSED_S,
+    LONGEST_REST_S,
+    Endpoint,
+    Router,
+    Sent,
+    State,
+)
+from speciarl.verifier_server.stats import Stats
 
-NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
-BROKEN = Failure(Unscorable(Reason.CONNECTION), passing=True)
-REFUSED = Failure(Unscorable(Reason.HTTP_ERROR), passing=False)
+BROKEN = Failure(Unscorable(Reason.CONNECTION, "broken"), passing=True)
+INTERVAL_S = 5.0
 
 
 class FakeClient:
-    """Routing never calls a client."""
+    """Routing calls no client; it only names it."""
+
+    url = "http://fake"
 
 
 def router(count: int) -> Router:
     client: Any = FakeClient()
-    return Router([Endpoint(client) for _ in range(count)])
+    return Router([Endpoint(client) for _ in range(count)], INTERVAL_S, Stats())
+
+
+def busy(retry_after_s: float | None = None) -> Failure:
+    return Failure(Unscorable(Reason.OVERLOADED), passing=True, retry_after_s=retry_after_s, status=429)
+
+
+def fail(pool: Router, endpoint: Endpoint, now: float, failure: Failure = BROKEN, times: int = 1) -> None:
+    for _ in range(times):
+        pool.fail(pool.begin(endpoint), now, failure)
 
 
 def test_equal_endpoints_take_turns() -> None:
@@ -28,8 +50,8 @@ def test_equal_endpoints_take_turns() -> None:
     order = []
     for _ in range(6):
         endpoint = pool.pick(0.0)
-        pool.begin(endpoint)
-        pool.end(endpoint, 0.0, None)
+        assert endpoint is not None
+        pool.succeed(pool.begin(endpoint))
         order.append(pool.endpoints.index(endpoint))
     assert order == [0, 1, 2, 0, 1, 2]
 
@@ -41,81 +63,199 @@ def test_the_least_loaded_is_chosen() -> None:
     assert pool.pick(0.0) is pool.endpoints[1]
 
 
-def test_a_failing_endpoint_rests_longer_each_time_and_returns() -> None:
+def test_a_failing_endpoint_rests_and_is_checked_at_once() -> None:
     pool = router(2)
     bad, good = pool.endpoints
-    rests = []
-    for _ in range(8):
-        pool.begin(bad)
-        pool.end(bad, 100.0, BROKEN)
-        rests.append(bad.resting_until - 100.0)
-    assert rests == [1, 2, 4, 8, 16, LONGEST_REST_S, LONGEST_REST_S, LONGEST_REST_S]
+    fail(pool, bad, 100.0)
+    assert bad.state(100.0) is State.RESTING
+    assert pool.due(100.0) == [bad]
     pool.begin(good)
     assert pool.pick(100.0) is good
-    assert pool.pick(100.0 + LONGEST_REST_S) is bad
-    pool.begin(bad)
-    pool.end(bad, 131.0, None)
-    assert (bad.failures, bad.resting_until) == (0, 0.0)
+    assert pool.pick(101.0) is bad
+    assert pool.pick(100.0, avoid={good}) is bad  # better than none
+    pool.checked(bad, 100.1, None)
+    assert (bad.state(100.1), pool.due(200.0)) == (State.RESTING, [])
+    pool.succeed(pool.begin(bad))
+    assert bad.state(100.2) is State.HEALTHY
 
 
-def test_a_bad_request_is_not_the_endpoints_fault() -> None:
+def test_rests_grow_and_stay_bounded() -> None:
     pool = router(1)
-    pool.begin(pool.endpoints[0])
-    pool.end(pool.endpoints[0], 5.0, REFUSED)
-    assert pool.endpoints[0].failures == 0
+    rests = []
+    for _ in range(2000):
+        fail(pool, pool.endpoints[0], 100.0, busy())
+        rests.append(pool.endpoints[0].resting_until - 100.0)
+    assert rests[:7] == [1, 2, 4, 8, 16, LONGEST_REST_S, LONGEST_REST_S]
+    assert rests[-1] == LONGEST_REST_S
 
 
-def test_an_endpoint_that_asked_for_peace_comes_last() -> None:
+def test_failures_in_a_row_eject() -> None:
+    pool = router(2)
+    bad, good = pool.endpoints
+    fail(pool, bad, 0.0, times=EJECT_AFTER - 1)
+    assert bad.state(0.0) is State.RESTING
+    fail(pool, bad, 0.0)
+    assert bad.state(1e9) is State.EJECTED
+    assert pool.pick(1e9, avoid={good}) is good
+    fail(pool, good, 0.0, times=EJECT_AFTER)
+    assert pool.pick(1e9) is None
+    outage = pool.outage(0.0)
+    assert outage is not None
+    assert outage.reason is Reason.CONNECTION
+    assert "2 of 2 endpoints are ejected; last: broken" in outage.detail
+
+
+def test_a_failing_check_ejects_at_once() -> None:
+    pool = router(2)
+    fail(pool, pool.endpoints[0], 0.0)
+    pool.checked(pool.endpoints[0], 0.5, BROKEN)
+    assert pool.endpoints[0].state(0.5) is State.EJECTED
+
+
+def test_an_ejected_endpoint_returns_by_one_trial() -> None:
+    pool = router(2)
+    bad, _ = pool.endpoints
+    fail(pool, bad, 0.0, times=EJECT_AFTER)
+    pool.checked(bad, 1.0, None)
+    assert bad.state(1.0) is State.TRIAL
+    assert pool.pick(1.0) is bad
+    trial = pool.begin(bad)
+    assert pool.pick(1.0) is not bad
+    pool.succeed(trial)
+    assert bad.state(1.0) is State.HEALTHY
+    assert (pool._stats.ejections, pool._stats.returns) == (1, 1)
+
+
+def test_failed_trials_are_repeated_at_growing_but_bounded_intervals() -> None:
+    pool = router(1)
+    (bad,) = pool.endpoints
+    fail(pool, bad, 0.0, times=EJECT_AFTER)
+    pauses, now = [], 0.0
+    for _ in range(12):
+        pool.checked(bad, now, None)
+        fail(pool, bad, now)
+        assert bad.check_at is not None
+        pauses.append(bad.check_at - now)
+        now = bad.check_at
+    assert pauses[:5] == [FIRST_CHECK_S * 2**n for n in range(5)]
+    assert set(pauses[5:]) == {INTERVAL_S}
+
+
+def test_a_trial_that_was_given_up_makes_room_for_another() -> None:
+    pool = router(1)
+    (endpoint,) = pool.endpoints
+    fail(pool, endpoint, 0.0, times=EJECT_AFTER)
+    pool.checked(endpoint, 0.0, None)
+    trial = pool.begin(endpoint)
+    assert pool.pick(0.0) is None
+    pool.withdraw(trial)
+    assert pool.pick(0.0) is endpoint
+
+
+def test_an_endpoint_that_asked_for_peace_gets_it_up_to_a_limit() -> None:
     pool = router(2)
     first, second = pool.endpoints
-    pool.begin(first)
-    pool.end(first, 0.0, Failure(Unscorable(Reason.OVERLOADED), passing=True, retry_after_s=9.0))
-    pool.begin(second)
-    pool.end(second, 0.0, BROKEN)
-    assert pool.pick(0.0) is second
-    assert (pool.wait_s(first, 4.0), pool.wait_s(second, 4.0)) == (5.0, 0.0)
+    fail(pool, first, 0.0, busy(9.0), times=EJECT_AFTER)
+    assert (first.state(8.9), pool.pick(8.9)) == (State.CLOSED, second)
+    fail(pool, second, 0.0, busy(1e9))
+    assert pool.all_closed(8.0)
+    assert (pool.pick(8.0), pool.opens_at(8.0), pool.pick(9.0)) == (None, 9.0, first)
+    assert pool.opens_at(9.0) == LONGEST_CLOSED_S
+    outage = pool.outage(0.0)
+    assert outage == Unscorable(Reason.OVERLOADED, "http://fake asked not to be called for 9 s")
 
 
-def test_avoided_endpoints_are_used_when_there_is_no_other() -> None:
-    pool = router(2)
-    first, second = pool.endpoints
-    assert pool.pick(0.0, avoid={first}) is second
-    assert pool.pick(0.0, avoid={first, second}) is first
+def test_a_suspect_is_checked_and_no_more() -> None:
+    pool = router(1)
+    pool.suspect(pool.endpoints[0], 3.0)
+    assert pool.due(3.0) == [pool.endpoints[0]]
+    assert pool.endpoints[0].state(3.0) is State.HEALTHY
 
 
-@pytest.mark.parametrize(
-    ("url", "kind", "root", "api"),
-    [
-        ("http://h:1", "vllm", "http://h:1", "http://h:1/v1"),
-        ("http://h:1/v1/", "vllm", "http://h:1", "http://h:1/v1"),
-        ("http://h/judge/v1", "vllm", "http://h/judge", "http://h/judge/v1"),
-        ("https://api.example.com", "openai", "https://api.example.com", "https://api.example.com/v1"),
-        ("https://h/v1beta/openai/", "openai", "https://h/v1beta/openai", "https://h/v1beta/openai"),
-        ("https://h/v1", "openai", "https://h", "https://h/v1"),
-    ],
-)
-def test_base_urls(url: str, kind: Literal["vllm", "openai"], root: str, api: str) -> None:
-    assert base_urls(url, kind) == (root, api)
+def test_a_reply_that_comes_in_time_makes_a_check_needless() -> None:
+    pool = router(1)
+    (endpoint,) = pool.endpoints
+    fail(pool, endpoint, 0.0)
+    pool.succeed(pool.begin(endpoint))
+    pool.checked(endpoint, 1.0, BROKEN)
+    assert endpoint.state(1.0) is State.HEALTHY
 
 
-@pytest.mark.parametrize(
-    ("header", "seconds"),
-    [
-        (None, None),
-        ("7", 7.0),
-        (" 0 ", 0.0),
-        ("Fri, 02 Jan 2026 03:04:35 GMT", 30.0),
-        ("Fri, 02 Jan 2026 03:04:00 GMT", 0.0),
-        ("soon", None),
-        ("", None),
-        ("-3", None),
-        ("²", None),
-    ],
-)
-def test_retry_after(header: str | None, seconds: float | None) -> None:
-    assert retry_after_seconds(header, NOW) == seconds
+class Life(RuleBasedStateMachine):
+    """Any order of events, on any clock that does not go back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pool = router(3)
+        self.now = 0.0
+        self.sent: list[Sent] = []
+        self.told = 0
+        self.pool.listeners.append(self._hear)
+
+    def _hear(self) -> None:
+        self.told += 1
+
+    @rule(seconds=st.floats(0, 400))
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+
+    @rule(avoid=st.sets(st.integers(0, 2)))
+    def send(self, avoid: set[int]) -> None:
+        avoided = {self.pool.endpoints[index] for index in avoid}
+        endpoint = self.pool.pick(self.now, avoided)
+        usable = [one for one in self.pool.endpoints if one.takes_requests(self.now)]
+        assert (endpoint is None) == (not usable) == (self.pool.outage(self.now) is not None)
+        if endpoint is not None:
+            assert endpoint.state(self.now) not in (State.EJECTED, State.CLOSED)
+            assert endpoint not in avoided or set(usable) <= avoided
+            self.sent.append(self.pool.begin(endpoint))
+
+    @precondition(lambda self: self.sent)
+    @rule(data=st.data(), end=st.sampled_from(["succeed", "fail", "busy", "close", "withdraw"]))
+    def end(self, data: st.DataObject, end: str) -> None:
+        sent = self.sent.pop(data.draw(st.integers(0, len(self.sent) - 1)))
+        usable, told = sent.endpoint.takes_requests(self.now), self.told
+        if end == "succeed":
+            self.pool.succeed(sent)
+            assert sent.endpoint.state(self.now) in (State.HEALTHY, State.CLOSED)
+        elif end == "withdraw":
+            self.pool.withdraw(sent)
+        else:
+            failure = {"fail": BROKEN, "busy": busy(), "close": busy(7.0)}[end]
+            self.pool.fail(sent, self.now, failure)
+        # Nobody who waits for an endpoint may miss that one takes requests again.
+        assert usable or not sent.endpoint.takes_requests(self.now) or self.told > told
+
+    @rule(fine=st.booleans())
+    def check(self, fine: bool) -> None:
+        for endpoint in self.pool.due(self.now):
+            self.pool.checked(endpoint, self.now, None if fine else BROKEN)
+            assert not fine or endpoint.state(self.now) is not State.EJECTED
+
+    @invariant()
+    def counts_add_up(self) -> None:
+        for endpoint in self.pool.endpoints:
+            assert endpoint.in_flight == sum(sent.endpoint is endpoint for sent in self.sent)
+            assert endpoint.trial is None or endpoint.trial in self.sent
+            assert not endpoint.on_trial or endpoint.ejected
+        assert self.pool._stats.ejections - self.pool._stats.returns == sum(e.ejected for e in self.pool.endpoints)
+
+    @invariant()
+    def none_is_lost_for_ever(self) -> None:
+        for endpoint in self.pool.endpoints:
+            if endpoint.state(self.now) is State.EJECTED:
+                assert endpoint.check_at is not None
+                assert endpoint.check_at <= self.now + INTERVAL_S
+            assert endpoint.closed_until <= self.now + LONGEST_CLOSED_S
+            assert endpoint.resting_until <= self.now + LONGEST_REST_S
 
 
-def test_retry_after_reads_dates_of_other_zones() -> None:
-    moment = (NOW + timedelta(seconds=10)).astimezone(timezone(timedelta(hours=2)))
-    assert retry_after_seconds(moment.strftime("%a, %d %b %Y %H:%M:%S +0200"), NOW) == 10
+TestLife = Life.TestCase
+TestLife.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+@pytest.mark.parametrize("healthy", [True, False])
+def test_a_check_of_an_endpoint_nobody_suspects_changes_nothing(healthy: bool) -> None:
+    pool = router(1)
+    pool.checked(pool.endpoints[0], 0.0, None if healthy else BROKEN)
+    assert pool.endpoints[0].state(0.0) is State.HEALTHY

@@ -10,12 +10,10 @@ from functools import cached_property
 from typing import Any
 
 from speciarl.answer import NORMALISER_VERSION
-from speciarl.category import LABELS
 from speciarl.verdict import Pair
 from speciarl.verifier_server.config import VerifierConfig
-from speciarl.verifier_server.decoding import Decoder
 from speciarl.verifier_server.prompt import SAMPLE_PAIR, Prompt
-from speciarl.verifier_server.request import chat_body
+from speciarl.verifier_server.request import AnyDecoder, chat_body
 
 KEY_VERSION = 1
 """Raise when keys are made in another way; entries under old keys are then never found again."""
@@ -92,7 +90,7 @@ def verdict_key(fingerprint: bytes, pair: Pair) -> bytes:
     return hashlib.sha256(fingerprint + len(truth).to_bytes(4, "big") + truth + pair.prediction.encode()).digest()
 
 
-def identity_of(config: VerifierConfig, prompt: Prompt, decoder: Decoder, revision: str | None) -> JudgeIdentity:
+def identity_of(config: VerifierConfig, prompt: Prompt, decoder: AnyDecoder, revision: str | None) -> JudgeIdentity:
     """The identity of the judge that a configuration, its prompt and the decoder found by the probe make."""
     body: dict[str, Any] = chat_body(config, prompt, decoder, SAMPLE_PAIR)
     body["messages"] = hashlib.sha256(canonical_json(body["messages"]).encode()).hexdigest()
@@ -103,7 +101,7 @@ def identity_of(config: VerifierConfig, prompt: Prompt, decoder: Decoder, revisi
         model=config.model or config.served_name,
         revision=revision,
         prompt=prompt.content_hash,
-        labels=LABELS,
+        labels=prompt.scheme.labels,
         decoding=repr(decoder),
         request=canonical_json(body),
         pairs_per_request=config.pairs_per_request,

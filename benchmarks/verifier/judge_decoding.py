@@ -1,6 +1,6 @@
 """First-token judging against grammar-constrained choice, on one real vLLM server with the laptop judge.
 
-    python benchmarks/judge_decoding.py --pairs 600 --concurrency 32
+    python benchmarks/verifier/judge_decoding.py --pairs 600 --concurrency 32
 
 Prints verdicts per second of both, their ratio, and how many verdicts agree. Every pair is asked once, no cache.
 """

@@ -1,0 +1,148 @@
+"""What the service costs: requests that need no model through HTTP, against the same calls in process.
+
+    python benchmarks/verifier/service_overhead.py --seconds 5
+
+The service is a process of its own (`speciarl verifier serve`) on the loopback interface, with the exact judge, which
+answers in microseconds: what remains is the service. In process the same judge is called with the same batches. Prints
+the latency of a request (p50, p99), pairs per second, and their ratio to those in process.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from statistics import quantiles
+
+import aiohttp
+from rich.console import Console
+from rich.table import Table
+
+from speciarl.verdict import Pair
+from speciarl.verifier_server import Verifier, build, parse_config
+
+STARTUP_S = 60.0
+WARM_UP = 20
+TREE = {"version": 1, "nodes": [{"name": "animal"}, {"name": "dog", "parent": "animal"}]}
+
+Ask = Callable[[], Awaitable[None]]
+
+
+@contextlib.contextmanager
+def service(folder: Path) -> Iterator[str]:
+    """URL of a running service."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "speciarl", "verifier", "serve", "--log-level", "warning", f"port={port}"]
+    command += ["judges.gold.kind=taxonomy", f"judges.gold.taxonomy={folder / 'tree.json'}"]
+    process = subprocess.Popen(command)
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+async def await_ready(session: aiohttp.ClientSession, url: str) -> None:
+    """Wait until the service answers."""
+    expires = time.monotonic() + STARTUP_S
+    while time.monotonic() < expires:
+        with contextlib.suppress(aiohttp.ClientConnectionError):
+            async with session.get(f"{url}/ready") as reply:
+                if reply.status == 200:
+                    return
+        await asyncio.sleep(0.1)
+    raise TimeoutError(f"{url} was not ready within {STARTUP_S:g} s")
+
+
+async def latencies(ask: Ask, clients: int, seconds: float) -> tuple[list[float], float]:
+    """Seconds of each request that `clients` made one after the other, and those all of it took."""
+    for _ in range(WARM_UP):
+        await ask()
+    taken: list[float] = []
+    begun = time.perf_counter()
+
+    async def client() -> None:
+        while time.perf_counter() - begun < seconds:
+            asked = time.perf_counter()
+            await ask()
+            taken.append(time.perf_counter() - asked)
+
+    await asyncio.gather(*(client() for _ in range(clients)))
+    return taken, time.perf_counter() - begun
+
+
+def over_http(session: aiohttp.ClientSession, url: str, pairs: list[Pair]) -> Ask:
+    """Asks with one HTTP request."""
+    items = [{"ground_truth": pair.ground_truth, "prediction": pair.prediction} for pair in pairs]
+    body = json.dumps({"pairs": items}).encode()
+
+    async def ask() -> None:
+        async with session.post(f"{url}/v1/judge", data=body, headers={"Content-Type": "application/json"}) as reply:
+            answer = await reply.json()
+            if reply.status != 200 or answer["judged"] != len(pairs):
+                raise RuntimeError(f"HTTP {reply.status}: {answer}")
+
+    return ask
+
+
+def in_process(verifier: Verifier, pairs: list[Pair]) -> Ask:
+    """Asks with calls."""
+
+    async def ask() -> None:
+        await asyncio.gather(*map(verifier.verify, pairs))
+
+    return ask
+
+
+async def measure(url: str, folder: Path, seconds: float) -> Table:
+    """The table."""
+    table = Table(title="service against in process, exact judge", title_justify="left")
+    for column in ("clients", "pairs", "p50 ms", "p99 ms", "added p50 ms", "pairs/s", "in process pairs/s", "ratio"):
+        table.add_column(column, justify="right")
+    verifier = build(parse_config({"kind": "taxonomy", "taxonomy": str(folder / "tree.json")}))
+    await verifier.start()
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+        await await_ready(session, url)
+        for clients in (1, 8):
+            for size in (1, 10, 256):
+                pairs = [Pair("dog", f"cat {number}") for number in range(size)]
+                local, local_s = await latencies(in_process(verifier, pairs), clients, seconds)
+                remote, remote_s = await latencies(over_http(session, url, pairs), clients, seconds)
+                rates = len(local) * size / local_s, len(remote) * size / remote_s
+                cuts, local_cuts = quantiles(remote, n=100), quantiles(local, n=100)
+                table.add_row(
+                    str(clients),
+                    str(size),
+                    f"{1000 * cuts[49]:.2f}",
+                    f"{1000 * cuts[98]:.2f}",
+                    f"{1000 * (cuts[49] - local_cuts[49]):.2f}",
+                    f"{rates[1]:.0f}",
+                    f"{rates[0]:.0f}",
+                    f"{rates[1] / rates[0]:.3f}",
+                )
+    await verifier.aclose()
+    return table
+
+
+def main() -> None:
+    """Start the service, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=5.0, help="for each measurement")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "tree.json").write_text(json.dumps(TREE))
+        with service(folder) as url:
+            Console().print(asyncio.run(measure(url, folder, options.seconds)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,163 @@
+"""Is this judge, with this prompt, fit to score answers? Its golden pairs and the anti-gaming set tell."""
+
+import asyncio
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from speciarl.category import Category
+from speciarl.errors import ConfigError, SpeciaRLError
+from speciarl.verdict import Judgement, Verdict
+from speciarl.verifier_server.config import VerifierConfig
+from speciarl.verifier_server.gaming import gaming_set
+from speciarl.verifier_server.judge_source import judge_config
+from speciarl.verifier_server.probe import passes
+from speciarl.verifier_server.prompt import Golden
+from speciarl.verifier_server.scheme import Scheme
+from speciarl.verifier_server.verifier import LLMVerifier
+
+_SHOWN_CHARS = 60
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What the judge made of one pair."""
+
+    golden: Golden
+    judgement: Judgement
+
+    @property
+    def passed(self) -> bool:
+        """Whether the category is one of those expected; a pair without a verdict did not pass."""
+        return passes(self.golden, self.judgement)
+
+    @property
+    def rewarded(self) -> bool:
+        """Whether a way of gaming the judge came out above `abstain`."""
+        scored = isinstance(self.judgement, Verdict) and self.judgement.category > Category.ABSTAIN
+        return self.golden.kind != "golden" and scored
+
+
+@dataclass(frozen=True)
+class Audit:
+    """All findings about one judge, golden pairs first."""
+
+    judge: str
+    prompt: str
+    scheme: Scheme
+    decoding: str
+    findings: tuple[Finding, ...]
+
+    @property
+    def failed(self) -> tuple[Finding, ...]:
+        """The pairs that were not judged as they must be."""
+        return tuple(finding for finding in self.findings if not finding.passed)
+
+
+async def audit(config: VerifierConfig) -> Audit:
+    """Ask a running judge about every pair, without shortcuts, memory or store: the judge alone is on trial.
+
+    Raises ConfigError for a verifier without a judge model, and VerifierStartError for a judge that cannot work at all.
+    """
+    if config.kind == "taxonomy" or config.service_url:
+        what = "the taxonomy judge has no model" if config.kind == "taxonomy" else "a service answers from its store"
+        raise ConfigError(f"judge {config.name!r}: {what}; audit the configuration of a judge model")
+    alone = {"exact_shortcut": False, "abstain_shortcut": False, "cache_size": 0, "store": None, "probe": True}
+    verifier = LLMVerifier(config.model_copy(update=alone))
+    prompt = verifier.prompt
+    cases = (*prompt.golden, *gaming_set(prompt))
+    # The probe shall settle the decoding as in a run, and leave it to us what the golden pairs say.
+    anything = frozenset(Category)
+    verifier.prompt = replace(prompt, golden=tuple(replace(golden, expected=anything) for golden in prompt.golden))
+    await verifier.start()
+    try:
+        judgements = await asyncio.gather(*(verifier.verify(case.pair) for case in cases))
+        decoding = verifier.decoding or ""
+    finally:
+        await verifier.aclose()
+    findings = tuple(Finding(*both) for both in zip(cases, judgements, strict=True))
+    return Audit(config.name, prompt.name, prompt.scheme, decoding, findings)
+
+
+def show(result: Audit, console: Console, failures_only: bool = False) -> None:
+    """Print the findings as a table, then how many passed of each kind."""
+    shown = result.failed if failures_only else result.findings
+    if shown:
+        table = Table("kind", "ground truth", "prediction", "expected", "got", "margin")
+        for finding in shown:
+            table.add_row(*_row(finding, result.scheme), style=None if finding.passed else "red")
+        console.print(table)
+    kinds = dict.fromkeys(finding.golden.kind for finding in result.findings)
+    counts = Table("kind", "passed", "of")
+    for kind in kinds:
+        of_kind = [finding for finding in result.findings if finding.golden.kind == kind]
+        counts.add_row(kind, str(sum(finding.passed for finding in of_kind)), str(len(of_kind)))
+    console.print(counts)
+    rewarded = sum(finding.rewarded for finding in result.findings)
+    judge = f"judge {result.judge}, prompt {result.prompt}, {result.decoding}"
+    outcome = f"{len(result.failed)} of {len(result.findings)} pairs fail; {rewarded} ways of gaming were rewarded"
+    console.print(Text(f"{judge}: {outcome}", style="red" if result.failed else "green"))
+
+
+def _row(finding: Finding, scheme: Scheme) -> tuple[Text, ...]:
+    golden, judgement = finding.golden, finding.judgement
+    prediction = " ".join(golden.pair.prediction.split())
+    if len(prediction) > _SHOWN_CHARS:
+        prediction = prediction[: _SHOWN_CHARS - 1] + "…"
+    if isinstance(judgement, Verdict):
+        got, margin = scheme.label(judgement.category), judgement.margin
+    else:
+        got, margin = f"unscorable: {judgement.detail}", None
+    expected = " | ".join(scheme.label(category) for category in sorted(golden.expected))
+    margin_text = "" if margin is None else f"{margin:.2f}"
+    # Text, because a prediction may hold what the console takes for markup.
+    return tuple(map(Text, (golden.kind, golden.pair.ground_truth, prediction, expected, got, margin_text)))
+
+
+@contextlib.contextmanager
+def running(config: VerifierConfig) -> Iterator[VerifierConfig]:
+    """The configuration with endpoints; replicas it asks for run on a Ray of our own until the end of the block."""
+    if config.pool is None:
+        yield config
+        return
+    import ray
+
+    from speciarl.cpu import environment, stack
+    from speciarl.verifier_server.pool import JudgePool
+
+    ray.init(address="local", include_dashboard=False, log_to_driver=False)
+    try:
+        with tempfile.TemporaryDirectory(prefix="speciarl-audit-") as logs:
+            environ = environment.variables() if stack.active() else {}
+            with JudgePool(config, Path(logs), environ) as pool:
+                yield pool.config
+    finally:
+        ray.shutdown()
+
+
+def command(
+    judge: Annotated[str, typer.Argument(help="An option of recipe/verifier, or a .yaml file with one judge's keys.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="KEY=VALUE, e.g. model=NAME prompt=strict.")] = None,
+    failures_only: Annotated[bool, typer.Option("--failures-only", help="List only the pairs that fail.")] = False,
+) -> None:
+    """Try a judge and its prompt on golden pairs and on answers that want to be rewarded for nothing.
+
+    The exit code is 1 if a pair is not judged as it must be, 2 if the judge cannot be asked.
+    """
+    try:
+        with running(judge_config(judge, overrides or ())) as config:
+            result = asyncio.run(audit(config))
+    except SpeciaRLError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2) from error
+    show(result, Console(), failures_only)
+    if result.failed:
+        raise typer.Exit(1)

@@ -1,0 +1,75 @@
+"""The judge that a recipe option or a YAML file describes."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from speciarl.errors import ConfigError
+from speciarl.verifier_server.config import VerifierConfig, parse_config
+
+_NODE = "speciarl.verifier"
+
+
+def judge_config(source: str, overrides: Sequence[str] = ()) -> VerifierConfig:
+    """The judge of ``recipe/verifier=SOURCE``, or of a .yaml file that holds a verifier mapping.
+
+    Overrides such as ``model=NAME`` win; they may carry the path they have in a training run,
+    ``speciarl.verifier.model=NAME``. Raises ConfigError in one line.
+    """
+    from_file = source.endswith((".yaml", ".yml"))
+    try:
+        node = OmegaConf.create(read_mapping(Path(source)) if from_file else recipe_judge(source))
+        for override in overrides:
+            key, equals, value = override.partition("=")
+            if not equals:
+                raise ConfigError(f"{override!r} is no override; write it like model=NAME")
+            OmegaConf.update(node, key.removeprefix(f"{_NODE}."), yaml.safe_load(value), force_add=True)
+        plain: Any = OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        key = f"{error.full_key}: " if error.full_key else ""
+        raise ConfigError(f"judge {source}: {key}{str(error).splitlines()[0]}; give it as KEY=VALUE") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"judge {source}: no YAML: {' '.join(str(error).split())}") from error
+    return parse_config(plain, at=source)
+
+
+def read_mapping(path: Path, needs: str = "the keys of one judge, such as `model` and `endpoints`") -> dict[str, Any]:
+    """The mapping in a YAML file; raises ConfigError in one line. `needs` says what a file without one lacks."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read ({error.strerror}); check the path") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is no text in UTF-8; check the path") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} is no mapping; it needs {needs}")
+    return content
+
+
+def recipe_judge(name: str) -> DictConfig:
+    """The judge that ``recipe/verifier=NAME`` stands for, with the values it still asks for missing; raises
+    ConfigError in one line."""
+    from hydra import compose, initialize
+    from hydra.errors import HydraException
+
+    from speciarl import recipe_source, resolvers
+
+    recipe_source.register()
+    resolvers.register()
+    known = sorted(file.stem for file in (recipe_source.recipe_directory() / "verifier").glob("*.yaml"))
+    if name not in known:
+        raise ConfigError(f"there is no recipe/verifier={name}; known: {', '.join(known)}, or give a .yaml file")
+    try:
+        with initialize(config_path=None, version_base=None):
+            node = OmegaConf.select(compose(overrides=[f"+recipe/verifier={name}"]), _NODE)
+    except HydraException as error:
+        raise ConfigError(f"recipe/verifier={name} cannot be composed: {' '.join(str(error).split())}") from error
+    if not isinstance(node, DictConfig):
+        raise ConfigError(f"recipe/verifier={name} has no {_NODE} mapping")
+    return node

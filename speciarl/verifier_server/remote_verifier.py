@@ -1,0 +1,235 @@
+"""A verifier that another process holds: ``speciarl verifier serve`` behind a URL."""
+
+import asyncio
+import random
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import aiohttp
+
+from speciarl.answer import normalise
+from speciarl.errors import VerifierStartError
+from speciarl.verdict import Judgement, Pair, Reason, Unscorable, Verdict
+from speciarl.verifier_server.bundler import Bundler
+from speciarl.verifier_server.client import Client, Failure
+from speciarl.verifier_server.config import VerifierConfig
+from speciarl.verifier_server.dispatch import Dispatcher
+from speciarl.verifier_server.flight import Flight
+from speciarl.verifier_server.health import HealthWatch
+from speciarl.verifier_server.histogram import Snapshot
+from speciarl.verifier_server.key_file import read_key
+from speciarl.verifier_server.length import judge_by_length
+from speciarl.verifier_server.routing import Endpoint, EndpointStats, Router
+from speciarl.verifier_server.stats import Stats
+from speciarl.verifier_server.verdict_cache import VerdictCache
+from speciarl.verifier_server.wire import from_wire
+
+MOST_PAIRS = 256
+"""Most pairs in one request; smaller than what the service takes, so that an answer does not wait for too many."""
+
+GRACE_S = 0.25
+"""By so much a pair's deadline lies after that of its request, whose failure tells more."""
+
+GATHER_S = 0.002
+"""How long the first pair of a request waits for others."""
+
+POLL_S = 0.5
+
+DEADLINE_SHARE = 0.9
+"""Of `request_timeout_s`, what the service gets to answer with the verdicts it has by then."""
+
+
+class ServiceClient(Client):
+    """One verifier service. What the dispatcher calls a chat is a batch of pairs here."""
+
+    def __init__(self, url: str, session: aiohttp.ClientSession, timeout_s: float, api_key: str | None = None) -> None:
+        super().__init__(url, "vllm", session, timeout_s, api_key)
+
+    async def chat(self, body: Mapping[str, Any]) -> object | Failure:
+        """POST a batch of pairs; the parsed JSON, or Failure."""
+        return await self.post_root("v1/judge", body)
+
+    async def get(self, route: str) -> object | Failure:
+        """GET a route such as ``ready``; the parsed JSON, or Failure."""
+        return await self._request("GET", f"{self.root}/{route}")
+
+
+class RemoteVerifier:
+    """Judges pairs through a verifier service, with the results that its judge would give in process.
+
+    Pairs asked for at about the same time travel together. Memory and single flight work as in `LLMVerifier`;
+    the service behind it has its own, for all its clients.
+    """
+
+    def __init__(self, config: VerifierConfig, chance: random.Random | None = None) -> None:
+        """Opens nothing."""
+        self.config = config
+        self._chance = chance or random.Random()
+        self._stats = Stats()
+        self._cache = VerdictCache(config.cache_size, self._stats)
+        self.endpoints: tuple[Endpoint, ...] = ()
+        """The service, from `start` on."""
+        self._session: aiohttp.ClientSession | None = None
+        self._dispatcher: Dispatcher | None = None
+        self._health: HealthWatch | None = None
+        self._bundler: Bundler | None = None
+        self._max_string_chars: int | None = None
+
+    async def start(self) -> None:
+        """See `Verifier.start`: waits until the service is ready and checks that it has the judge."""
+        config = self.config
+        key = read_key(config.api_key_file, f"judge {config.name!r}") if config.api_key_file else None
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=config.max_concurrency + 1),
+            timeout=aiohttp.ClientTimeout(total=None),
+        )
+        client = ServiceClient(config.service_url or "", self._session, config.request_timeout_s, key)
+        try:
+            await self._await_ready(client)
+            most_pairs = await self._check_judge(client)
+        except BaseException:
+            await self.aclose()
+            raise
+        router = Router([Endpoint(client)], config.health_interval_s, self._stats)
+        self.endpoints = router.endpoints
+        calm = config.model_copy(update={"hedge_share": 0.0})  # the service hedges; a copy would only be judged twice
+        self._dispatcher = dispatcher = Dispatcher(calm, router, self._stats, self._chance)
+        self._health = HealthWatch(router)
+        self._health.start()
+        self._bundler = Bundler(partial(self._send, dispatcher), min(MOST_PAIRS, most_pairs), GATHER_S)
+
+    async def verify(self, pair: Pair) -> Judgement:
+        """See `Verifier.verify`."""
+        self._stats.requests += 1
+        judgement = await self._verify(pair)
+        self._stats.note(judgement)
+        return judgement
+
+    def stats(self) -> dict[str, float]:
+        """See `Verifier.stats`. Queue, judge and attempts are those of requests to the service."""
+        waiting = self._dispatcher.waiting if self._dispatcher is not None else 0
+        return self._stats.as_dict() | {"in_flight": float(self._cache.in_flight), "waiting": float(waiting)}
+
+    def histograms(self) -> dict[str, Snapshot]:
+        """Distributions of queue and judge seconds by name: bounds, cumulative counts, sum."""
+        return self._stats.histograms()
+
+    def endpoint_stats(self) -> list[EndpointStats]:
+        """State and counters of the service as an endpoint; none before `start`."""
+        now = asyncio.get_running_loop().time()
+        return [endpoint.stats(now) for endpoint in self.endpoints]
+
+    async def aclose(self) -> None:
+        """See `Verifier.aclose`."""
+        if self._health is not None:
+            await self._health.aclose()
+        await self._cache.aclose()
+        session, self._session = self._session, None
+        bundler, self._bundler = self._bundler, None
+        if bundler is not None:
+            await bundler.aclose()
+        if session is not None:
+            await session.close()
+
+    async def _verify(self, pair: Pair) -> Judgement:
+        # The key is the normalised pair, but the service gets the pair as it came: normalising a text twice may
+        # give another text than once.
+        key = Pair(normalise(pair.ground_truth), normalise(pair.prediction))
+        if self._max_string_chars is not None:
+            judgement = judge_by_length(key, self._max_string_chars)
+            if isinstance(judgement, Verdict):
+                self._stats.note_source(judgement.source)
+            if judgement is not None:
+                return judgement
+        known = self._cache.recall(key)
+        if known is not None:
+            return known
+        if self._bundler is None:
+            return Unscorable(Reason.CANCELLED, "the verifier is not running")
+        return await self._cache.judge_once(key, partial(self._judge, pair, self._bundler))
+
+    async def _judge(self, pair: Pair, bundler: Bundler, flight: Flight) -> Judgement:
+        """Ask until there is a verdict or time is up. A pair that was late in one answer is not lost: the
+        service goes on with it, and the next request for it joins."""
+        flight.depart()  # bundled with others, it cannot be called back
+        clock = asyncio.get_running_loop().time
+        deadline_s = self.config.total_deadline_s
+        expires = clock() + deadline_s
+        while True:
+            try:
+                judgement = await asyncio.wait_for(bundler.ask(pair), max(expires - clock(), 0) + GRACE_S)
+            except asyncio.TimeoutError:
+                return Unscorable(Reason.TIMEOUT, f"{self.config.service_url}: no verdict within {deadline_s:g} s")
+            late = isinstance(judgement, Unscorable) and judgement.reason is Reason.TIMEOUT
+            if not late or clock() >= expires:
+                return judgement
+
+    async def _send(self, dispatcher: Dispatcher, pairs: Sequence[Pair]) -> list[Judgement]:
+        config = self.config
+        body = {
+            "judge": config.name,
+            "deadline_s": DEADLINE_SHARE * min(config.request_timeout_s, config.total_deadline_s),
+            "pairs": [{"ground_truth": pair.ground_truth, "prediction": pair.prediction} for pair in pairs],
+        }
+        answer = await dispatcher.ask(body, partial(read_results, count=len(pairs)))
+        return [answer] * len(pairs) if isinstance(answer, Unscorable) else answer
+
+    async def _await_ready(self, client: ServiceClient) -> None:
+        clock = asyncio.get_running_loop().time
+        deadline_s = self.config.startup_deadline_s
+        expires = clock() + deadline_s
+        failure: Failure | None = None
+        while True:
+            try:
+                reply = await asyncio.wait_for(client.get("ready"), max(expires - clock(), 0.01))
+            except asyncio.TimeoutError:
+                raise self._unready(failure, f"{client.url} gave no reply") from None
+            if not isinstance(reply, Failure):
+                if isinstance(reply, Mapping) and reply.get("ready") is True:
+                    return
+                raise self._refuse(f"{client.url} is no verifier service; correct `service_url`")
+            failure = reply
+            if not reply.passing or clock() + POLL_S >= expires:
+                raise self._unready(failure, "")
+            await asyncio.sleep(POLL_S)
+
+    async def _check_judge(self, client: ServiceClient) -> int:
+        """The most pairs the service takes at once."""
+        reply = await client.get("v1/judges")
+        if isinstance(reply, Failure):
+            remedy = "check `api_key_file`" if reply.status in (401, 403) else "correct `service_url`"
+            raise self._refuse(f"{reply.unscorable.detail}; {remedy}")
+        try:
+            assert isinstance(reply, Mapping)
+            judges = {str(judge["name"]): judge for judge in reply["judges"]}
+            most_pairs = int(reply["limits"]["pairs_per_request"])
+        except (AssertionError, KeyError, TypeError, ValueError):
+            raise self._refuse(f"{client.url} is no verifier service; correct `service_url`") from None
+        judge = judges.get(self.config.name)
+        if judge is None:
+            raise self._refuse(f"{client.url} has no such judge; set `name` to one of: {', '.join(judges)}")
+        self._max_string_chars = judge.get("max_string_chars")
+        return most_pairs
+
+    def _unready(self, failure: Failure | None, otherwise: str) -> VerifierStartError:
+        cause = failure.unscorable.detail if failure else otherwise
+        return self._refuse(
+            f"the service is not ready: {cause}; start it or correct `service_url` "
+            f"(it gets startup_deadline_s={self.config.startup_deadline_s:g})"
+        )
+
+    def _refuse(self, message: str) -> VerifierStartError:
+        return VerifierStartError(f"judge {self.config.name!r}: {' '.join(message.split())}")
+
+
+def read_results(reply: object, count: int) -> list[Judgement] | Unscorable:
+    """The judgements of a reply to ``POST /v1/judge`` with `count` pairs; malformed if it is anything else."""
+    results = reply.get("results") if isinstance(reply, Mapping) else None
+    if not isinstance(results, list) or len(results) != count:
+        return Unscorable(Reason.MALFORMED, f"the service's reply does not hold {count} results")
+    judgements = [from_wire(item) for item in results]
+    read = [judgement for judgement in judgements if judgement is not None]
+    if len(read) < count:
+        return Unscorable(Reason.MALFORMED, "the service's reply holds a result that is none")
+    return read

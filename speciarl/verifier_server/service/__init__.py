@@ -1,0 +1,1 @@
+"""The verifier as an HTTP service: ``speciarl verifier serve``."""

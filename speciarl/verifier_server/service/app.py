@@ -1,0 +1,104 @@
+"""The service as an ASGI application, for uvicorn and for whatever else hosts one."""
+
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from typing import Any
+
+from fastapi import Depends, FastAPI, Request, Response
+from fastapi.security import HTTPBearer
+
+import speciarl
+from speciarl.errors import SpeciaRLError
+from speciarl.verifier_server.factory import build
+from speciarl.verifier_server.key_file import read_key
+from speciarl.verifier_server.service import compatible_routes, errors, judge_routes, run_routes, state_routes
+from speciarl.verifier_server.service.access_log import GONE, AccessLog
+from speciarl.verifier_server.service.auth import BearerKey
+from speciarl.verifier_server.service.body_limit import BodyLimit
+from speciarl.verifier_server.service.core import Core
+from speciarl.verifier_server.service.judges import BuildVerifier, OnFailure
+from speciarl.verifier_server.service.judging import ClientGone
+from speciarl.verifier_server.service.schemas import ErrorResponse
+from speciarl.verifier_server.service.settings import ServiceConfig
+
+ABOUT = """Puts (ground truth, prediction) pairs into one of six ordered categories: `wrong`, `abstain`, `generic`,
+`less specific`, `specific`, `more specific`. A pair without a verdict is *unscorable*, with a reason: never a category
+and never a score of 0."""
+
+_log = logging.getLogger(__name__)
+
+
+def create_app(
+    settings: ServiceConfig, on_failure: OnFailure | None = None, build_verifier: BuildVerifier = build
+) -> FastAPI:
+    """The application. It opens nothing before its lifespan begins, and reads only the key file.
+
+    The judges start in the background; until they are up, `/ready` and requests for them answer 503.
+    `on_failure` hears of each judge that cannot start, and of a verdict log that cannot; without it the first is
+    logged and shown by `/v1/judges`, the second raised. `app.state.core` is the `Core` of the service.
+    """
+    core = Core(settings, build_verifier)
+    key = read_key(settings.key_file, "service", "key_file") if settings.key_file else None
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        try:
+            await core.start(on_failure or _log_failure)
+        except SpeciaRLError as error:
+            if on_failure is None:
+                raise
+            on_failure(error)
+        try:
+            yield
+        finally:
+            await core.stop()
+
+    app = FastAPI(
+        title="SpeciaRL verifier",
+        version=speciarl.__version__,
+        description=ABOUT,
+        lifespan=lifespan,
+        responses=_error_responses(key is not None),
+    )
+    app.state.core = core
+    errors.install(app)
+    app.add_exception_handler(ClientGone, _unread)
+    # The key is checked before the body is read; here it is only declared.
+    keyed = [Depends(HTTPBearer(auto_error=False, description="The service's key."))] if key else []
+    for routes in (judge_routes, compatible_routes, run_routes):
+        app.include_router(routes.router(core), dependencies=keyed)
+    app.include_router(state_routes.router(core))
+    app.add_middleware(BodyLimit, most_bytes=settings.limits.body_bytes, deadline_s=settings.limits.body_deadline_s)
+    if key is not None:
+        app.add_middleware(BearerKey, key=key)
+    app.add_middleware(AccessLog, metrics=core.metrics)
+    return app
+
+
+def _error_responses(has_key: bool) -> dict[int | str, dict[str, Any]]:
+    described = {
+        401: "The key is missing or wrong.",
+        404: "Unknown judge, run or route.",
+        405: "The route takes another method.",
+        408: "The body did not arrive in time.",
+        409: "There are too many runs, or no verdict log.",
+        410: "A part of the log was removed.",
+        413: "The body is too long, or has too many pairs.",
+        422: "The request is malformed; the message names the field.",
+        429: "Too many pairs are being judged; see Retry-After.",
+        500: "The service failed.",
+        502: "The judge gave no usable verdict.",
+        503: "Not ready, stopping, or the judge is out of reach; see Retry-After.",
+    }
+    if not has_key:
+        del described[401]
+    return {status: {"model": ErrorResponse, "description": text} for status, text in described.items()}
+
+
+def _log_failure(error: SpeciaRLError) -> None:
+    _log.error("%s", error)
+
+
+async def _unread(_: Request, __: Exception) -> Response:
+    return Response(status_code=GONE)

@@ -1,0 +1,108 @@
+"""The wire format of the paper's release, so that its clients move over unchanged."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+from fastapi import APIRouter, Request, Response
+
+from speciarl.category import Category
+from speciarl.verdict import Judgement, Pair, Reason, Unscorable, Verdict
+from speciarl.verifier_server.service.core import Core
+from speciarl.verifier_server.service.errors import ApiError
+from speciarl.verifier_server.service.reply import StrictRoute, json_reply
+from speciarl.verifier_server.service.run_registry import run_name
+from speciarl.verifier_server.service.schemas import ClassifyRequest, ClassifyResponse
+from speciarl.verifier_server.service.settings import ANY, BinaryConfig, ServiceConfig
+
+SHOWN_ITEMS = 100
+RETRY_AFTER_S = 5.0
+_CLIENTS_FAULT = frozenset({Reason.TOO_LONG, Reason.UNKNOWN_CONCEPT})
+_PASSING = frozenset({Reason.TIMEOUT, Reason.CONNECTION, Reason.OVERLOADED, Reason.CANCELLED})
+
+
+def router(core: Core) -> APIRouter:
+    """The routes of one service."""
+    routes = APIRouter(prefix="/api/v1/classify", tags=["compatible"], route_class=StrictRoute)
+
+    @routes.post("/standard", summary="Six labels, as in the paper's release", response_model=ClassifyResponse)
+    async def standard(body: ClassifyRequest, request: Request) -> Response:
+        """One label word per pair, in order. A pair without a verdict fails the request: there is no label for
+        it."""
+        verdicts = await _classify(core, body, request, binary=False)
+        return json_reply({"classifications": [verdict.category.label for verdict in verdicts]})
+
+    @routes.post("/binary", summary="Two labels, as in the paper's release", response_model=ClassifyResponse)
+    async def binary(body: ClassifyRequest, request: Request) -> Response:
+        """The same with two label words, which the service's settings name."""
+        verdicts = await _classify(core, body, request, binary=True)
+        words = core.settings.binary
+        return json_reply({"classifications": [binary_word(verdict.category, words) for verdict in verdicts]})
+
+    return routes
+
+
+def find_judge(settings: ServiceConfig, model: str | None, prompt: str | None, binary: bool) -> str:
+    """The judge that a client's names stand for; raises ApiError that lists the known ones."""
+    if model is None and prompt is None:
+        return settings.binary_judge if binary else settings.judge
+    table = {alias.names: alias.judge for alias in settings.aliases}
+    for wanted in (prompt, ANY):
+        found = table.get((model, wanted, binary))
+        if found is not None:
+            return found
+    if model is not None and model in settings.judges and prompt is None:
+        return model
+    known = [{"model": name, "verifier_prompt": None} for name in settings.judges]
+    known += [
+        {"model": alias.model, "verifier_prompt": alias.prompt} for alias in settings.aliases if alias.binary == binary
+    ]
+    listed = "; ".join(f"model={one['model']} verifier_prompt={one['verifier_prompt']}" for one in known)
+    raise ApiError(404, "unknown_judge", f"no judge answers to these names; known: {listed}", known)
+
+
+def binary_word(category: Category, words: BinaryConfig) -> str:
+    """The word for a category where there are only two."""
+    return words.right if category >= Category.from_label(words.least) else words.wrong
+
+
+def spread(extra_info: Any, pairs: int) -> list[str | None]:
+    """The JSON text of each pair's part of `extra_info`; raises ApiError for what is nested too deep."""
+    try:
+        if isinstance(extra_info, list) and len(extra_info) == pairs:
+            return [None if entry is None else orjson.dumps(entry).decode() for entry in extra_info]
+        return [None if extra_info is None else orjson.dumps(extra_info).decode()] * pairs
+    except orjson.JSONEncodeError as error:
+        raise ApiError(422, "invalid_request", "body.extra_info: nested too deep") from error
+
+
+async def _classify(core: Core, body: ClassifyRequest, request: Request, binary: bool) -> list[Verdict]:
+    if len(body.ground_truths) != len(body.predictions):
+        message = f"{len(body.ground_truths)} ground_truths, {len(body.predictions)} predictions; send as many of each"
+        raise ApiError(422, "invalid_request", message)
+    judge = find_judge(core.settings, body.model, body.verifier_prompt, binary)
+    pairs = [Pair(*texts) for texts in zip(body.ground_truths, body.predictions, strict=True)]
+    run = None if body.run_name is None else run_name(body.run_name)
+    extra_info = spread(body.extra_info, len(pairs))
+    return _verdicts(await core.judge(request, judge, pairs, run, extra_info=extra_info))
+
+
+def _verdicts(judgements: Sequence[Judgement]) -> list[Verdict]:
+    """The judgements if all are verdicts; raises ApiError otherwise."""
+    failed = [(index, one) for index, one in enumerate(judgements) if isinstance(one, Unscorable)]
+    if not failed:
+        return [one for one in judgements if isinstance(one, Verdict)]
+    reasons = {one.reason for _, one in failed}
+    # Trying again helps only when it may help every pair.
+    passing = reasons <= _PASSING
+    status = 422 if reasons & _CLIENTS_FAULT else 503 if passing else 502
+    details = [{"index": index, "reason": one.reason.value, "detail": one.detail} for index, one in failed]
+    first = details[0]
+    raise ApiError(
+        status,
+        "unscorable",
+        f"{len(failed)} of {len(judgements)} pairs have no verdict; "
+        f"pair {first['index']}: {first['reason']}: {first['detail']}",
+        details[:SHOWN_ITEMS],
+        retry_after_s=RETRY_AFTER_S if passing else None,
+    )

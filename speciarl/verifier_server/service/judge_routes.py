@@ -1,0 +1,67 @@
+"""The typed API: judge pairs, and which judges there are."""
+
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from speciarl.verdict import Pair, Verdict
+from speciarl.verifier_server.service.core import Core
+from speciarl.verifier_server.service.judges import Judge
+from speciarl.verifier_server.service.reply import StrictRoute, json_reply
+from speciarl.verifier_server.service.schemas import JudgeRequest, JudgeResponse, JudgesResponse
+from speciarl.verifier_server.wire import to_wire
+
+
+def router(core: Core) -> APIRouter:
+    """The routes of one service."""
+    routes = APIRouter(prefix="/v1", tags=["judge"], route_class=StrictRoute)
+
+    @routes.post("/judge", summary="Judge a batch of pairs", response_model=JudgeResponse)
+    async def judge(body: JudgeRequest, request: Request) -> Response:
+        """One result per pair, in order: a verdict, or unscorable with a reason. A bad pair never fails the
+        others."""
+        name = body.judge or core.settings.judge
+        pairs = [Pair(item.ground_truth, item.prediction) for item in body.pairs]
+        ids = [item.id for item in body.pairs]
+        judgements = await core.judge(request, name, pairs, body.run, ids, deadline_s=body.deadline_s)
+        results = [to_wire(judgement) for judgement in judgements]
+        for result, pair_id in zip(results, ids, strict=True):
+            if pair_id is not None:
+                result["id"] = pair_id
+        judged = sum(isinstance(judgement, Verdict) for judgement in judgements)
+        counts = {"judged": judged, "unscorable": len(judgements) - judged}
+        return json_reply({"judge": name, "run": body.run, "results": results, **counts})
+
+    @routes.get("/judges", summary="List the judges", response_model=JudgesResponse)
+    async def judges() -> Response:
+        """Judges with their models and prompts, the names that clients may send, and the limits."""
+        settings = core.settings
+        limits = settings.limits
+        return json_reply(
+            {
+                "judges": [_describe(judge) for judge in core.judges.all()],
+                "default_judge": settings.judge,
+                "default_binary_judge": settings.binary_judge,
+                "aliases": [alias.model_dump() for alias in settings.aliases],
+                "limits": {name: getattr(limits, name) for name in type(limits).model_fields},
+            }
+        )
+
+    return routes
+
+
+def _describe(judge: Judge) -> dict[str, Any]:
+    config = judge.config
+    return {
+        "name": judge.name,
+        "state": judge.state,
+        "kind": config.kind,
+        "model": config.model,
+        "revision": config.revision,
+        "prompt": judge.prompt,
+        "prompt_hash": judge.prompt_hash,
+        "decoding": judge.decoding,
+        "thinking": config.thinking,
+        "max_string_chars": None if config.kind == "taxonomy" else config.max_string_chars,
+        "endpoints": judge.endpoints,
+    }

@@ -1,0 +1,126 @@
+"""The service's judges: started together, found by name, closed together."""
+
+import asyncio
+import dataclasses
+import logging
+from collections.abc import Callable, Mapping
+from typing import Literal
+from urllib.parse import urlsplit, urlunsplit
+
+from speciarl.errors import SpeciaRLError
+from speciarl.verifier_server.config import VerifierConfig
+from speciarl.verifier_server.factory import build
+from speciarl.verifier_server.protocol import Verifier
+from speciarl.verifier_server.service.errors import ApiError
+from speciarl.verifier_server.service.managed_pools import ManagedPools
+
+RETRY_STARTING_S = 2.0
+
+BuildVerifier = Callable[[VerifierConfig], Verifier]
+OnFailure = Callable[[SpeciaRLError], None]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass
+class Judge:
+    """One judge and what is known of it."""
+
+    name: str
+    config: VerifierConfig
+    """With the running replicas as endpoints, once a pool is up."""
+    verifier: Verifier | None = None
+    """Present while the judge can be asked."""
+    state: Literal["starting", "ready", "failed", "stopped"] = "starting"
+    error: str | None = None
+    """One line, when it failed."""
+
+    @property
+    def decoding(self) -> str | None:
+        """How it decodes; None before it is ready and for judges without a model."""
+        return getattr(self.verifier, "decoding", None)
+
+    @property
+    def prompt_hash(self) -> str | None:
+        """Hash of its prompt's text; None before it is ready and for judges without a prompt."""
+        return getattr(getattr(self.verifier, "prompt", None), "content_hash", None)
+
+    @property
+    def prompt(self) -> str | None:
+        """Name of its prompt; None for judges without one."""
+        return None if self.config.kind == "taxonomy" else self.config.prompt
+
+    @property
+    def endpoints(self) -> list[str]:
+        """Its servers' URLs, without what may be secret in them."""
+        return [public_url(url) for url in self.config.endpoints]
+
+
+class Judges:
+    """All judges of one service. Bound to the event loop in which they start."""
+
+    def __init__(
+        self, configs: Mapping[str, VerifierConfig], pools: ManagedPools, build_verifier: BuildVerifier = build
+    ) -> None:
+        self._by_name = {name: Judge(name, config) for name, config in configs.items()}
+        self._pools = pools
+        self._build = build_verifier
+
+    async def start(self, on_failure: OnFailure) -> None:
+        """Start all of them at once; `on_failure` hears at once of each that cannot, and the others go on."""
+        await asyncio.gather(*(self._start(judge, on_failure) for judge in self._by_name.values()))
+
+    async def aclose(self) -> None:
+        """Close all judges and stop their replicas. `start` must have ended or been cancelled. Safe to call
+        twice."""
+        for judge in self._by_name.values():
+            verifier, judge.verifier = judge.verifier, None
+            judge.state = "failed" if judge.error else "stopped"
+            if verifier is not None:
+                await verifier.aclose()
+        await asyncio.to_thread(self._pools.stop)
+
+    @property
+    def ready(self) -> bool:
+        """Whether every judge can be asked."""
+        return all(judge.state == "ready" for judge in self._by_name.values())
+
+    def all(self) -> list[Judge]:
+        """Every judge, in the order of the settings."""
+        return list(self._by_name.values())
+
+    def names(self) -> list[str]:
+        """Names of all judges, in the order of the settings."""
+        return list(self._by_name)
+
+    def get(self, name: str) -> tuple[Judge, Verifier]:
+        """A judge that can be asked; raises ApiError for an unknown name and for a judge that is not ready."""
+        judge = self._by_name.get(name)
+        if judge is None:
+            known = self.names()
+            raise ApiError(
+                404, "unknown_judge", f"there is no such judge; known: {', '.join(known)}", [{"known": known}]
+            )
+        if judge.verifier is None:
+            message = f"judge {name!r} is {judge.state}" + (f": {judge.error}" if judge.error else "")
+            raise ApiError(503, f"judge_{judge.state}", message, retry_after_s=RETRY_STARTING_S)
+        return judge, judge.verifier
+
+    async def _start(self, judge: Judge, on_failure: OnFailure) -> None:
+        try:
+            if judge.config.pool is not None:
+                judge.config = await asyncio.to_thread(self._pools.start, judge.config)
+            verifier = self._build(judge.config)
+            await verifier.start()
+        except SpeciaRLError as error:
+            judge.state, judge.error = "failed", str(error)
+            on_failure(error)
+            return
+        judge.verifier, judge.state = verifier, "ready"
+        _log.info("judge %r is ready", judge.name)
+
+
+def public_url(url: str) -> str:
+    """The URL without user name, password and query."""
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))

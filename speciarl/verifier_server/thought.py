@@ -1,0 +1,63 @@
+"""The text of a reply without the thought before it: a label inside a thought is no verdict.
+
+vLLM with a reasoning parser puts the thought into a field of its own (`reasoning`, in older versions
+`reasoning_content`), and so do some other servers. The rest leave it in the text, between marks; where the chat
+template has opened the thought already, only the closing mark is there.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from speciarl.verdict import Reason, Unscorable
+
+_OPENING = re.compile(r"<(?:seed:)?think(?:ing)?>|<thought>|\[THINK\]")
+_CLOSING = re.compile(r"</(?:seed:)?think(?:ing)?>|</thought>|\[/THINK\]")
+
+_CUT_IN_THOUGHT = "the reply was cut off inside its thought: raise `thinking_tokens`"
+_CUT = (
+    "the reply was cut off at its length limit; for a model that thinks, set `thinking: true` and raise "
+    "`thinking_tokens`, or turn its thoughts off in `request_fields`"
+)
+
+
+def first_choice(reply: object) -> Mapping[str, Any] | None:
+    """The first choice of a parsed chat completion; None when it has none."""
+    choices = reply.get("choices") if isinstance(reply, Mapping) else None
+    if not (isinstance(choices, list) and choices and isinstance(choices[0], Mapping)):
+        return None
+    return choices[0]
+
+
+def answer_text(choice: Mapping[str, Any]) -> str | Unscorable:
+    """What follows the thought, if there is one. Unscorable when there is no text, or when the reply is cut off: the
+    beginning of something longer is no answer."""
+    message = choice.get("message")
+    content = message.get("content") if isinstance(message, Mapping) else None
+    cut = choice.get("finish_reason") == "length"
+    thought_apart = _separate_thought(message) != ""
+    if not isinstance(content, str) or (not content.strip() and (cut or thought_apart)):
+        if cut:
+            return Unscorable(Reason.MALFORMED, _CUT_IN_THOUGHT if thought_apart else _CUT)
+        return Unscorable(Reason.MALFORMED, f"the reply has no text (finish_reason {choice.get('finish_reason')!r})")
+    closings = list(_CLOSING.finditer(content))
+    text = content[closings[-1].end() :] if closings else content
+    if _OPENING.search(text):
+        return Unscorable(Reason.MALFORMED, _CUT_IN_THOUGHT)
+    return Unscorable(Reason.MALFORMED, _CUT) if cut else text
+
+
+def shows_thought(reply: object) -> bool:
+    """Whether a chat completion has a thought, in a field of its own or in its text."""
+    choice = first_choice(reply)
+    message = choice.get("message") if choice is not None else None
+    content = message.get("content") if isinstance(message, Mapping) else None
+    in_text = isinstance(content, str) and (_CLOSING.search(content) or _OPENING.search(content))
+    return bool(in_text) or _separate_thought(message) != ""
+
+
+def _separate_thought(message: object) -> str:
+    if not isinstance(message, Mapping):
+        return ""
+    thoughts = (message.get(field) for field in ("reasoning", "reasoning_content"))
+    return next((thought for thought in thoughts if isinstance(thought, str) and thought.strip()), "")

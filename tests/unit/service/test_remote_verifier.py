@@ -1,0 +1,292 @@
+"""A verifier behind a service gives what the same judge gives in process, and fails as safely."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from speciarl.errors import VerifierStartError
+from speciarl.training.preflight import check_verifier
+from speciarl.verdict import Judgement, Pair, Reason, Source, Unscorable, Verdict
+from speciarl.verifier_server import build, parse_config
+from speciarl.verifier_server.config import VerifierConfig
+from speciarl.verifier_server.remote_verifier import RemoteVerifier, read_results
+
+pytestmark = pytest.mark.anyio
+
+Make = Callable[..., Any]
+TEXTS = (
+    "dog",
+    "Dog!",
+    "samoyed",
+    "animal",
+    "none",
+    "",
+    "İstanbul dog",
+    "fox",
+    "x" * 600,
+    "…" * 700,
+    "robin\x00 or\tcat",
+)
+PAIRS = [Pair(truth, prediction) for truth in ("dog", "samoyed", "fox", "İ", "y" * 600) for prediction in TEXTS]
+
+
+def remote(url: str, **changes: Any) -> VerifierConfig:
+    defaults = {"name": "main", "service_url": url, "backoff_s": 0.01, "startup_deadline_s": 2}
+    return parse_config(defaults | changes)
+
+
+@contextlib.asynccontextmanager
+async def started(config: VerifierConfig) -> AsyncIterator[Any]:
+    verifier = build(config)
+    await verifier.start()
+    try:
+        yield verifier
+    finally:
+        await verifier.aclose()
+
+
+def essence(judgement: Judgement) -> Any:
+    """All of a judgement but where it came from."""
+    if isinstance(judgement, Unscorable):
+        return judgement
+    return judgement.category, judgement.margin, judgement.probabilities
+
+
+@pytest.mark.parametrize("name", ["main", "gold"])
+@pytest.mark.parametrize("decoding", ["first_token", "choice"])
+async def test_the_same_verdicts_as_in_process(
+    make_settings: Make, listening: Make, fake_judge: Make, name: str, decoding: str
+) -> None:
+    async with fake_judge().running() as judge:
+        judge.answers = {"samoyed": "more specific", "animal": "generic", "fox": "wrong", "": "abstain"}
+        settings = make_settings(judge.url, main={"decoding": decoding})
+        async with (
+            listening(settings) as url,
+            started(settings.judges[name]) as local,
+            started(remote(url, name=name)) as far,
+        ):
+            assert isinstance(far, RemoteVerifier)
+            at_home, abroad = [await asyncio.gather(*map(one.verify, PAIRS)) for one in (local, far)]
+            assert [essence(one) for one in abroad] == [essence(one) for one in at_home]
+            assert [one for one in abroad if isinstance(one, Verdict)]
+            assert [one for one in abroad if isinstance(one, Unscorable)]
+            stats = far.stats()
+            counted = ("shortcuts", "memory_hits", "store_hits", "deduplicated", "live", "abandoned", "unscorable")
+            assert stats["requests"] == len(PAIRS) == sum(stats[key] for key in counted)
+            assert set(local.stats()) == set(stats)
+
+
+async def test_pairs_asked_together_travel_together_and_are_remembered(
+    make_settings: Make, listening: Make, fake_judge: Make
+) -> None:
+    async with fake_judge().running() as judge, listening(make_settings(judge.url)) as url:
+        async with started(remote(url)) as verifier:
+            judge.arm()
+            pairs = [Pair("dog", f"cat {number}") for number in range(100)] * 2
+            first = await asyncio.gather(*map(verifier.verify, pairs))
+            assert verifier.stats()["attempts"] == 1
+            assert (verifier.stats()["live"], verifier.stats()["deduplicated"], judge.chats) == (100, 100, 100)
+            again = await asyncio.gather(*map(verifier.verify, pairs))
+            assert verifier.stats()["attempts"] == 1
+            assert [essence(one) for one in again] == [essence(one) for one in first]
+            assert {one.source for one in again} == {Source.MEMORY}
+        async with started(remote(url, cache_size=0)) as other:
+            # Another client, and still the judge is not asked again.
+            found = await asyncio.gather(*map(other.verify, pairs[:100]))
+            assert {one.source for one in found} == {Source.MEMORY}
+            assert judge.chats == 100
+
+
+async def test_the_services_limit_on_pairs_is_kept(make_settings: Make, listening: Make) -> None:
+    settings = make_settings(limits={"pairs_per_request": 7, "waiting_pairs": 70})
+    async with listening(settings) as url, started(remote(url, name="gold")) as verifier:
+        pairs = [Pair("dog", f"cat {number}") for number in range(20)]
+        assert all(isinstance(one, Verdict) for one in await asyncio.gather(*map(verifier.verify, pairs)))
+        assert verifier.stats()["attempts"] == 3
+
+
+async def test_a_service_that_is_full_is_asked_again(make_settings: Make, listening: Make, fake_judge: Make) -> None:
+    limits = {"pairs_per_request": 2, "waiting_pairs": 2}
+    async with fake_judge().running() as judge, listening(make_settings(judge.url, limits=limits)) as url:
+        judge.delay_s = 0.1
+        async with started(remote(url)) as one, started(remote(url)) as other:
+            waiting = [verifier.verify(Pair("dog", f"cat {n}")) for n, verifier in enumerate([one, one, other, other])]
+            assert all(isinstance(found, Verdict) for found in await asyncio.gather(*waiting))
+            assert one.stats()["retries"] + other.stats()["retries"] >= 1
+
+
+async def test_one_slow_pair_holds_nobody_up_for_long(make_settings: Make, listening: Make, fake_judge: Make) -> None:
+    async def slow(judge: Any, request: Any) -> Any:
+        await asyncio.sleep(1.6)
+        return web.json_response(judge.completion(await request.json()))
+
+    async with (
+        fake_judge().running() as judge,
+        listening(make_settings(judge.url)) as url,
+        started(remote(url, request_timeout_s=1)) as verifier,
+    ):
+        judge.arm(lambda number: slow if number == 0 else None)
+        begun = time.monotonic()
+        tasks = [asyncio.create_task(verifier.verify(Pair("dog", f"cat {number}"))) for number in range(5)]
+        done, pending = await asyncio.wait(tasks, timeout=1.4)
+        assert (len(done), len(pending)) == (4, 1)
+        # Late in two answers, the slow one is joined by the third request and judged once.
+        assert isinstance(await pending.pop(), Verdict)
+        assert time.monotonic() - begun < 4
+        assert judge.chats == 5
+        assert verifier.stats()["unscorable"] == 0
+
+
+async def test_a_service_that_dies_and_returns_loses_no_verdict(make_settings: Make, fake_judge: Make) -> None:
+    async def answer(request: web.Request) -> web.Response:
+        pairs = (await request.json())["pairs"]
+        nonlocal failures
+        failures += 1
+        if failures <= 3:
+            assert request.transport is not None
+            request.transport.abort()
+        verdict = {"status": "verdict", "category": "wrong", "margin": None, "source": "live", "probabilities": None}
+        return web.json_response({"results": [verdict] * len(pairs)})
+
+    failures = 0
+    async with faulty_service(answer) as url, started(remote(url)) as verifier:
+        assert isinstance(await verifier.verify(Pair("dog", "cat")), Verdict)
+        assert verifier.stats()["retries"] == 3
+
+
+@pytest.mark.parametrize(
+    ("status", "content", "reason"),
+    [
+        (200, "<html>", Reason.MALFORMED),
+        (200, "[]", Reason.MALFORMED),
+        (200, '{"results": []}', Reason.MALFORMED),
+        (200, '{"results": [{"status": "verdict", "category": "great"}]}', Reason.MALFORMED),
+        (200, '{"results": [{"status": "verdict", "category": "wrong", "margin": -1}]}', Reason.MALFORMED),
+        (500, "boom", Reason.HTTP_ERROR),
+        (401, "who", Reason.HTTP_ERROR),
+        (404, '{"error": {"message": "there is no such judge"}}', Reason.HTTP_ERROR),
+        (429, "busy", Reason.OVERLOADED),
+        (503, "busy", Reason.OVERLOADED),
+    ],
+)
+async def test_a_lasting_fault_is_unscorable_and_bounded(status: int, content: str, reason: Reason) -> None:
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(status=status, text=content)
+
+    async with faulty_service(answer) as url, started(remote(url, retries=2, total_deadline_s=2)) as verifier:
+        judgement = await asyncio.wait_for(verifier.verify(Pair("dog", "cat")), 5)
+        assert isinstance(judgement, Unscorable)
+        if reason is Reason.OVERLOADED:  # waited out until the deadline; which of the two ends it is a matter of chance
+            assert judgement.reason in (reason, Reason.TIMEOUT)
+            assert content in judgement.detail
+        else:
+            assert judgement.reason is reason
+        assert verifier.stats()[f"unscorable/{judgement.reason.value}"] == 1
+
+
+async def test_a_service_that_says_nothing_is_a_timeout() -> None:
+    async def answer(_: web.Request) -> web.Response:
+        await asyncio.sleep(60)
+        return web.Response()
+
+    async with (
+        faulty_service(answer) as url,
+        started(remote(url, request_timeout_s=0.1, total_deadline_s=0.5)) as verifier,
+    ):
+        begun = time.monotonic()
+        judgement = await verifier.verify(Pair("dog", "cat"))
+        assert isinstance(judgement, Unscorable)
+        assert judgement.reason is Reason.TIMEOUT
+        assert time.monotonic() - begun < 2
+
+
+async def test_closing_releases_those_who_wait(make_settings: Make, listening: Make, fake_judge: Make) -> None:
+    async with fake_judge().running() as judge, listening(make_settings(judge.url)) as url:
+        verifier = build(remote(url))
+        assert (await verifier.verify(Pair("dog", "cat"))) == Unscorable(
+            Reason.CANCELLED, "the verifier is not running"
+        )
+        await verifier.start()
+        judge.delay_s = 1
+        waiting = asyncio.create_task(verifier.verify(Pair("dog", "cat")))
+        await asyncio.sleep(0.05)
+        await verifier.aclose()
+        judgement = await asyncio.wait_for(waiting, 1)
+        assert isinstance(judgement, Unscorable)
+        assert judgement.reason is Reason.CANCELLED
+        await verifier.aclose()
+
+
+async def test_it_waits_for_a_service_that_is_starting(make_settings: Make, listening: Make, fake_judge: Make) -> None:
+    async with fake_judge().running() as judge:
+        judge.warming_up = True
+        async with listening(make_settings(judge.url)) as url:
+            starting = asyncio.create_task(check_verifier(remote(url, startup_deadline_s=10)))
+            await asyncio.sleep(0.2)
+            assert not starting.done()
+            judge.warming_up = False
+            await asyncio.wait_for(starting, 5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"name": "typo"}, "has no such judge; set `name` to one of: gold, main"),
+        ({"service_url": "http://127.0.0.1:9", "startup_deadline_s": 0.3}, "the service is not ready: .*service_url"),
+        ({"api_key_file": "missing"}, "cannot read api_key_file missing"),
+    ],
+)
+async def test_what_cannot_start_says_why_in_one_line(
+    make_settings: Make, listening: Make, fake_judge: Make, changes: dict[str, Any], message: str
+) -> None:
+    async with fake_judge().running() as judge, listening(make_settings(judge.url)) as url:
+        with pytest.raises(VerifierStartError, match=message) as caught:
+            await check_verifier(remote(url, **changes))
+        assert "\n" not in str(caught.value)
+        # A model server is no verifier service.
+        with pytest.raises(VerifierStartError, match="correct `service_url`"):
+            await check_verifier(remote(judge.url))
+
+
+async def test_the_key_is_sent_and_asked_for(make_settings: Make, listening: Make, tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_text("sesame")
+    async with listening(make_settings(key_file=str(key))) as url:
+        async with started(remote(url, name="gold", api_key_file=str(key))) as verifier:
+            assert isinstance(await verifier.verify(Pair("dog", "cat")), Verdict)
+        with pytest.raises(VerifierStartError, match="check `api_key_file`"):
+            await check_verifier(remote(url, name="gold"))
+
+
+@contextlib.asynccontextmanager
+async def faulty_service(answer: Any) -> AsyncIterator[str]:
+    """Says it is ready and has the judge `main`; judges as the test wants."""
+
+    async def ready(_: web.Request) -> web.Response:
+        return web.json_response({"ready": True, "judges": {}})
+
+    async def judges(_: web.Request) -> web.Response:
+        limits = {"pairs_per_request": 100}
+        return web.json_response({"judges": [{"name": "main", "max_string_chars": 512}], "limits": limits})
+
+    app = web.Application()
+    app.add_routes([web.get("/ready", ready), web.get("/v1/judges", judges), web.post("/v1/judge", answer)])
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+def test_a_reply_with_another_number_of_results_is_refused() -> None:
+    assert isinstance(read_results({"results": []}, 1), Unscorable)
+    assert read_results({"results": []}, 0) == []

@@ -1,0 +1,63 @@
+"""A time limit that costs no task of its own."""
+
+import asyncio
+import time
+
+import pytest
+
+from speciarl.verifier_server.deadline import Deadline
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_block_in_time_is_left_alone() -> None:
+    with Deadline(0.05) as deadline:
+        await asyncio.sleep(0)
+    assert not deadline.missed
+    await asyncio.sleep(0.1)  # the timer is gone
+
+
+@pytest.mark.parametrize("seconds", [0.02, 0.0, -1.0])
+async def test_a_late_block_is_broken_off_and_the_task_goes_on(seconds: float) -> None:
+    begun = time.monotonic()
+    with Deadline(seconds) as deadline:
+        await asyncio.sleep(10)
+    assert deadline.missed
+    assert time.monotonic() - begun < 1
+    await asyncio.sleep(0.01)
+
+
+async def test_errors_and_results_pass_through() -> None:
+    with pytest.raises(ValueError, match="mine"), Deadline(1.0):
+        raise ValueError("mine")
+
+    async def answer() -> int:
+        with Deadline(1.0):
+            return 7
+        return 0
+
+    assert await answer() == 7
+
+
+async def test_a_cancellation_by_somebody_else_is_one() -> None:
+    async def work() -> str:
+        with Deadline(5.0):
+            await asyncio.sleep(10)
+        return "went on"
+
+    task = asyncio.create_task(work())
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_deadlines_nest() -> None:
+    with Deadline(5.0) as outer:
+        with Deadline(0.01) as inner:
+            await asyncio.sleep(10)
+        await asyncio.sleep(0.01)
+    assert (outer.missed, inner.missed) == (False, True)
+    with Deadline(0.01) as outer, Deadline(5.0) as inner:
+        await asyncio.sleep(10)
+    assert (outer.missed, inner.missed) == (True, False)
