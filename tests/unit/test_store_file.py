@@ -13,7 +13,8 @@ import pytest
 
 from speciarl.category import Category
 from speciarl.verdict import Pair, Source, Verdict
-from speciarl.verifier_server.store import JudgeIdentity, Record, StoreError
+from speciarl.verifier_server.config import StoreConfig
+from speciarl.verifier_server.store import JudgeIdentity, Record, StoreError, close_store, file_store, open_store
 from speciarl.verifier_server.store.file_format import APPLICATION_ID, connect
 from speciarl.verifier_server.store.file_store import FileStore
 from speciarl.verifier_server.store.thread import BlockingThread
@@ -223,6 +224,27 @@ async def test_a_closed_store_says_so(store: FileStore) -> None:
     await store.aclose()
     with pytest.raises(StoreError, match="is not open"):
         await store.get([bytes(32)])
+
+
+async def test_a_disk_that_hangs_is_not_waited_for(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hang = threading.Event()
+    monkeypatch.setattr(file_store, "connect", lambda *_: hang.wait())
+    begun = time.monotonic()
+    with pytest.raises(StoreError, match=r"did not open within 0\.1 s"):
+        await open_store(StoreConfig(path=str(path)), within_s=0.1)
+    assert time.monotonic() - begun < 3
+    hang.set()
+
+
+async def test_a_store_that_hangs_is_left_as_it_is_when_closing(store: FileStore) -> None:
+    hang = threading.Event()
+    stuck = asyncio.create_task(store._run(lambda _: hang.wait()))
+    await asyncio.sleep(0.05)
+    begun = time.monotonic()
+    await close_store(store, within_s=0.1)
+    assert time.monotonic() - begun < 3
+    hang.set()
+    assert await stuck
 
 
 async def test_the_event_loop_goes_on_while_the_disk_hangs() -> None:

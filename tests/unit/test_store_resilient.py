@@ -263,3 +263,16 @@ async def test_a_claim_ends_whatever_happens(outcome: str) -> None:
     assert isinstance(judgement, expected[outcome])
     assert store.claimed == set()
     assert store.entries == {}
+
+
+async def test_a_claim_that_comes_too_late_is_given_back() -> None:
+    store, stats = FakeStore(), Stats()
+    late = asyncio.create_task(keeper(store, stats).settle(CAT.pair, never))
+    while not store.calls:
+        await asyncio.sleep(0)
+    assert store.claimed == set()  # asked for, and not granted yet
+    late.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await late
+    assert [operation for operation, _ in store.calls] == ["claim", "release"]
+    assert store.claimed == set()

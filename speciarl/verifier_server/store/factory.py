@@ -29,7 +29,6 @@ async def open_store(config: StoreConfig, within_s: float) -> VerdictStore:
     try:
         await asyncio.wait_for(store.open(), within_s)
     except asyncio.TimeoutError:
-        await close_store(store, 0)
         raise StoreError(
             f"verdict store {store.where} did not open within {within_s:g} s; check its disk or server"
         ) from None

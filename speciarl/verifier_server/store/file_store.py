@@ -1,5 +1,6 @@
 """The embedded store: one SQLite file, shared by the processes of one machine."""
 
+import asyncio
 import contextlib
 import logging
 import sqlite3
@@ -55,8 +56,12 @@ class FileStore:
             self._thread = BlockingThread(f"verdict store {self._path.name}")
         try:
             await self._run(lambda _: None)
-        except BaseException:
+        except StoreError:
             await self.aclose()
+            raise
+        except asyncio.CancelledError:  # the disk hangs: nothing to wait for
+            self._thread.stop()
+            self._thread = None
             raise
 
     async def get(self, keys: Sequence[bytes]) -> list[Record | None]:

@@ -63,7 +63,7 @@ class Keeper:
         pause_s = FIRST_POLL_S
         while True:
             asked_at = clock()
-            found = await self._store.claim(key)
+            found = await self._claim(key)
             self._stats.store_seconds += clock() - asked_at
             left_s = expires - clock()
             if found is not Claim.HELD or left_s <= 0:
@@ -72,6 +72,16 @@ class Keeper:
             await asyncio.sleep(pause_s)
             self._stats.lease_seconds += pause_s
             pause_s = min(pause_s * 2, LONGEST_POLL_S)
+
+    async def _claim(self, key: bytes) -> Record | Claim:
+        """A claim that comes when nobody wants it any more is given back: it would be prolonged for long."""
+        claim = asyncio.ensure_future(self._store.claim(key))
+        try:
+            return await asyncio.shield(claim)
+        except asyncio.CancelledError:
+            if await claim is Claim.GRANTED:
+                await self._store.release(key)
+            raise
 
     async def _pin(self, pair: Pair, verdict: Verdict) -> Verdict:
         clock = asyncio.get_running_loop().time
