@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeAlias
 
 from speciarl.verdict import Judgement, Pair, Reason, Unscorable
+from speciarl.verifier_server.deadline import within
 
 Ask = Callable[[Sequence[Pair]], Awaitable[Sequence[Judgement]]]
 """One request about some pairs: one judgement for each, in their order. Raises only CancelledError."""
@@ -63,7 +64,7 @@ class Batcher:
         batch = self._waiting
         last: dict[Pair, Unscorable] = {}
         self._forget_waiting()
-        work = asyncio.wait_for(self._settle(batch, last), self._deadline_s + _GRACE_S)
+        work = within(self._deadline_s + _GRACE_S, self._settle(batch, last))
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(lambda task: self._finish(task, batch, last))

@@ -1,8 +1,24 @@
 """A time limit on a block of a coroutine, without a task of its own (`asyncio.timeout` needs Python 3.11)."""
 
 import asyncio
+import math
 import sys
+from collections.abc import Awaitable
 from types import TracebackType
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+async def within(seconds: float | None, work: Awaitable[T]) -> T:
+    """Await `work`; raises asyncio.TimeoutError when it takes longer. No limit where `seconds` is None.
+
+    Before Python 3.12 `asyncio.wait_for` forgets a cancellation that falls into the instant in which the work ends
+    (python/cpython#86296): whoever was told to stop would then go on. This one does not.
+    """
+    with Deadline(math.inf if seconds is None else seconds):
+        return await work
+    raise asyncio.TimeoutError
 
 
 class Deadline:
@@ -20,15 +36,16 @@ class Deadline:
 
     def __enter__(self) -> "Deadline":
         self._task = asyncio.current_task()
-        self._timer = asyncio.get_running_loop().call_later(self._seconds, self._expire)
+        if self._seconds < math.inf:
+            self._timer = asyncio.get_running_loop().call_later(self._seconds, self._expire)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
-        assert self._timer is not None
         assert self._task is not None
-        self._timer.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         if not self.missed:
             return False
         others = self._task.uncancel() if sys.version_info >= (3, 11) else 0

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from speciarl.verdict import Reason, Unscorable
 from speciarl.verifier_server.client import Failure
 from speciarl.verifier_server.config import VerifierConfig
-from speciarl.verifier_server.deadline import Deadline
+from speciarl.verifier_server.deadline import Deadline, within
 from speciarl.verifier_server.flight import Flight
 from speciarl.verifier_server.hedging import COPIES, Hedging
 from speciarl.verifier_server.places import Places
@@ -129,7 +129,7 @@ class Dispatcher:
                 assert outage is not None
                 return outage
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), None if opens_at is None else opens_at - now)
+                await within(None if opens_at is None else opens_at - now, self._changed.wait())
 
     def _backoff_s(self, attempts: int) -> float:
         """Full jitter: spreads the retries of many pairs that failed in the same instant."""

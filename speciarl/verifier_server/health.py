@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 
+from speciarl.verifier_server.deadline import within
 from speciarl.verifier_server.routing import Endpoint, Router
 
 CHECK_TIMEOUT_S = 2.0
@@ -46,7 +47,7 @@ class HealthWatch:
             next_at = self._router.next_check_at()
             patience_s = None if next_at is None else max(next_at - clock(), 0.0)
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), patience_s)
+                await within(patience_s, self._changed.wait())
 
     async def _check(self, endpoint: Endpoint) -> None:
         failure = await endpoint.client.check_health(CHECK_TIMEOUT_S)

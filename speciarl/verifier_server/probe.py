@@ -12,6 +12,7 @@ from speciarl.errors import VerifierStartError
 from speciarl.verdict import Judgement, Pair, Unscorable, Verdict
 from speciarl.verifier_server.client import Failure
 from speciarl.verifier_server.config import VerifierConfig
+from speciarl.verifier_server.deadline import within
 from speciarl.verifier_server.decoding import (
     LABEL_TOKENS,
     Decoder,
@@ -71,7 +72,7 @@ class _Probe:
         while True:
             try:
                 # The request's own timeout may be longer than the time that is left.
-                reply = await asyncio.wait_for(endpoint.client.models(), max(expires - clock(), 0.01))
+                reply = await within(max(expires - clock(), 0.01), endpoint.client.models())
             except asyncio.TimeoutError:
                 cause = failure.unscorable.detail if failure else f"{endpoint.client.url} gave no reply"
                 raise self._unreachable(cause) from None

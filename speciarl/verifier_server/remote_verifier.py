@@ -14,6 +14,7 @@ from speciarl.verdict import Judgement, Pair, Reason, Unscorable, Verdict
 from speciarl.verifier_server.bundler import Bundler
 from speciarl.verifier_server.client import Client, Failure
 from speciarl.verifier_server.config import VerifierConfig
+from speciarl.verifier_server.deadline import within
 from speciarl.verifier_server.dispatch import Dispatcher
 from speciarl.verifier_server.flight import Flight
 from speciarl.verifier_server.health import HealthWatch
@@ -158,7 +159,7 @@ class RemoteVerifier:
         expires = clock() + deadline_s
         while True:
             try:
-                judgement = await asyncio.wait_for(bundler.ask(pair), max(expires - clock(), 0) + GRACE_S)
+                judgement = await within(max(expires - clock(), 0) + GRACE_S, bundler.ask(pair))
             except asyncio.TimeoutError:
                 return Unscorable(Reason.TIMEOUT, f"{self.config.service_url}: no verdict within {deadline_s:g} s")
             late = isinstance(judgement, Unscorable) and judgement.reason is Reason.TIMEOUT
@@ -182,7 +183,7 @@ class RemoteVerifier:
         failure: Failure | None = None
         while True:
             try:
-                reply = await asyncio.wait_for(client.get("ready"), max(expires - clock(), 0.01))
+                reply = await within(max(expires - clock(), 0.01), client.get("ready"))
             except asyncio.TimeoutError:
                 raise self._unready(failure, f"{client.url} gave no reply") from None
             if not isinstance(reply, Failure):

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from speciarl.verifier_server.deadline import Deadline
+from speciarl.verifier_server.deadline import Deadline, within
 
 pytestmark = pytest.mark.anyio
 
@@ -61,3 +61,26 @@ async def test_deadlines_nest() -> None:
     with Deadline(0.01) as outer, Deadline(5.0) as inner:
         await asyncio.sleep(10)
     assert (outer.missed, inner.missed) == (True, False)
+
+
+async def test_a_result_within_the_time_comes_back_and_a_late_one_is_an_error() -> None:
+    assert await within(5.0, asyncio.sleep(0, "done")) == "done"
+    assert await within(None, asyncio.sleep(0.01, "done")) == "done"
+    with pytest.raises(asyncio.TimeoutError):
+        await within(0.01, asyncio.sleep(10))
+
+
+async def test_a_cancellation_in_the_instant_of_the_result_is_not_forgotten() -> None:
+    """`asyncio.wait_for` forgets it before Python 3.12."""
+    result = asyncio.get_running_loop().create_future()
+
+    async def work() -> str:
+        await within(5.0, result)
+        return "went on"
+
+    task = asyncio.create_task(work())
+    await asyncio.sleep(0.01)
+    result.set_result(None)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task

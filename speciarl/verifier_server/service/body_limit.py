@@ -4,6 +4,7 @@ import asyncio
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from speciarl.verifier_server.deadline import within
 from speciarl.verifier_server.service.errors import ApiError
 
 
@@ -21,7 +22,7 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         try:
-            body = await asyncio.wait_for(self._read(scope, receive), self._deadline_s)
+            body = await within(self._deadline_s, self._read(scope, receive))
         except asyncio.TimeoutError:
             await _refuse(
                 ApiError(408, "body_too_slow", f"the body did not arrive within {self._deadline_s:g} s"), scope, send

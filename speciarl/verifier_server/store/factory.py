@@ -5,6 +5,7 @@ import logging
 from pathlib import Path
 
 from speciarl.verifier_server.config import StoreConfig
+from speciarl.verifier_server.deadline import within
 from speciarl.verifier_server.store.file_store import FileStore
 from speciarl.verifier_server.store.interface import StoreError, VerdictStore
 from speciarl.verifier_server.store.redis_store import RedisStore
@@ -27,7 +28,7 @@ async def open_store(config: StoreConfig, within_s: float) -> VerdictStore:
     """The store a configuration describes, open; raises StoreError when it cannot be used."""
     store = build_store(config)
     try:
-        await asyncio.wait_for(store.open(), within_s)
+        await within(within_s, store.open())
     except asyncio.TimeoutError:
         raise StoreError(
             f"verdict store {store.where} did not open within {within_s:g} s; check its disk or server"
@@ -38,7 +39,7 @@ async def open_store(config: StoreConfig, within_s: float) -> VerdictStore:
 async def close_store(store: VerdictStore, within_s: float) -> None:
     """Close a store. One that fails or hangs is left as it is, with a line in the log."""
     try:
-        await asyncio.wait_for(store.aclose(), within_s)
+        await within(within_s, store.aclose())
     except (StoreError, asyncio.TimeoutError) as error:
         _log.warning("verdict store %s was not closed: %s", store.where, str(error) or f"no end within {within_s:g} s")
 

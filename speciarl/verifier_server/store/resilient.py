@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 
+from speciarl.verifier_server.deadline import within
 from speciarl.verifier_server.stats import Stats
 from speciarl.verifier_server.store.gather import Gatherer
 from speciarl.verifier_server.store.identity import JudgeIdentity
@@ -79,7 +80,7 @@ class ResilientStore:
         for gatherer in (self._claims, self._puts, self._releases):
             await gatherer.aclose()
         try:
-            await asyncio.wait_for(self._flush(), CLOSE_S)
+            await within(CLOSE_S, self._flush())
         except _FAILURES as error:
             self._stats.store_errors += 1
             self._lose(len(self._backlog))
@@ -94,7 +95,7 @@ class ResilientStore:
     async def _claim(self, keys: list[bytes]) -> list[Record | Claim]:
         if self._readable:
             try:
-                return await asyncio.wait_for(self._store.claim(keys), self._timeout_s)
+                return await within(self._timeout_s, self._store.claim(keys))
             except _FAILURES as error:
                 self._readable = False
                 self._degrade(error)
@@ -105,7 +106,7 @@ class ResilientStore:
     async def _put(self, records: list[Record]) -> list[Record]:
         if self._writable:
             try:
-                return await asyncio.wait_for(self._store.put(self._judge, records), self._timeout_s)
+                return await within(self._timeout_s, self._store.put(self._judge, records))
             except _FAILURES as error:
                 self._writable = False
                 self._degrade(error)
@@ -117,7 +118,7 @@ class ResilientStore:
     async def _release(self, keys: list[bytes]) -> list[None]:
         if self._readable:
             try:
-                await asyncio.wait_for(self._store.release(keys), self._timeout_s)
+                await within(self._timeout_s, self._store.release(keys))
             except _FAILURES as error:
                 self._readable = False
                 self._degrade(error)
@@ -148,7 +149,7 @@ class ResilientStore:
         while True:
             await asyncio.sleep(pause_s)
             try:
-                await asyncio.wait_for(self._store.get([_ANY_KEY]), self._timeout_s)
+                await within(self._timeout_s, self._store.get([_ANY_KEY]))
                 written = await self._flush()
                 break
             except _FAILURES as error:
@@ -171,7 +172,7 @@ class ResilientStore:
         written = 0
         while self._backlog:
             batch = self._backlog[:BATCH]
-            kept = await asyncio.wait_for(self._store.put(self._judge, batch), self._timeout_s)
+            kept = await within(self._timeout_s, self._store.put(self._judge, batch))
             done = set(map(id, batch))
             self._backlog = [record for record in self._backlog if id(record) not in done]
             written += len(batch)
