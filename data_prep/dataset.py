@@ -1,0 +1,57 @@
+"""What every dataset offers: where its archives come from, which splits it has, and its samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Protocol
+
+from data_prep.sample import Sample
+
+
+@dataclass(frozen=True, slots=True)
+class Archive:
+    """A file to download and perhaps unpack."""
+
+    url: str
+    file_name: str
+    md5: str | None = None
+    """As the dataset's home or torchvision publishes it; None where nobody does."""
+    sha256: str | None = None
+    size_bytes: int | None = None
+    """As published; None where nobody says it."""
+    unpack: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """Facts of a dataset, shown by ``list`` and written into every parquet file."""
+
+    name: str
+    """Key on the command line, in ``data_source`` and in recipe names."""
+    title: str
+    version: str
+    licence: str
+    homepage: str
+    archives: tuple[Archive, ...]
+    splits: tuple[str, ...]
+    published_counts: Mapping[str, int]
+    """Images per split as published; empty where a dataset is the user's own."""
+    published_classes: int | None
+    levels: tuple[str, ...]
+    """Names of the levels of `Sample.label_path`, broadest first, e.g. ("manufacturer", "family", "variant")."""
+
+
+class Dataset(Protocol):
+    """A reader of one dataset in its published layout. Reading is lazy and needs no network."""
+
+    about: ClassVar[About] | About
+
+    def samples(self, root: Path, split: str) -> Iterator[Sample]:
+        """Every sample of a split, in the published order, from the unpacked files in `root`.
+
+        Raises DataPrepError with one line (file, row, remedy) for a missing or malformed file and for an unknown
+        split. Does not open the images.
+        """
+        ...
