@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import Protocol
 
 from data_prep.sample import Sample
 
@@ -22,6 +22,10 @@ class Archive:
     size_bytes: int | None = None
     """As published; None where nobody says it."""
     unpack: bool = True
+    inner: tuple[str, ...] = ()
+    """Archives inside this one that are unpacked too, by their path in it."""
+    witness: str = ""
+    """A path that is there once it is unpacked, e.g. ``CUB_200_2011/images.txt``: so a copy unpacked by hand is found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +50,10 @@ class About:
 class Dataset(Protocol):
     """A reader of one dataset in its published layout. Reading is lazy and needs no network."""
 
-    about: ClassVar[About] | About
+    @property
+    def about(self) -> About:
+        """Facts of the dataset."""
+        ...
 
     def samples(self, root: Path, split: str) -> Iterator[Sample]:
         """Every sample of a split, in the published order, from the unpacked files in `root`.
