@@ -25,7 +25,7 @@ class Archive:
     inner: tuple[str, ...] = ()
     """Archives inside this one that are unpacked too, by their path in it."""
     witness: str = ""
-    """A path that is there once it is unpacked, e.g. ``CUB_200_2011/images.txt``: so a copy unpacked by hand is found."""
+    """A path that is there once it is unpacked, e.g. ``CUB_200_2011/images.txt``; finds a copy unpacked by hand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +40,15 @@ class About:
     homepage: str
     archives: tuple[Archive, ...]
     splits: tuple[str, ...]
+    """Those that can be asked for; empty where the data decide (the user's own)."""
     published_counts: Mapping[str, int]
     """Images per split as published; empty where a dataset is the user's own."""
     published_classes: int | None
     levels: tuple[str, ...]
-    """Names of the levels of `Sample.label_path`, broadest first, e.g. ("manufacturer", "family", "variant")."""
+    """Names of the levels of `Sample.label_path`, broadest first, e.g. ("manufacturer", "family", "variant").
+
+    Empty where the data decide.
+    """
 
 
 class Dataset(Protocol):
