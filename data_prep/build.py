@@ -20,6 +20,7 @@ from data_prep.problem import Kind, Problem, summary
 from data_prep.report import FileReport, Report
 from data_prep.rows import row, schema
 from data_prep.sample import Sample
+from data_prep.spool import Spool
 
 REPORT = "report.json"
 FAILED_REPORT = "report.failed.json"
@@ -58,18 +59,30 @@ def build(
     from speciarl import __version__
 
     report = Report(config.name, config.seed, __version__, dedup=config.dedup.by)
-    workers = config.workers or default_workers()
     # Everything that can be wrong with the settings is looked at before the first image.
     pools = _pools(config)
     readers = {name: load(source.dataset or name, source.options) for name, source in config.sources.items()}
-    listed = _listed(config, readers, report)
+    with Spool(config.out) as spool:
+        return _build(config, readers, pools, spool, progress, report)
+
+
+def _build(
+    config: BuildConfig,
+    readers: Mapping[str, Dataset],
+    pools: Mapping[tuple[str, str], prompt_pool.PromptPool],
+    spool: Spool,
+    progress: Progress,
+    report: Report,
+) -> Report:
+    workers = config.workers or default_workers()
+    listed = _listed(config, readers, spool, report)
     _refuse(config, report)
     chosen = choice.choose(config, listed, _fingerprints(config, workers, progress))
     report.equal_images = chosen.equal_images
     paths = [sample.label_path for files in listed.values() for samples in files.values() for sample in samples]
     tree = hierarchy.taxonomy(paths) if config.taxonomy and hierarchy.has_hierarchy(paths) else None
     report.taxonomy_nodes = len(tree["nodes"]) if tree else 0
-    metadata = _metadata(config, readers, __version__)
+    metadata = _metadata(config, readers, report.version)
     with Drafts() as drafts:
         for file, rows in chosen.files.items():
             report.files[file].few_shot_short = chosen.few_shot_short.get(file, {})
@@ -98,7 +111,7 @@ def _pools(config: BuildConfig) -> dict[tuple[str, str], prompt_pool.PromptPool]
 
 
 def _listed(
-    config: BuildConfig, readers: Mapping[str, Dataset], report: Report
+    config: BuildConfig, readers: Mapping[str, Dataset], spool: Spool, report: Report
 ) -> dict[str, dict[str, Sequence[Sample]]]:
     listed: dict[str, dict[str, Sequence[Sample]]] = {}
     for file in config.files:
@@ -107,7 +120,9 @@ def _listed(
     for name, source in config.sources.items():
         found: dict[str, listing.Listing] = {}
         for file, splits in source.splits.items():
-            found[file] = listing.read(readers[name], source.root.expanduser(), splits, name, file)
+            found[file] = listing.read(
+                readers[name], source.root.expanduser(), splits, name, file, keep=spool.keep
+            )
             report.problems += found[file].problems
             report.files[file].splits[name] = found[file].counts
         twice: set[str] = set()
@@ -204,6 +219,8 @@ def _write(
             prompt = pools[task.source, file].pick(config.seed, task.sample.id)
             out.write(row(task.sample, task.source, image, prompt, file, counted.rows))
             counted.add(task.sample, task.source, image, prompt.id)
+    if not counted.rows:
+        raise DataPrepError(f"{file}: none of the {len(tasks)} images can be decoded: {summary(report.problems)}")
 
 
 def _json(content: Any) -> bytes:

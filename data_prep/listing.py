@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -31,13 +31,28 @@ class Listing:
     counts: dict[str, SplitCount] = field(default_factory=dict)
 
 
-def read(dataset: Dataset, root: Path, splits: Sequence[str], source: str, file: str) -> Listing:
-    """List the splits of a dataset. Raises DataPrepError for missing or malformed files."""
+def read(
+    dataset: Dataset,
+    root: Path,
+    splits: Sequence[str],
+    source: str,
+    file: str,
+    keep: Callable[[Sample], Sample] = lambda sample: sample,
+) -> Listing:
+    """List the splits of a dataset.
+
+    Args:
+        source: the dataset's name in this build.
+        file: the file that the samples are for.
+        keep: what is done to each sample at once, such as taking its image out of memory.
+
+    Raises DataPrepError for missing or malformed files.
+    """
     listing = Listing()
     about = dataset.about
     labelled: list[Sample] = []
     for split in splits:
-        found = [_named(sample, source, about.name) for sample in dataset.samples(root, split)]
+        found = [keep(_named(sample, source, about.name)) for sample in dataset.samples(root, split)]
         classes = len({sample.class_key for sample in found})
         count = SplitCount(len(found), about.published_counts.get(split), classes, about.published_classes)
         listing.counts[split] = count
