@@ -38,7 +38,7 @@ class Flowers:
                     file_name="102flowers.tgz",
                     md5="52808999861908f626f3c1f4e79d11fa",
                     size_bytes=344_862_509,
-                    witness="jpg/image_00001.jpg",
+                    witness="flowers-102/jpg/image_00001.jpg",
                 ),
                 Archive(
                     url=f"{PLACE}/imagelabels.mat",
@@ -46,6 +46,7 @@ class Flowers:
                     md5="e0620be6f572b9609742df49c70aed4d",
                     size_bytes=502,
                     unpack=False,
+                    witness="flowers-102/imagelabels.mat",
                 ),
                 Archive(
                     url=f"{PLACE}/setid.mat",
@@ -53,6 +54,7 @@ class Flowers:
                     md5="a5357ecc9cb78c4bef273ce3793fc85c",
                     size_bytes=14_989,
                     unpack=False,
+                    witness="flowers-102/setid.mat",
                 ),
             ),
             splits=(*IDS, *coop.SPLITS),
