@@ -154,7 +154,7 @@ def _refuse(config: BuildConfig, report: Report) -> None:
         "check_counts=warn" if problem.kind is Kind.COUNT else "on_broken=skip": None for problem in fatal
     }
     raise DataPrepError(
-        f"{summary(fatal)}. All are listed in {file}; mend the data, or go on without them: {' '.join(ways)}"
+        f"{summary(fatal)} ({file} lists all). Mend the data, or go on all the same: {' '.join(ways)}"
     )
 
 

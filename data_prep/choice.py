@@ -33,11 +33,11 @@ def choose(
 
     Raises DataPrepError for an unknown class and for more samples than there are.
     """
+    _check_classes(config, listed)
     pools: dict[str, dict[str, list[Sample]]] = {}
     for file, sources in listed.items():
         part = config.subset_of(file)
         pools[file] = {name: selection.index_range(samples, part.start, part.stop) for name, samples in sources.items()}
-    _check_classes(config, pools)
     for file, sources in pools.items():
         pools[file] = {name: _of_classes(config, samples) for name, samples in sources.items()}
     choice = Choice()
@@ -48,8 +48,8 @@ def choose(
     return choice
 
 
-def _check_classes(config: BuildConfig, pools: Mapping[str, Mapping[str, Sequence[Sample]]]) -> None:
-    everything = [sample for sources in pools.values() for samples in sources.values() for sample in samples]
+def _check_classes(config: BuildConfig, listed: Mapping[str, Mapping[str, Sequence[Sample]]]) -> None:
+    everything = [sample for sources in listed.values() for samples in sources.values() for sample in samples]
     selection.of_classes(everything, config.select.include, config.select.exclude)
 
 

@@ -34,9 +34,6 @@ class Problem:
     """A path in the dataset or a split's name."""
     detail: str
 
-    def __str__(self) -> str:
-        return f"{self.source} {self.where}: {self.kind.value}: {self.detail}"
-
     def as_json(self) -> dict[str, Any]:
         """Plain values for the report."""
         return asdict(self) | {"kind": self.kind.value}
@@ -45,7 +42,7 @@ class Problem:
 def summary(problems: Sequence[Problem]) -> str:
     """Numbers by kind and the first few, in one line."""
     counts = ", ".join(f"{count} x {kind}" for kind, count in by_kind(problems).items())
-    named = "; ".join(map(str, problems[:MOST_NAMED]))
+    named = "; ".join(f"{p.source} {p.where}: {p.detail}" for p in problems[:MOST_NAMED])
     return f"{counts}: {named}" + ("; …" if len(problems) > MOST_NAMED else "")
 
 
