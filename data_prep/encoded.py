@@ -18,6 +18,8 @@ from data_prep.errors import DataPrepError
 
 _ORIENTATION = 0x0112
 _UPRIGHT = (None, 0, 1)
+_LYING = (5, 6, 7, 8)
+"""Values of the tag that swap width and height."""
 _LOSSY = ("JPEG", "MPO", "WEBP", "AVIF")
 _PNG_DEPTH_AT = 24
 """Byte offset of the bit depth in a PNG: signature (8), length and name of IHDR (8), width and height (8)."""
@@ -138,11 +140,10 @@ def _shrunk(image: Image.Image, max_pixels: int) -> Image.Image:
     scale = math.sqrt(max_pixels / (image.width * image.height))
     target = (max(1, int(image.width * scale)), max(1, int(image.height * scale)))
     # A JPEG can be decoded at a half, a quarter or an eighth; twice the target leaves the resampling enough to work on.
-    image.draft(None, (2 * target[0], 2 * target[1]))  # type: ignore[arg-type]
-    shown = _rgb(image)
-    if (shown.width > shown.height) != (target[0] > target[1]):
+    image.draft(None, (2 * target[0], 2 * target[1]))
+    if image.getexif().get(_ORIENTATION) in _LYING:
         target = (target[1], target[0])
-    return shown.resize(target, Image.Resampling.LANCZOS)
+    return _rgb(image).resize(target, Image.Resampling.LANCZOS)
 
 
 def _jpeg(image: Image.Image, quality: int, fine_colour: bool) -> bytes:

@@ -42,7 +42,7 @@ def of_classes(samples: Sequence[Sample], include: Collection[str], exclude: Col
 
 def few_shot(samples: Sequence[Sample], per_class: int, seed: int) -> list[Sample]:
     """At most `per_class` random samples of each class."""
-    return _keep(samples, {key: per_class for key in {sample.class_key for sample in samples}}, seed, "few-shot")
+    return _keep(samples, dict.fromkeys({sample.class_key for sample in samples}, per_class), seed, "few-shot")
 
 
 def subset(samples: Sequence[Sample], count: int, seed: int, stratified: bool = False) -> list[Sample]:
