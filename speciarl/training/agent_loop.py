@@ -22,9 +22,11 @@ from speciarl.config import load
 from speciarl.training.group import GroupUnderQuorum, RewardGroup, RolloutUnscorable
 from speciarl.training.group_rollout import FEATURES, GroupRollout, ImageFeatures
 from speciarl.training.sample import reward_extra_info
+from speciarl.training.seeding import seeded
+from speciarl.training.silence import SilenceClock
 from speciarl.training.stats import RolloutStats
 from speciarl.training.wait_clock import Phase, WaitClock
-from speciarl.verdict import Pair, Unscorable
+from speciarl.verdict import Judgement, Pair, Unscorable, Verdict
 
 SINGLE_TURN = "single_turn_agent"
 """veRL's name of the agent loop whose work we share among the rollouts of a group; others run as they are."""
@@ -42,6 +44,8 @@ class _OpenGroup:
     ground_truth: str
     data_source: str
     extra_info: Mapping[str, Any]
+    identity: str
+    """Names the prompt in the seeds of its rollouts: the same when a run is repeated."""
     rollout: GroupRollout | None
     """Shared by all rollouts of the prompt; None when the prompt asks for another agent loop."""
 
@@ -60,6 +64,7 @@ class GroupAgentLoopWorker(_StockWorker):
         self._groups: dict[str, _OpenGroup] = {}
         self._stats = RolloutStats()
         self._clock = WaitClock()
+        self._silence = SilenceClock()
 
     async def start_verifier(self) -> None:
         """Open the verifier and run its probe; raises VerifierStartError."""
@@ -67,13 +72,14 @@ class GroupAgentLoopWorker(_StockWorker):
 
     async def drain_stats(self) -> tuple[RolloutStats, dict[str, float]]:
         """The counters since the last call, and the verifier's own totals since its start."""
-        drained, self._stats = self._stats, RolloutStats(silent_since=self._stats.silent_since)
+        drained, self._stats = await self.stats_so_far(), RolloutStats()
         drained.waited_s = self._clock.drain()
         return drained, self._verifier.stats()
 
-    async def silent_since(self) -> tuple[bool, float | None]:
-        """Whether anything was judged since the last drain, and since when no verdict came."""
-        return self._stats.rollouts > 0, self._stats.silent_since
+    async def stats_so_far(self) -> RolloutStats:
+        """The counters since the last drain, which go on."""
+        self._stats.silent_s = self._silence.seconds()
+        return self._stats
 
     async def close_verifier(self) -> None:
         """Release the verifier's connections."""
@@ -93,6 +99,7 @@ class GroupAgentLoopWorker(_StockWorker):
             ground_truth=prompt["reward_model"]["ground_truth"],
             data_source=str(prompt.get("data_source", "unknown")),
             extra_info=prompt.get("extra_info") or {},
+            identity=f"validation/{prompt.get('index')}" if validate else uid,
             rollout=self._group_rollout() if prompt["agent_name"] == SINGLE_TURN else None,
         )
         expiry = asyncio.get_running_loop().call_later(self._settings.reward.group_deadline_s, barrier.expire)
@@ -123,14 +130,18 @@ class GroupAgentLoopWorker(_StockWorker):
         assert task is not None  # veRL starts every session as a task
         barrier.join(session, task.cancel)
         self._clock.enter((kwargs["uid"], session), Phase.GENERATING)
+        params = seeded(sampling_params, self._settings.training.seed, group.identity, session)
         try:
             if group.rollout is None:
-                return await super()._run_agent_loop(sampling_params, trajectory, **kwargs)
-            return await self._run_shared(group.rollout, sampling_params, trajectory, **kwargs)
+                return await super()._run_agent_loop(params, trajectory, **kwargs)
+            return await self._run_shared(group.rollout, params, trajectory, **kwargs)
+        except BaseException as error:  # cancellation is how a group that expired ends
+            if not barrier.has_arrived(session):
+                self._stats.fail(error)
+            raise
         finally:
             self._clock.leave((kwargs["uid"], session))
-            if barrier.fail(session):
-                self._stats.failed += 1
+            barrier.fail(session)
 
     async def _run_shared(
         self,
@@ -175,10 +186,9 @@ class GroupAgentLoopWorker(_StockWorker):
         text = answer.parse(self.tokenizer.decode(final.response_ids, skip_special_tokens=True))
         member: reward.Member = reward.Unparsable()
         if text is not None:
-            member = await self._verifier.verify(Pair(group.ground_truth, text))
-        judged = time.time()
-        self._stats.judge_seconds += judged - started
-        self._stats.count(member, judged)
+            member = await self._verify(Pair(group.ground_truth, text))
+        self._stats.judge_seconds += time.time() - started
+        self._stats.count(member)
         group.barrier.arrive(session, member)
         outcome = await group.barrier.outcome()
         self._clock.leave((kwargs["uid"], session))
@@ -194,6 +204,15 @@ class GroupAgentLoopWorker(_StockWorker):
             member, text, outcome, group.data_source, group.extra_info
         )
         final.metrics.compute_score = time.time() - started
+
+    async def _verify(self, pair: Pair) -> Judgement:
+        self._silence.ask()
+        judgement: Judgement | None = None
+        try:
+            judgement = await self._verifier.verify(pair)
+        finally:
+            self._silence.answer(verdict=isinstance(judgement, Verdict))
+        return judgement
 
 
 class GroupAgentLoopManager(AgentLoopManagerTQ):

@@ -14,6 +14,7 @@ from speciarl.category import Category
 from speciarl.config import parse
 from speciarl.reward.dynamic import rewards
 from speciarl.training.agent_loop import GroupAgentLoopManager, GroupAgentLoopWorker
+from speciarl.training.silence import SilenceClock
 from speciarl.training.stats import RolloutStats
 from speciarl.training.wait_clock import WaitClock
 from speciarl.verdict import Judgement, Pair, Reason, Source, Unscorable, Verdict
@@ -92,7 +93,7 @@ def run_prompt(
         }
     )
     worker._reward, worker._verifier, worker._groups, worker._stats = rewards, FakeVerifier(), {}, RolloutStats()
-    worker._clock = WaitClock()
+    worker._clock, worker._silence = WaitClock(), SilenceClock()
     worker._group_rollout = lambda: None  # fake generation needs none
     row = {"reward_model": {"ground_truth": "lion"}, "extra_info": {"sample_id": "s"}}
     prompt = {"uid": "u", "agent_name": "fake", **row}

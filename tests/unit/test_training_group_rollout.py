@@ -20,6 +20,7 @@ from speciarl.config import load
 from speciarl.reward.dynamic import rewards
 from speciarl.training.agent_loop import STORED_COLUMNS, GroupAgentLoopWorker
 from speciarl.training.group_rollout import IMAGE_ONLY, ImageFeatures
+from speciarl.training.silence import SilenceClock
 from speciarl.training.stats import RolloutStats
 from speciarl.training.wait_clock import WaitClock
 from speciarl.verdict import Pair, Source, Verdict
@@ -101,7 +102,8 @@ def run(cls: Any, config: DictConfig, model: Any, monkeypatch: pytest.MonkeyPatc
     worker.dataset_cls, worker.mm_processor_kwargs = get_dataset_class(config.data), {}
     worker.llm_client, worker.reward_loop_worker_handles, worker.distillation_enabled = server, None, False
     worker._settings, worker._reward, worker._verifier = load(config), rewards, FakeVerifier()
-    worker._groups, worker._stats, worker._clock = {}, RolloutStats(), WaitClock()
+    worker._groups, worker._stats = {}, RolloutStats()
+    worker._clock, worker._silence = WaitClock(), SilenceClock()
     stock_call = type(model.processor).__call__
 
     def counted(self: Any, *args: Any, **kwargs: Any) -> Any:

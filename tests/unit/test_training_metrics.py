@@ -27,8 +27,8 @@ def test_every_record_has_the_same_keys_and_round_trips() -> None:
 
 def test_training_metrics() -> None:
     stats = RolloutStats(groups=2, groups_no_signal=1, waited_s=0.5)
-    stats.count(Verdict(Category.SPECIFIC, None, Source.LIVE), 1.0)
-    stats.count(Unscorable(Reason.TIMEOUT), 2.0)
+    stats.count(Verdict(Category.SPECIFIC, None, Source.LIVE))
+    stats.count(Unscorable(Reason.TIMEOUT))
     metrics = training_metrics([record(Category.SPECIFIC), record(Category.WRONG)], stats, [{"live": 1}, {"live": 2}])
     assert metrics["speciarl/correctness"] == 0.5
     assert metrics["speciarl/unscorable_rate"] == 0.5
@@ -52,15 +52,18 @@ def test_validation_metrics_per_source_and_missing_answers() -> None:
     assert metrics["val-core/mean/hm"] == pytest.approx((2 * 0.5 / 1.5 + 2 * 0.25 / 1.25) / 2)
 
 
-def test_silence_needs_every_worker_that_asked_and_a_verdict_ends_it() -> None:
-    silent, idle, lively = RolloutStats(), RolloutStats(), RolloutStats()
-    silent.count(Unscorable(Reason.CONNECTION), 5.0)
-    silent.count(Unscorable(Reason.CONNECTION), 9.0)
-    lively.count(Verdict(Category.WRONG, None, Source.LIVE), 6.0)
-    assert merge([silent, idle]).silent_since == 5.0
-    assert merge([silent, lively]).silent_since is None
-    silent.count(Verdict(Category.WRONG, None, Source.LIVE), 10.0)
-    assert merge([silent, idle]).silent_since is None
+def test_the_verifier_is_as_silent_as_for_the_worker_that_heard_last() -> None:
+    idle, long, short = RolloutStats(), RolloutStats(silent_s=9.0), RolloutStats(silent_s=2.0)
+    assert merge([long, idle, short]).silent_s == 2.0
+    assert merge([idle, long]).silent_s == 9.0
+    assert merge([idle]).silent_s is None
+
+
+def test_a_failure_is_kept_in_one_bounded_line() -> None:
+    stats = RolloutStats()
+    stats.fail(ValueError("two\nlines " + "x" * 1000))
+    assert (merge([stats, RolloutStats()]).failed, stats.last_failure[:21]) == (1, "ValueError: two lines")
+    assert len(stats.last_failure) == 300
 
 
 def test_the_trainer_waits_for_the_slowest_worker() -> None:
