@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from aiohttp import web
+from fault_proxy import Fault, FaultProxy
 
 from speciarl.cpu import environment, stack
 from speciarl.verdict import Judgement, Pair
 from speciarl.verifier_server import VerifierConfig, build, parse_config
 from speciarl.verifier_server.replica import Replica, vllm_command
-from tests.integration.fault_proxy import Fault, FaultProxy
 
 JUDGE = str(resources.files("speciarl.laptop") / "models" / "judge")
 NAME = "laptop-judge"

@@ -15,7 +15,6 @@ import psutil
 
 from speciarl.training.checkpoint import newest_complete
 
-REPOSITORY = Path(__file__).parents[2]
 DEADLINE_S = 600.0
 POLL_S = 0.05
 
@@ -52,7 +51,7 @@ class LongRun:
         self._attempts += 1
         environment = {
             **os.environ, "VERL_FILE_LOGGER_PATH": str(self._file("jsonl")), "PYTHONUNBUFFERED": "1",
-            "PYTHONPATH": str(REPOSITORY),  # Ray's workers import `tests.e2e.faulty_loop`
+            "PYTHONPATH": str(Path(__file__).parent),  # Ray's workers import `faulty_loop`
         }  # fmt: skip
         with self._file("log").open("wb") as log:
             self._process = subprocess.Popen(

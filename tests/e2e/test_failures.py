@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fault_proxy import Fault, garbage, hang, server_error
+from faulty_loop import raises
+from judge_behind_faults import JudgeBehindFaults, judge_behind_faults
+from long_run import LongRun, running
 
 from data_prep.emoji_concepts import load_concepts
 from data_prep.emoji_dataset import build
 from speciarl import answer, reward
 from speciarl.verdict import Pair, Verdict
-from tests.e2e.faulty_loop import raises
-from tests.e2e.judge_behind_faults import JudgeBehindFaults, judge_behind_faults
-from tests.e2e.long_run import LongRun, running
-from tests.integration.fault_proxy import Fault, garbage, hang, server_error
 
 OUR_ERROR = 2
 GROUP = 4
@@ -94,7 +94,7 @@ def test_no_reward_comes_from_a_failure(data: Path, judge: JudgeBehindFaults, tm
     """Unscorable rollouts, groups under quorum, sessions that raise; a verifier that hangs, fails in passing, and is
     away for longer than a pair waits but comes back."""
     judge.set_faults(Mischief())
-    manager = "actor_rollout_ref.rollout.agent.agent_loop_manager_class=tests.e2e.faulty_loop.FaultyManager"
+    manager = "actor_rollout_ref.rollout.agent.agent_loop_manager_class=faulty_loop.FaultyManager"
     limits = ["speciarl.reward.max_unscorable_rate=0.9", "speciarl.reward.quorum=2", "trainer.total_training_steps=3"]
     with running(LongRun(tmp_path / "run", data, [*judge.overrides, *limits, manager])) as run:
         run.start()
