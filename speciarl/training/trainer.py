@@ -1,16 +1,19 @@
-"""veRL's synchronous trainer plus our judges, our metrics and the failure budget.
+"""veRL's trainers plus our judges, our metrics and the failure budget.
 
-Registered as ``speciarl`` and named in ``trainer.v1.trainer_mode``. The optimisation is veRL's, untouched.
+One class for each of veRL's modes, named in ``trainer.v1.trainer_mode`` by the options of ``recipe/mode``; what is ours
+is in `VerdictTrainer`, once. The optimisation is veRL's, untouched. Modes: docs/trainer_modes.md.
 """
 
 import logging
 import time
-from typing import Any
+from typing import Any, ClassVar
 
 import ray
 import transfer_queue as tq
 from omegaconf import open_dict
-from verl.trainer.ppo.v1.trainer_base import register_trainer
+from verl.trainer.ppo.v1.trainer_base import PPOTrainer, register_trainer
+from verl.trainer.ppo.v1.trainer_colocate_async import PPOTrainerColocateAsync
+from verl.trainer.ppo.v1.trainer_separate_async import PPOTrainerSeparateAsync
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 
 from speciarl.config import load
@@ -25,13 +28,15 @@ WORKER_REPLY_DEADLINE_S = 60.0
 """Agent-loop workers answer from memory; one that takes longer is dead."""
 
 
-@register_trainer("speciarl")
-class SpeciaRLTrainer(PPOTrainerSync):
-    """Synchronous trainer that knows about verdicts."""
+class VerdictTrainer(PPOTrainer):
+    """What knows about verdicts. Stands before one of veRL's trainers in the bases of a registered class."""
+
+    stock_mode: ClassVar[str]
+    """veRL's own name of the mode."""
 
     def __init__(self, config: Any) -> None:
         with open_dict(config):
-            config.trainer.v1.trainer_mode = "sync"  # veRL compares this name in several places
+            config.trainer.v1.trainer_mode = self.stock_mode  # veRL compares this name in several places
         super().__init__(config)
         self._settings = load(config)
         self.replay_buffer.poll_interval = self._settings.training.poll_interval_s
@@ -141,3 +146,24 @@ class SpeciaRLTrainer(PPOTrainerSync):
 
 def _reasons(stats: RolloutStats) -> str:
     return ", ".join(f"{reason} {count}" for reason, count in stats.unscorable.most_common()) or "no reasons"
+
+
+@register_trainer("speciarl")
+class SpeciaRLTrainer(VerdictTrainer, PPOTrainerSync):
+    """Generate, judge and learn in turns, on the same devices. What the paper does."""
+
+    stock_mode = "sync"
+
+
+@register_trainer("speciarl_colocate_async")
+class SpeciaRLColocateAsyncTrainer(VerdictTrainer, PPOTrainerColocateAsync):
+    """The next batch is generated, on the same devices, while verdicts of this one are still out."""
+
+    stock_mode = "colocate_async"
+
+
+@register_trainer("speciarl_separate_async")
+class SpeciaRLSeparateAsyncTrainer(VerdictTrainer, PPOTrainerSeparateAsync):
+    """Generation on devices of its own, which get the new weights after each training batch."""
+
+    stock_mode = "separate_async"

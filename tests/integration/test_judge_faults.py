@@ -207,9 +207,7 @@ async def test_all_replicas_gone_for_a_while_lose_no_verdict(pool: JudgePool, tr
         assert verifier.stats()["returns"] >= 1
 
 
-async def test_an_outage_beyond_the_deadline_is_bounded_and_clear(
-    pool: JudgePool, truth: dict[Pair, Category]
-) -> None:
+async def test_an_outage_beyond_the_deadline_is_bounded_and_clear(pool: JudgePool, truth: dict[Pair, Category]) -> None:
     async with behind_proxies(pool, total_deadline_s=3.0) as (proxies, verifier):
         for proxy in proxies:
             await proxy.go_down()
