@@ -13,8 +13,10 @@ from typing import Any
 
 import ray
 import torch
-from torch.distributed import PrefixStore, ProcessGroupGloo, TCPStore
+from torch import distributed
 from verl.checkpoint_engine import CheckpointEngine, CheckpointEngineRegistry
+
+_torch: Any = distributed  # its stubs lack most of what is used here
 
 BACKEND = "gloo"
 DEADLINE = timedelta(minutes=10)
@@ -27,22 +29,22 @@ Address = tuple[str, int]
 
 
 @CheckpointEngineRegistry.register(BACKEND)
-class GlooCheckpointEngine(CheckpointEngine):  # type: ignore[misc]  # veRL is untyped
+class GlooCheckpointEngine(CheckpointEngine):
     """Broadcasts weights in buckets, each as a description and one flat buffer."""
 
     def __init__(self, bucket_size: int, is_master: bool = False) -> None:
         """`bucket_size`: bytes gathered before they are sent; a larger weight is sent alone."""
         self._bucket_size = bucket_size
         self._is_master = is_master
-        self._store: TCPStore | None = None
-        self._group: ProcessGroupGloo | None = None
+        self._store: Any = None
+        self._group: Any = None
 
     def prepare(self) -> Address | None:
         """The sender's meeting point; None from everybody else."""
         if not self._is_master:
             return None
         host = ray.util.get_node_ip_address().strip("[]")
-        self._store = TCPStore(host, 0, is_master=True, wait_for_workers=False, timeout=DEADLINE)
+        self._store = _torch.TCPStore(host, 0, is_master=True, wait_for_workers=False, timeout=DEADLINE)
         return host, self._store.port
 
     @classmethod
@@ -67,8 +69,8 @@ class GlooCheckpointEngine(CheckpointEngine):  # type: ignore[misc]  # veRL is u
         if rank < 0:
             return
         host, port = address
-        self._store = self._store or TCPStore(host, port, is_master=False, timeout=DEADLINE)
-        self._group = ProcessGroupGloo(PrefixStore("weights", self._store), rank, world_size, DEADLINE)
+        self._store = self._store or _torch.TCPStore(host, port, is_master=False, timeout=DEADLINE)
+        self._group = _torch.ProcessGroupGloo(_torch.PrefixStore("weights", self._store), rank, world_size, DEADLINE)
 
     def finalize(self) -> None:
         """Leave the group; the next transfer forms a new one."""

@@ -67,11 +67,6 @@ def check_mode(config: DictConfig) -> None:
             "weights only, so they would never see the adapter; set actor_rollout_ref.model.lora.merge=True, or train "
             "without LoRA (actor_rollout_ref.model.lora_rank=0)"
         )
-    if not config.actor_rollout_ref.hybrid_engine:
-        raise ConfigError(
-            "actor_rollout_ref.hybrid_engine=False: veRL 0.9.1 stops at once with it (a misspelt log call in "
-            "trainer_separate_async.py); leave it at True"
-        )
 
 
 async def check_verifier(config: VerifierConfig) -> None:

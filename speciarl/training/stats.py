@@ -29,6 +29,9 @@ class RolloutStats:
     """Groups by reference level."""
     waited_s: float = 0.0
     """Seconds in which no rollout generated and at least one waited for its verdict; of the slowest worker."""
+    judging_s: float = 0.0
+    """Seconds in which at least one rollout waited for its verdict, generating siblings or not; of the worker that
+    judged longest."""
     judge_seconds: float = 0.0
     """Sum over rollouts of the time from answer to verdict, cache hits included."""
     silent_since: float | None = None
@@ -71,6 +74,7 @@ def merge(parts: Iterable[RolloutStats]) -> RolloutStats:
         total.references.update(part.references)
         total.judge_seconds += part.judge_seconds
         total.waited_s = max(total.waited_s, part.waited_s)
+        total.judging_s = max(total.judging_s, part.judging_s)
         if part.rollouts or part.silent_since is not None:
             silences.append(part.silent_since)
     if silences and all(since is not None for since in silences):

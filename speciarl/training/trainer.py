@@ -6,6 +6,7 @@ is in `VerdictTrainer`, once. The optimisation is veRL's, untouched. Modes: docs
 
 import logging
 import time
+from pathlib import Path
 from typing import Any, ClassVar
 
 import ray
@@ -18,6 +19,7 @@ from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 
 from speciarl.config import load
 from speciarl.errors import FailureBudgetExceeded, VerifierOutage
+from speciarl.training import sample_page
 from speciarl.training.judges import ManagedJudges
 from speciarl.training.metrics import training_metrics, validation_metrics
 from speciarl.training.stats import RolloutStats, merge
@@ -104,9 +106,8 @@ class VerdictTrainer(PPOTrainer):
             self._save_checkpoint()
 
     def _validate(self) -> dict[str, float]:
-        self._drain()  # validation must not count towards a training step, nor the other way round
         metrics: dict[str, float] = super()._validate()
-        stats = self._drain()
+        stats = self._drain(validate=True)
         metrics["val-core/unscorable_rate"] = stats.unscorable_rate
         metrics["val-core/verifier_wait_s"] = stats.waited_s
         return metrics
@@ -122,24 +123,47 @@ class VerdictTrainer(PPOTrainer):
         metrics: dict[str, float] = super()._val_metrics_update(
             data_sources, sample_uids, reward_extra_infos_dict, sample_turns, expected_acc_counts
         )
-        return metrics | validation_metrics(list(data_sources), reward_extra_infos_dict, expected_acc_counts or {})
+        return metrics | validation_metrics(
+            list(data_sources), list(sample_uids), reward_extra_infos_dict, expected_acc_counts or {}
+        )
 
     def _compute_metrics(self, batch: Any, metrics: Any, timing_raw: Any, global_steps: int, epoch: int) -> None:
         super()._compute_metrics(batch, metrics, timing_raw, global_steps=global_steps, epoch=epoch)
         keys = [key for key, tag in zip(batch.keys, batch.tags, strict=True) if not tag.get("is_padding", False)]
         data = tq.kv_batch_get(keys=keys, partition_id=batch.partition_id, select_fields=["extra_fields"])
         infos = [fields["reward_extra_info"] for fields in data.pop("extra_fields").tolist()]
-        metrics.update(training_metrics(infos, self._step_stats, self._verifier_totals))
+        low_margin = self._settings.training.low_margin
+        metrics.update(training_metrics(infos, self._step_stats, self._verifier_totals, low_margin))
+        self._show_samples()
 
-    def _drain(self) -> RolloutStats:
-        answers = self._ask_workers("drain_stats")
+    def _drain(self, validate: bool = False) -> RolloutStats:
+        answers = self._ask_workers("drain_stats", validate)
         self._verifier_totals = [totals for _, totals in answers]
         return merge(stats for stats, _ in answers)
 
-    def _ask_workers(self, method: str) -> list[Any]:
+    def _show_samples(self) -> None:
+        """Write the page of this step's sampled groups, if any were, and hand it to W&B."""
+        training = self._settings.training
+        if not training.samples_every or self.global_steps % training.samples_every:
+            return
+        groups = [group for kept in self._ask_workers("drain_samples") for group in kept]
+        groups = groups[: training.samples_per_step]
+        if not groups:
+            return
+        try:
+            page = sample_page.write(Path(training.samples_dir), self.global_steps, groups, training.samples_kept)
+        except OSError as error:  # a full disk must not cost the step
+            logger.warning("no sample page for step %d: %s", self.global_steps, error)
+            return
+        if "wandb" in self.logger.logger:
+            import wandb
+
+            self.logger.log({"speciarl/samples": wandb.Html(page, inject=False)}, self.global_steps, ["wandb"])
+
+    def _ask_workers(self, method: str, *arguments: Any) -> list[Any]:
         workers = self.agent_loop_manager.agent_loop_workers
         replies: list[Any] = ray.get(
-            [getattr(worker, method).remote() for worker in workers], timeout=WORKER_REPLY_DEADLINE_S
+            [getattr(worker, method).remote(*arguments) for worker in workers], timeout=WORKER_REPLY_DEADLINE_S
         )
         return replies
 

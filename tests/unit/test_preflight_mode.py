@@ -39,11 +39,6 @@ def test_other_modes_and_full_training_need_no_merging() -> None:
     check("recipe/mode=separate_async", UNMERGED, "actor_rollout_ref.model.lora_rank=0")
 
 
-def test_a_setting_that_stops_verl_at_once_is_refused() -> None:
-    with pytest.raises(ConfigError, match="hybrid_engine"):
-        check("recipe/mode=separate_async", "actor_rollout_ref.hybrid_engine=false")
-
-
 def test_weights_are_sent_once_per_training_batch() -> None:
     with initialize_config_module("verl.trainer.config", version_base=None):
         config = compose("ppo_trainer", overrides=["+recipe=speciarl", "recipe/mode=separate_async"])
