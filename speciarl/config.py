@@ -36,6 +36,9 @@ class TrainingConfig(BaseModel):
 
     poll_interval_s: float = Field(default=2.0, gt=0)
     """How often the trainer looks for finished groups. veRL's fixed value is 2 s; small models gain from less."""
+    seed: int | None = None
+    """Seed of every rollout's sampling, so that a run repeats its rollouts and a resumed one those of the step it lost.
+    None: the rollout servers draw as they like, which costs them less where many sequences are sampled at once."""
     judge_log_dir: str = "logs/judge"
     """Where managed judge replicas write their logs, one file each."""
     low_margin: float = Field(default=1.0, gt=0)

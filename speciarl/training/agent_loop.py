@@ -23,9 +23,11 @@ from speciarl.training.group import GroupUnderQuorum, RewardGroup, RolloutUnscor
 from speciarl.training.group_rollout import FEATURES, GroupRollout, ImageFeatures
 from speciarl.training.rollout_sample import GroupDraft, SampleBook, SampledGroup
 from speciarl.training.sample import reward_extra_info, sample_id
+from speciarl.training.seeding import seeded
+from speciarl.training.silence import SilenceClock
 from speciarl.training.stats import RolloutStats, merge
 from speciarl.training.wait_clock import Phase, WaitClock
-from speciarl.verdict import Pair, Unscorable
+from speciarl.verdict import Judgement, Pair, Unscorable, Verdict
 
 SINGLE_TURN = "single_turn_agent"
 """veRL's name of the agent loop whose work we share among the rollouts of a group; others run as they are."""
@@ -44,6 +46,8 @@ class _OpenGroup:
     data_source: str
     extra_info: Mapping[str, Any]
     validate: bool
+    identity: str
+    """Names the prompt in the seeds of its rollouts: the same when a run is repeated."""
     rollout: GroupRollout | None
     """Shared by all rollouts of the prompt; None when the prompt asks for another agent loop."""
     draft: GroupDraft | None
@@ -65,6 +69,7 @@ class GroupAgentLoopWorker(_StockWorker):
         # Apart for training (False) and validation (True): in asynchronous modes the two overlap.
         self._stats = {validate: RolloutStats() for validate in (False, True)}
         self._clocks = {validate: WaitClock() for validate in (False, True)}
+        self._silence = SilenceClock()
         training = self._settings.training
         self._samples = SampleBook(training.samples_every, training.samples_per_step)
 
@@ -75,8 +80,8 @@ class GroupAgentLoopWorker(_StockWorker):
     async def drain_stats(self, validate: bool = False) -> tuple[RolloutStats, dict[str, float]]:
         """The counters of training or validation since the last such call, and the verifier's totals since its
         start."""
-        drained = self._stats[validate]
-        self._stats[validate] = RolloutStats(silent_since=drained.silent_since)
+        drained, self._stats[validate] = self._stats[validate], RolloutStats()
+        drained.silent_s = self._silence.seconds()
         waits = self._clocks[validate].drain()
         drained.waited_s, drained.judging_s = waits.waited_s, waits.judging_s
         return drained, self._verifier.stats()
@@ -85,10 +90,11 @@ class GroupAgentLoopWorker(_StockWorker):
         """The groups kept for the sample page since the last call."""
         return self._samples.drain()
 
-    async def silent_since(self) -> tuple[bool, float | None]:
-        """Whether anything was judged since the last drain, and since when no verdict came."""
-        both = merge(self._stats.values())
-        return both.rollouts > 0, both.silent_since
+    async def stats_so_far(self) -> RolloutStats:
+        """The counters of training and validation since their last drain, which go on."""
+        total = merge(self._stats.values())
+        total.silent_s = self._silence.seconds()
+        return total
 
     async def close_verifier(self) -> None:
         """Release the verifier's connections."""
@@ -111,6 +117,7 @@ class GroupAgentLoopWorker(_StockWorker):
             data_source,
             extra_info,
             validate,
+            identity=f"validation/{prompt.get('index')}" if validate else uid,
             rollout=self._group_rollout() if prompt["agent_name"] == SINGLE_TURN else None,
             draft=None
             if validate
@@ -148,14 +155,18 @@ class GroupAgentLoopWorker(_StockWorker):
         barrier.join(session, task.cancel)
         clock = self._clocks[group.validate]
         clock.enter((kwargs["uid"], session), Phase.GENERATING)
+        params = seeded(sampling_params, self._settings.training.seed, group.identity, session)
         try:
             if group.rollout is None:
-                return await super()._run_agent_loop(sampling_params, trajectory, **kwargs)
-            return await self._run_shared(group.rollout, sampling_params, trajectory, **kwargs)
+                return await super()._run_agent_loop(params, trajectory, **kwargs)
+            return await self._run_shared(group.rollout, params, trajectory, **kwargs)
+        except BaseException as error:  # cancellation is how a group that expired ends
+            if not barrier.has_arrived(session):
+                self._stats[group.validate].fail(error)
+            raise
         finally:
             clock.leave((kwargs["uid"], session))
-            if barrier.fail(session):
-                self._stats[group.validate].failed += 1
+            barrier.fail(session)
 
     async def _run_shared(
         self,
@@ -202,11 +213,10 @@ class GroupAgentLoopWorker(_StockWorker):
         text = answer.parse(response)
         member: reward.Member = reward.Unparsable()
         if text is not None:
-            member = await self._verifier.verify(Pair(group.ground_truth, text))
-        judged = time.time()
+            member = await self._verify(Pair(group.ground_truth, text))
         clock.enter(rollout, Phase.JUDGED)
-        stats.judge_seconds += judged - started
-        stats.count(member, judged)
+        stats.judge_seconds += time.time() - started
+        stats.count(member)
         if group.draft is not None:
             group.draft.note(session, response, text, member)
         group.barrier.arrive(session, member)
@@ -224,6 +234,15 @@ class GroupAgentLoopWorker(_StockWorker):
             member, text, outcome, group.data_source, group.extra_info
         )
         final.metrics.compute_score = time.time() - started
+
+    async def _verify(self, pair: Pair) -> Judgement:
+        self._silence.ask()
+        judgement: Judgement | None = None
+        try:
+            judgement = await self._verifier.verify(pair)
+        finally:
+            self._silence.answer(verdict=isinstance(judgement, Verdict))
+        return judgement
 
 
 class GroupAgentLoopManager(AgentLoopManagerTQ):

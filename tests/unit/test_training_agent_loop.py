@@ -15,6 +15,7 @@ from speciarl.config import parse
 from speciarl.reward.dynamic import rewards
 from speciarl.training.agent_loop import GroupAgentLoopManager, GroupAgentLoopWorker
 from speciarl.training.rollout_sample import SampleBook, SampledGroup
+from speciarl.training.silence import SilenceClock
 from speciarl.training.stats import RolloutStats
 from speciarl.training.wait_clock import WaitClock
 from speciarl.verdict import Judgement, Pair, Reason, Source, Unscorable, Verdict
@@ -98,7 +99,7 @@ def run_prompt(
     worker._reward, worker._verifier, worker._groups = rewards, FakeVerifier(), {}
     worker._stats = {part: RolloutStats() for part in (False, True)}
     worker._clocks = {part: WaitClock() for part in (False, True)}
-    worker._samples = SampleBook(every=2, per_step=1)
+    worker._silence, worker._samples = SilenceClock(), SampleBook(every=2, per_step=1)
     worker._group_rollout = lambda: None  # fake generation needs none
     row = {"reward_model": {"ground_truth": "lion"}, "extra_info": {"sample_id": "s"}}
     prompt = {"uid": "u", "agent_name": "fake", **row}

@@ -22,6 +22,7 @@ from speciarl.reward.dynamic import rewards
 from speciarl.training.agent_loop import STORED_COLUMNS, GroupAgentLoopWorker
 from speciarl.training.group_rollout import IMAGE_ONLY, ImageFeatures
 from speciarl.training.rollout_sample import SampleBook, SampledGroup
+from speciarl.training.silence import SilenceClock
 from speciarl.training.stats import RolloutStats
 from speciarl.training.wait_clock import WaitClock
 from speciarl.verdict import Pair, Source, Verdict
@@ -111,6 +112,7 @@ def run(
     worker._settings, worker._reward, worker._verifier = load(config), rewards, FakeVerifier()
     worker._groups, worker._samples = {}, SampleBook(every=1, per_step=1)
     worker._stats, worker._clocks = {False: RolloutStats()}, {False: WaitClock()}
+    worker._silence = SilenceClock()
     stock_call = type(model.processor).__call__
 
     def counted(self: Any, *args: Any, **kwargs: Any) -> Any:

@@ -27,8 +27,8 @@ def test_every_record_has_the_same_keys_and_round_trips() -> None:
 
 def test_training_metrics() -> None:
     stats = RolloutStats(groups=2, groups_no_signal=1, waited_s=0.5, judging_s=2.0)
-    stats.count(Verdict(Category.SPECIFIC, None, Source.LIVE), 1.0)
-    stats.count(Unscorable(Reason.TIMEOUT), 2.0)
+    stats.count(Verdict(Category.SPECIFIC, None, Source.LIVE))
+    stats.count(Unscorable(Reason.TIMEOUT))
     stats.references["specific"] = 1
     infos = [record(Category.SPECIFIC), record(Category.WRONG, answer="lion or tiger", margin=0.5)]
     metrics = training_metrics(infos, stats, [{"live": 1}, {"live": 2}], low_margin=1.0)
@@ -91,15 +91,18 @@ def test_validation_with_several_answers_tells_the_best_of_k() -> None:
     assert metrics["val-core/mean/best@2/hm"] == metrics["val-core/a/best@2/hm"]
 
 
-def test_silence_needs_every_worker_that_asked_and_a_verdict_ends_it() -> None:
-    silent, idle, lively = RolloutStats(), RolloutStats(), RolloutStats()
-    silent.count(Unscorable(Reason.CONNECTION), 5.0)
-    silent.count(Unscorable(Reason.CONNECTION), 9.0)
-    lively.count(Verdict(Category.WRONG, None, Source.LIVE), 6.0)
-    assert merge([silent, idle]).silent_since == 5.0
-    assert merge([silent, lively]).silent_since is None
-    silent.count(Verdict(Category.WRONG, None, Source.LIVE), 10.0)
-    assert merge([silent, idle]).silent_since is None
+def test_the_verifier_is_as_silent_as_for_the_worker_that_heard_last() -> None:
+    idle, long, short = RolloutStats(), RolloutStats(silent_s=9.0), RolloutStats(silent_s=2.0)
+    assert merge([long, idle, short]).silent_s == 2.0
+    assert merge([idle, long]).silent_s == 9.0
+    assert merge([idle]).silent_s is None
+
+
+def test_a_failure_is_kept_in_one_bounded_line() -> None:
+    stats = RolloutStats()
+    stats.fail(ValueError("two\nlines " + "x" * 1000))
+    assert (merge([stats, RolloutStats()]).failed, stats.last_failure[:21]) == (1, "ValueError: two lines")
+    assert len(stats.last_failure) == 300
 
 
 def test_the_trainer_waits_for_the_slowest_worker() -> None:
