@@ -120,9 +120,7 @@ def _listed(
     for name, source in config.sources.items():
         found: dict[str, listing.Listing] = {}
         for file, splits in source.splits.items():
-            found[file] = listing.read(
-                readers[name], source.root.expanduser(), splits, name, file, keep=spool.keep
-            )
+            found[file] = listing.read(readers[name], source.root.expanduser(), splits, name, file, keep=spool.keep)
             report.problems += found[file].problems
             report.files[file].splits[name] = found[file].counts
         twice: set[str] = set()
@@ -150,12 +148,8 @@ def _refuse(config: BuildConfig, report: Report) -> None:
     with Drafts() as drafts:
         drafts.write(file, _json(report.as_json(ok=False)))
         drafts.publish()
-    ways = {
-        "check_counts=warn" if problem.kind is Kind.COUNT else "on_broken=skip": None for problem in fatal
-    }
-    raise DataPrepError(
-        f"{summary(fatal)} ({file} lists all). Mend the data, or go on all the same: {' '.join(ways)}"
-    )
+    ways = {"check_counts=warn" if problem.kind is Kind.COUNT else "on_broken=skip": None for problem in fatal}
+    raise DataPrepError(f"{summary(fatal)} ({file} lists all). Mend the data, or go on all the same: {' '.join(ways)}")
 
 
 def _fingerprints(config: BuildConfig, workers: int, progress: Progress) -> choice.FingerprintAll:

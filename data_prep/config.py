@@ -18,7 +18,7 @@ TRAIN = "train"
 def _weighted(value: Any) -> Any:
     """``general`` and ``[general, specific]`` mean equal weights."""
     names = [value] if isinstance(value, str) else value
-    return {name: 1.0 for name in names} if isinstance(names, list) else names
+    return dict.fromkeys(names, 1.0) if isinstance(names, list) else names
 
 
 PromptWeights = Annotated[dict[str, Annotated[float, Field(ge=0)]], BeforeValidator(_weighted), Field(min_length=1)]

@@ -23,7 +23,9 @@ class Drafts:
     def __enter__(self) -> Drafts:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         for file, handle in self._handles.items():
             _draft(file).unlink(missing_ok=True)
             os.close(handle)
@@ -38,7 +40,9 @@ class Drafts:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             os.close(handle)
-            raise DataPrepError(f"{file} is being written by another build; wait for it or choose another out=") from error
+            raise DataPrepError(
+                f"{file} is being written by another build; wait for it or choose another out="
+            ) from error
         os.ftruncate(handle, 0)
         self._handles[file] = handle
         return draft

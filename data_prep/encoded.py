@@ -91,7 +91,9 @@ def _encode(image: Image.Image, data: bytes, max_pixels: int | None, jpeg_qualit
     lossy = image.format in _LOSSY
     if too_large and max_pixels is not None:
         shown = _shrunk(image, max_pixels)
-        return Encoded(_jpeg(shown, jpeg_quality, fine_colour=not lossy), *shown.size, "max_pixels" if change is None else change)
+        return Encoded(
+            _jpeg(shown, jpeg_quality, fine_colour=not lossy), *shown.size, "max_pixels" if change is None else change
+        )
     shown = _rgb(image)
     jpeg = _jpeg(shown, jpeg_quality, fine_colour=not lossy)
     if not lossy:

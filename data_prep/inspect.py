@@ -76,7 +76,9 @@ def _rows(file: Any, progress: Callable[[int], object]) -> Iterator[dict[str, An
 
 def _spread(rows: int, pictures: int) -> list[int]:
     """Row numbers at equal distances, so that a file in class order shows many classes."""
-    return [rows * number // pictures for number in range(min(pictures, rows))] if pictures < rows else list(range(rows))
+    return (
+        [rows * number // pictures for number in range(min(pictures, rows))] if pictures < rows else list(range(rows))
+    )
 
 
 def _count(contents: Contents, cells: dict[str, Any], for_sheet: bool) -> None:

@@ -68,7 +68,8 @@ def read(
     kept, again = first_by_id((sample.id, sample) for sample in labelled)
     listing.samples = list(kept.values())
     listing.problems += [
-        Problem(Kind.DUPLICATE_ID, source, file, key, kept[key].picture.where, f"{key} is listed again") for key in again
+        Problem(Kind.DUPLICATE_ID, source, file, key, kept[key].picture.where, f"{key} is listed again")
+        for key in again
     ]
     return listing
 

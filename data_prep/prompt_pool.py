@@ -76,7 +76,9 @@ def _read(name: str) -> Prompt:
             raise DataPrepError(f"prompts: {file}: {reason}") from error
         return _checked(Prompt(file.stem, text.strip()), str(file))
     if name not in known():
-        raise DataPrepError(f"prompts: there is no prompt {name!r}; known: {', '.join(known())}, or a path to a .txt file")
+        raise DataPrepError(
+            f"prompts: there is no prompt {name!r}; known: {', '.join(known())}, or a path to a .txt file"
+        )
     text = resources.files("data_prep").joinpath("prompts", f"{name}.txt").read_text(encoding="utf-8")
     return _checked(Prompt(name, text.strip()), name)
 
@@ -88,5 +90,7 @@ def _checked(prompt: Prompt, where: str) -> Prompt:
         if tag in prompt.text:
             raise DataPrepError(f"prompts: {where}: {tag} would be taken for another medium; leave it out")
     if "<answer>" not in prompt.text or "</answer>" not in prompt.text:
-        raise DataPrepError(f"prompts: {where}: it must ask for the answer inside <answer> </answer>, where it is looked for")
+        raise DataPrepError(
+            f"prompts: {where}: it must ask for the answer inside <answer> </answer>, where it is looked for"
+        )
     return prompt

@@ -37,16 +37,12 @@ def of_classes(samples: Sequence[Sample], include: Collection[str], exclude: Col
         if name not in known:
             raise DataPrepError(f"there is no class {name!r} (a label, a class key or a name above it)")
     wanted, unwanted = set(include), set(exclude)
-    return [
-        sample
-        for sample in samples
-        if (not wanted or wanted & names(sample)) and not unwanted & names(sample)
-    ]
+    return [sample for sample in samples if (not wanted or wanted & names(sample)) and not unwanted & names(sample)]
 
 
 def few_shot(samples: Sequence[Sample], per_class: int, seed: int) -> list[Sample]:
     """At most `per_class` random samples of each class."""
-    return _keep(samples, {key: per_class for key in {sample.class_key for sample in samples}}, seed, "few-shot")
+    return _keep(samples, dict.fromkeys({sample.class_key for sample in samples}, per_class), seed, "few-shot")
 
 
 def subset(samples: Sequence[Sample], count: int, seed: int, stratified: bool = False) -> list[Sample]:
@@ -89,7 +85,9 @@ def quotas(
         wanted = fixed | (shares(left, {name: weights[name] for name in open_ended}) if open_ended else {})
     for name, count in wanted.items():
         if count > sizes[name]:
-            raise DataPrepError(f"{count} samples are wanted of {name}, which has {sizes[name]}; lower its count or weight")
+            raise DataPrepError(
+                f"{count} samples are wanted of {name}, which has {sizes[name]}; lower its count or weight"
+            )
     return {name: wanted[name] for name in sizes}
 
 

@@ -29,7 +29,9 @@ def datasets(abouts: Iterable[About], console: Console) -> None:
 
 def built(report: Report, console: Console) -> None:
     """What a build wrote, and everything that was odd about the data."""
-    table = Table("file", "rows", "classes", "MB", "bytes/image", "unchanged", "encoded again", box=None, pad_edge=False)
+    table = Table(
+        "file", "rows", "classes", "MB", "bytes/image", "unchanged", "encoded again", box=None, pad_edge=False
+    )
     for name, file in report.files.items():
         table.add_row(
             f"{name}.parquet",

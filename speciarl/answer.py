@@ -73,6 +73,28 @@ def is_abstention(text: str) -> bool:
     return normalise(text) in ABSTENTIONS
 
 
+_OPTIONS = re.compile(
+    r"\b(?:or|either|neither|maybe|perhaps|possibly|alternatively)\b"
+    r"|\b(?:might|may|could|can) (?:also )?be\b"
+    r"|\bunless\b"
+    r"|[^\W\d_]\s*[/|;]\s*[^\W\d_]"  # a separator between words, not a fraction or a date
+    r"|,[^,]*,"  # a list of three; one comma may be "kingfisher, belted"
+    r"|\n\s*\S",  # several lines
+    re.IGNORECASE,
+)
+
+
+def names_several(text: str) -> bool:
+    """Whether an answer seems to hedge: to name several options, or one with a way out.
+
+    A heuristic for watching a run, never for a reward: it looks for words such as "or", "either", "maybe", "could be"
+    and "unless", for names parted by a slash, bar or semicolon, for lists with two commas or more, and for several
+    lines. It misses "cat and dog" (because of "black and white warbler") and "cat, dog", and it takes a name that holds
+    such a word for hedging.
+    """
+    return _OPTIONS.search(text.strip()) is not None
+
+
 @functools.lru_cache(maxsize=4096)
 def _kept(character: str) -> str:
     kind = unicodedata.category(character)
