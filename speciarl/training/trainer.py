@@ -19,7 +19,7 @@ from verl.utils.tensordict_utils import assign_non_tensor_stack
 
 from speciarl.config import load
 from speciarl.errors import FailureBudgetExceeded, SpeciaRLError, VerifierOutage, WorkerLost
-from speciarl.training import sample_page
+from speciarl.training import rollout_dump, sample_page
 from speciarl.training.checkpoint import repair_tracker, tracked
 from speciarl.training.judges import ManagedJudges
 from speciarl.training.limits import AGAIN, refuse_unfinished, refuse_unscorable
@@ -181,6 +181,14 @@ class VerdictTrainer(PPOTrainer):
         low_margin = self._settings.training.low_margin
         metrics.update(training_metrics(infos, self._step_stats, self._verifier_totals, low_margin))
         self._show_samples()
+
+    def _log_rollout_data(self, batch: Any, timing_raw: Any, rollout_data_dir: str) -> None:
+        super()._log_rollout_data(rollout_dump.without_padding(batch), timing_raw, rollout_data_dir)
+
+    def _dump_generations(self, *, reward_extra_infos_dict: dict[str, list[Any]], **kwargs: Any) -> None:
+        if "reward" not in reward_extra_infos_dict:  # a dump of training: veRL passes the keys and no record
+            reward_extra_infos_dict |= rollout_dump.columns(reward_extra_infos_dict["uid"])
+        super()._dump_generations(reward_extra_infos_dict=reward_extra_infos_dict, **kwargs)
 
     def _drain(self, validate: bool = False) -> RolloutStats:
         answers = self._ask_workers("drain_stats", validate)
