@@ -49,8 +49,11 @@ def test_file_arrives_once_and_is_only_checked_afterwards(server: FileServer, tm
 def test_connection_that_breaks_is_continued_where_it_was(server: FileServer, tmp_path: Path) -> None:
     server.faults = [cut_after(server, 100_000), cut_after(server, 50_000), status(503)]
     told: list[int] = []
-    download(_archive(server), tmp_path, QUICK, told.append)
+    said: list[str] = []
+    download(_archive(server), tmp_path, QUICK, told.append, said.append)
     _only(tmp_path)
+    assert len(said) == 3
+    assert said[-1] == "a.tgz: the server answers 503; trying again in 0 s"
     assert [asked for _, asked in server.asked] == [None, "bytes=100000-", "bytes=150000-", "bytes=150000-"]
     assert sum(told) == len(CONTENT)
 
