@@ -23,3 +23,7 @@ class VerifierOutage(SpeciaRLError):
 
 class FailureBudgetExceeded(SpeciaRLError):
     """More rollouts of one step went unscored than the run may lose."""
+
+
+class WorkerLost(SpeciaRLError):
+    """A worker process died or hangs, and with it the rollouts that it ran."""

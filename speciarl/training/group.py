@@ -62,11 +62,13 @@ class RewardGroup:
         self._members[session] = member
         self._settle(session)
 
-    def fail(self, session: int) -> bool:
-        """The session ended; returns whether it did so without having arrived, which counts as failed."""
-        failed = self._members[session] is None
+    def has_arrived(self, session: int) -> bool:
+        """Whether the session has a member in the group."""
+        return self._members[session] is not None
+
+    def fail(self, session: int) -> None:
+        """The session ended, arrived or not: nobody waits for it any more."""
         self._settle(session)
-        return failed
 
     def expire(self) -> None:
         """Give up on every session that has neither arrived nor failed, and cancel it."""

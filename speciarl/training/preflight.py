@@ -31,6 +31,7 @@ def check_run(config: DictConfig) -> SpeciaRLConfig:
     except ValueError as error:
         raise ConfigError(f"speciarl.reward.name: {error}") from error
     check_model(str(config.actor_rollout_ref.model.path), "actor_rollout_ref.model.path")
+    check_mode(config)
     for key in ("train_files", "val_files"):
         files = config.data[key]
         for file in [files] if isinstance(files, str) else list(files):
@@ -47,6 +48,20 @@ def check_model(path: str, key: str) -> None:
         raise ConfigError(
             f"{key}={path}: there is no config.json there; give a directory with a "
             "Hugging Face model, or a model name on the Hub"
+        )
+
+
+def check_mode(config: DictConfig) -> None:
+    """Rollout servers apart from the trainer must be able to get all that it learns."""
+    if not str(config.trainer.v1.trainer_mode).endswith("separate_async"):
+        return
+    model = config.actor_rollout_ref.model
+    trains_adapter = model.lora_rank > 0 or model.lora.rank > 0 or model.lora_adapter_path is not None
+    if trains_adapter and not model.lora.merge:
+        raise ConfigError(
+            "actor_rollout_ref.model.lora.merge=False: in separate_async mode veRL sends the rollout servers the base "
+            "weights only, so they would never see the adapter; set actor_rollout_ref.model.lora.merge=True, or train "
+            "without LoRA (actor_rollout_ref.model.lora_rank=0)"
         )
 
 

@@ -6,7 +6,10 @@ from dataclasses import dataclass, field
 
 from speciarl.reward import Member
 from speciarl.training.group import GroupOutcome
-from speciarl.verdict import Unscorable, Verdict
+from speciarl.verdict import Unscorable
+
+MOST_CHARS = 300
+"""Of an error that is shown in one line."""
 
 
 @dataclass(slots=True)
@@ -29,19 +32,27 @@ class RolloutStats:
     """Groups by reference level."""
     waited_s: float = 0.0
     """Seconds in which no rollout generated and at least one waited for its verdict; of the slowest worker."""
+    judging_s: float = 0.0
+    """Seconds in which at least one rollout waited for its verdict, generating siblings or not; of the worker that
+    judged longest."""
     judge_seconds: float = 0.0
     """Sum over rollouts of the time from answer to verdict, cache hits included."""
-    silent_since: float | None = None
-    """Since when verdicts were asked for and none came; None while they do."""
+    silent_s: float | None = None
+    """Seconds in which verdicts were waited for since the last one came; None while nobody waits and the last answer
+    was one. Not a count: the state at the time of the report."""
+    last_failure: str = ""
+    """The error of the session that failed last, in one line."""
 
-    def count(self, member: Member, now: float) -> None:
+    def count(self, member: Member) -> None:
         """Note one judged rollout."""
         self.rollouts += 1
         if isinstance(member, Unscorable):
             self.unscorable[member.reason.value] += 1
-            self.silent_since = self.silent_since or now
-        elif isinstance(member, Verdict):
-            self.silent_since = None
+
+    def fail(self, error: BaseException) -> None:
+        """Note a session that ended in an error before it could be judged."""
+        self.failed += 1
+        self.last_failure = " ".join(f"{type(error).__name__}: {error}".split())[:MOST_CHARS]
 
     def close(self, outcome: GroupOutcome, under_quorum: bool) -> None:
         """Note one finished training group."""
@@ -52,15 +63,20 @@ class RolloutStats:
             self.references[outcome.reference.name.lower()] += 1
 
     @property
+    def scored(self) -> int:
+        """Rollouts with a verdict or without an answer."""
+        return self.rollouts - self.unscorable.total()
+
+    @property
     def unscorable_rate(self) -> float:
         """Share of judged rollouts without a verdict; 0 when nothing was judged."""
-        return sum(self.unscorable.values()) / self.rollouts if self.rollouts else 0.0
+        return self.unscorable.total() / self.rollouts if self.rollouts else 0.0
 
 
 def merge(parts: Iterable[RolloutStats]) -> RolloutStats:
-    """Add up the workers' counters. The verifier counts as silent only if it is for every worker that asked."""
+    """Add up the workers' counters. The verifier is as silent as it is for the worker that heard from it last; workers
+    that wait for nothing have no say."""
     total = RolloutStats()
-    silences = []
     for part in parts:
         total.rollouts += part.rollouts
         total.failed += part.failed
@@ -71,8 +87,8 @@ def merge(parts: Iterable[RolloutStats]) -> RolloutStats:
         total.references.update(part.references)
         total.judge_seconds += part.judge_seconds
         total.waited_s = max(total.waited_s, part.waited_s)
-        if part.rollouts or part.silent_since is not None:
-            silences.append(part.silent_since)
-    if silences and all(since is not None for since in silences):
-        total.silent_since = max(since for since in silences if since is not None)
+        total.judging_s = max(total.judging_s, part.judging_s)
+        total.last_failure = part.last_failure or total.last_failure
+        if part.silent_s is not None:
+            total.silent_s = part.silent_s if total.silent_s is None else min(total.silent_s, part.silent_s)
     return total

@@ -1,42 +1,58 @@
-"""veRL's synchronous trainer plus our judges, our metrics and the failure budget.
+"""veRL's trainers plus our judges, our metrics and the failure budget.
 
-Registered as ``speciarl`` and named in ``trainer.v1.trainer_mode``. The optimisation is veRL's, untouched.
+One class for each of veRL's modes, named in ``trainer.v1.trainer_mode`` by the options of ``recipe/mode``; what is ours
+is in `VerdictTrainer`, once. The optimisation is veRL's, untouched. Modes: docs/trainer_modes.md.
 """
 
 import logging
-import time
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 import ray
 import transfer_queue as tq
 from omegaconf import open_dict
-from verl.trainer.ppo.v1.trainer_base import register_trainer
+from verl.trainer.ppo.v1.trainer_base import PPOTrainer, register_trainer
+from verl.trainer.ppo.v1.trainer_colocate_async import PPOTrainerColocateAsync
+from verl.trainer.ppo.v1.trainer_separate_async import PPOTrainerSeparateAsync
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
+from verl.utils.tensordict_utils import assign_non_tensor_stack
 
 from speciarl.config import load
-from speciarl.errors import FailureBudgetExceeded, VerifierOutage
+from speciarl.errors import FailureBudgetExceeded, SpeciaRLError, VerifierOutage, WorkerLost
+from speciarl.training import rollout_dump, sample_page
+from speciarl.training.checkpoint import repair_tracker, tracked
 from speciarl.training.judges import ManagedJudges
+from speciarl.training.limits import AGAIN, refuse_unfinished, refuse_unscorable
 from speciarl.training.metrics import training_metrics, validation_metrics
+from speciarl.training.seeding import prompt_uid
 from speciarl.training.stats import RolloutStats, merge
+from speciarl.training.watch import Watch
 
 logger = logging.getLogger(__name__)
 
-WORKER_REPLY_DEADLINE_S = 60.0
-"""Agent-loop workers answer from memory; one that takes longer is dead."""
+WORKER_REPLY_DEADLINE_S = 300.0
+"""Agent-loop workers answer from memory, between two pieces of other work; one that takes longer hangs."""
 
 
-@register_trainer("speciarl")
-class SpeciaRLTrainer(PPOTrainerSync):
-    """Synchronous trainer that knows about verdicts."""
+class VerdictTrainer(PPOTrainer):
+    """What knows about verdicts. Stands before one of veRL's trainers in the bases of a registered class."""
+
+    stock_mode: ClassVar[str]
+    """veRL's own name of the mode."""
+
+    global_steps: int
 
     def __init__(self, config: Any) -> None:
         with open_dict(config):
-            config.trainer.v1.trainer_mode = "sync"  # veRL compares this name in several places
+            config.trainer.v1.trainer_mode = self.stock_mode  # veRL compares this name in several places
         super().__init__(config)
         self._settings = load(config)
         self.replay_buffer.poll_interval = self._settings.training.poll_interval_s
         self._judges = ManagedJudges(self._settings, str(config.trainer.device))
         self._step_stats = RolloutStats()
+        self._data_at_step: dict[str, Any] = {}
+        self._in_step = False
+        self._fetched = (0, 0)  # step, and prompts fetched in it
         self._verifier_totals: list[dict[str, float]] = []
 
     def init(self) -> None:
@@ -59,49 +75,85 @@ class SpeciaRLTrainer(PPOTrainerSync):
         finally:
             self._judges.stop()
 
+    def on_step_begin(self) -> None:
+        """Remember where the data are, to come back to if this step has to be given up."""
+        super().on_step_begin()
+        self._data_at_step = self.train_dataloader.state_dict()
+        self._in_step = True
+
     def on_step_end(self) -> None:
         """Collect the workers' counters and stop the run, resumably, when too much went unscored."""
         super().on_step_end()
+        self._in_step = False
         self._step_stats = self._drain()
-        rate, limit = self._step_stats.unscorable_rate, self._settings.reward.max_unscorable_rate
-        if rate > limit:
+        try:
+            refuse_unscorable(self._step_stats, self._settings.reward)
+        except FailureBudgetExceeded as error:
+            raise self._give_up(error) from error
+
+    def _look_around(self) -> None:
+        """Called while rollouts are waited for: stop the run, resumably, when they cannot be expected any more."""
+        rollout = self.config.actor_rollout_ref.rollout
+        try:
+            stats = merge(self._ask_workers("stats_so_far"))
+            batch = int(self.config.data.train_batch_size * rollout.n)
+            refuse_unfinished(stats, self._settings.reward, batch, self._judge_urls())
+        except (VerifierOutage, FailureBudgetExceeded, WorkerLost) as error:
+            raise self._give_up(error) from error
+
+    def _judge_urls(self) -> list[str]:
+        judge = self.config.speciarl.verifier
+        return judge.get("endpoints") or [url for url in [judge.get("service_url")] if url]
+
+    def _give_up(self, error: SpeciaRLError) -> SpeciaRLError:
+        """Save the last finished step, unless that is done; returns the error with what can be resumed from."""
+        now, last = self.global_steps, self.global_steps - self._in_step
+        where = f"step {now} was given up" if self._in_step else f"after step {now}"
+        if last < 1:
+            return type(error)(f"{where}, and no step is finished: {error}")
+        if self._in_step and self.trainer_mode == "sync":  # the other modes save the prompts that are under way
+            self.train_dataloader.load_state_dict(self._data_at_step)
+            self.train_dataloader_it = None
+        if tracked(Path(self.config.trainer.default_local_dir)) != last:
+            self.global_steps = last
             self._save_checkpoint()
-            raise FailureBudgetExceeded(
-                f"step {self.global_steps}: {rate:.0%} of the rollouts have no verdict "
-                f"({_reasons(self._step_stats)}), more than speciarl.reward.max_unscorable_rate={limit:.0%}. A "
-                "checkpoint was saved; mend the verifier and start the same command again"
-            )
+        return type(error)(f"{where}, step {last} is saved: {error}")
 
-    def _add_prompts_to_generate(self, num_prompts: int) -> int:
-        self._check_outage()
-        return int(super()._add_prompts_to_generate(num_prompts))
+    def _load_checkpoint(self) -> None:
+        if self.config.trainer.resume_mode == "auto":
+            repaired = repair_tracker(Path(self.config.trainer.default_local_dir))
+            if repaired:
+                logger.warning(repaired)
+        super()._load_checkpoint()
 
-    def _check_outage(self) -> None:
-        """Raise when the verifier has been silent for longer than allowed; refills would go on for ever."""
-        answers = self._ask_workers("silent_since")
-        asked = [since for judged, since in answers if judged or since is not None]
-        if not asked or any(since is None for since in asked):
-            return
-        silent_s = time.time() - max(asked)
-        if silent_s > self._settings.reward.outage_deadline_s:
-            self._save_last_finished_step()
-            judge = self.config.speciarl.verifier
-            addresses = judge.get("endpoints") or [url for url in [judge.get("service_url")] if url]
-            raise VerifierOutage(
-                f"no verdict for {silent_s:.0f} s (speciarl.reward.outage_deadline_s="
-                f"{self._settings.reward.outage_deadline_s:.0f}). Check the judge at "
-                f"{', '.join(addresses) or 'its configured address'} and start the same command again; it resumes"
-            )
+    def _fetch_one_gen_batch(self) -> Any:
+        batch = super()._fetch_one_gen_batch()
+        seed, step = self._settings.training.seed, self.global_steps
+        if seed is not None:
+            first = self._fetched[1] if self._fetched[0] == step else 0
+            uids = [prompt_uid(seed, step, first + row) for row in range(len(batch))]
+            assign_non_tensor_stack(batch, "uid", uids)
+            self._fetched = (step, first + len(uids))
+        return batch
 
-    def _save_last_finished_step(self) -> None:
-        if self.global_steps > 1:
-            self.global_steps -= 1  # the weights are those of the step before this unfinished one
-            self._save_checkpoint()
+    def _balance_batch(self, batch: Any, *args: Any, **kwargs: Any) -> Any:
+        if self._settings.training.seed is not None:  # rollouts arrive in any order, and sums of floats depend on it
+            batch.reorder(sorted(range(len(batch.keys)), key=batch.keys.__getitem__))
+        return super()._balance_batch(batch, *args, **kwargs)
+
+    def _build_replay_buffer(self) -> Any:
+        return Watch(self._look_around).over(super()._build_replay_buffer())
 
     def _validate(self) -> dict[str, float]:
-        self._drain()  # validation must not count towards a training step, nor the other way round
-        metrics: dict[str, float] = super()._validate()
-        stats = self._drain()
+        try:
+            metrics: dict[str, float] = super()._validate()
+        except Exception as error:  # without a single verdict veRL has nothing to average
+            stats = self._drain(validate=True)
+            if stats.rollouts and not stats.scored:
+                silent = VerifierOutage(f"not one rollout of the validation has a verdict; {AGAIN}")
+                raise self._give_up(silent) from error
+            raise
+        stats = self._drain(validate=True)
         metrics["val-core/unscorable_rate"] = stats.unscorable_rate
         metrics["val-core/verifier_wait_s"] = stats.waited_s
         return metrics
@@ -117,27 +169,80 @@ class SpeciaRLTrainer(PPOTrainerSync):
         metrics: dict[str, float] = super()._val_metrics_update(
             data_sources, sample_uids, reward_extra_infos_dict, sample_turns, expected_acc_counts
         )
-        return metrics | validation_metrics(list(data_sources), reward_extra_infos_dict, expected_acc_counts or {})
+        return metrics | validation_metrics(
+            list(data_sources), list(sample_uids), reward_extra_infos_dict, expected_acc_counts or {}
+        )
 
     def _compute_metrics(self, batch: Any, metrics: Any, timing_raw: Any, global_steps: int, epoch: int) -> None:
         super()._compute_metrics(batch, metrics, timing_raw, global_steps=global_steps, epoch=epoch)
         keys = [key for key, tag in zip(batch.keys, batch.tags, strict=True) if not tag.get("is_padding", False)]
         data = tq.kv_batch_get(keys=keys, partition_id=batch.partition_id, select_fields=["extra_fields"])
         infos = [fields["reward_extra_info"] for fields in data.pop("extra_fields").tolist()]
-        metrics.update(training_metrics(infos, self._step_stats, self._verifier_totals))
+        low_margin = self._settings.training.low_margin
+        metrics.update(training_metrics(infos, self._step_stats, self._verifier_totals, low_margin))
+        self._show_samples()
 
-    def _drain(self) -> RolloutStats:
-        answers = self._ask_workers("drain_stats")
+    def _log_rollout_data(self, batch: Any, timing_raw: Any, rollout_data_dir: str) -> None:
+        super()._log_rollout_data(rollout_dump.without_padding(batch), timing_raw, rollout_data_dir)
+
+    def _dump_generations(self, *, reward_extra_infos_dict: dict[str, list[Any]], **kwargs: Any) -> None:
+        if "reward" not in reward_extra_infos_dict:  # a dump of training: veRL passes the keys and no record
+            reward_extra_infos_dict |= rollout_dump.columns(reward_extra_infos_dict["uid"])
+        super()._dump_generations(reward_extra_infos_dict=reward_extra_infos_dict, **kwargs)
+
+    def _drain(self, validate: bool = False) -> RolloutStats:
+        answers = self._ask_workers("drain_stats", validate)
         self._verifier_totals = [totals for _, totals in answers]
         return merge(stats for stats, _ in answers)
 
-    def _ask_workers(self, method: str) -> list[Any]:
+    def _show_samples(self) -> None:
+        """Write the page of this step's sampled groups, if any were, and hand it to W&B."""
+        training = self._settings.training
+        if not training.samples_every or self.global_steps % training.samples_every:
+            return
+        groups = [group for kept in self._ask_workers("drain_samples") for group in kept]
+        groups = groups[: training.samples_per_step]
+        if not groups:
+            return
+        try:
+            page = sample_page.write(Path(training.samples_dir), self.global_steps, groups, training.samples_kept)
+        except OSError as error:  # a full disk must not cost the step
+            logger.warning("no sample page for step %d: %s", self.global_steps, error)
+            return
+        if "wandb" in self.logger.logger:
+            import wandb
+
+            self.logger.log({"speciarl/samples": wandb.Html(page, inject=False)}, self.global_steps, ["wandb"])
+
+    def _ask_workers(self, method: str, *arguments: Any) -> list[Any]:
         workers = self.agent_loop_manager.agent_loop_workers
-        replies: list[Any] = ray.get(
-            [getattr(worker, method).remote() for worker in workers], timeout=WORKER_REPLY_DEADLINE_S
-        )
+        asked = [getattr(worker, method).remote(*arguments) for worker in workers]
+        try:
+            replies: list[Any] = ray.get(asked, timeout=WORKER_REPLY_DEADLINE_S)
+        except ray.exceptions.GetTimeoutError as error:
+            raise WorkerLost(f"an agent-loop worker did not reply within {WORKER_REPLY_DEADLINE_S:g} s") from error
+        except ray.exceptions.RayActorError as error:
+            cause = " ".join(str(error).split())
+            raise WorkerLost(f"an agent-loop worker died, and its rollouts with it ({cause}); {AGAIN}") from error
         return replies
 
 
-def _reasons(stats: RolloutStats) -> str:
-    return ", ".join(f"{reason} {count}" for reason, count in stats.unscorable.most_common()) or "no reasons"
+@register_trainer("speciarl")
+class SpeciaRLTrainer(VerdictTrainer, PPOTrainerSync):
+    """Generate, judge and learn in turns, on the same devices. What the paper does."""
+
+    stock_mode = "sync"
+
+
+@register_trainer("speciarl_colocate_async")
+class SpeciaRLColocateAsyncTrainer(VerdictTrainer, PPOTrainerColocateAsync):
+    """The next batch is generated, on the same devices, while verdicts of this one are still out."""
+
+    stock_mode = "colocate_async"
+
+
+@register_trainer("speciarl_separate_async")
+class SpeciaRLSeparateAsyncTrainer(VerdictTrainer, PPOTrainerSeparateAsync):
+    """Generation on devices of its own, which get the new weights after each training batch."""
+
+    stock_mode = "separate_async"

@@ -96,12 +96,14 @@ def test_error_of_a_custom_reward_reaches_every_waiter() -> None:
     asyncio.run(run())
 
 
-def test_fail_reports_only_sessions_that_never_arrived() -> None:
+def test_a_session_that_failed_has_not_arrived() -> None:
     async def run() -> None:
         group = RewardGroup(2, rewards)
         group.arrive(0, SPECIFIC)
-        assert group.fail(0) is False
-        assert group.fail(1) is True
+        group.fail(0)
+        group.fail(1)
+        assert (group.has_arrived(0), group.has_arrived(1)) == (True, False)
+        assert (await group.outcome()).rewards == (1.0, None)
 
     asyncio.run(run())
 

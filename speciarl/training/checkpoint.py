@@ -1,0 +1,67 @@
+"""Which checkpoint a run resumes from, also when it was killed while it saved one.
+
+veRL saves the workers' files, then the dataloader's state, and last a tracker file with the step. It overwrites the
+tracker in place and, where only one checkpoint is kept, removes the old one before: a kill in between leaves a tracker
+that is empty or that names a checkpoint which is gone.
+"""
+
+import os
+import re
+import zipfile
+from pathlib import Path
+
+TRACKER = "latest_checkpointed_iteration.txt"
+DATA_STATE = "data.pt"
+_FOLDER = re.compile(r"global_step_(\d+)")
+_SHARD = re.compile(r"model_world_size_(\d+)_rank_(\d+)\.pt")
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether a checkpoint holds the dataloader's state and the model of every rank, none of them cut short.
+
+    A file that torch saved is a zip archive, whose directory comes last: one that was cut short has none.
+    """
+    if not zipfile.is_zipfile(folder / DATA_STATE):
+        return False
+    actor = folder / "actor"
+    shards = [match for path in _listing(actor) if (match := _SHARD.fullmatch(path.name))]
+    if not shards or {int(shard[2]) for shard in shards} != set(range(int(shards[0][1]))):
+        return False
+    return all(zipfile.is_zipfile(path) for path in _listing(actor) if path.suffix == ".pt")
+
+
+def newest_complete(root: Path) -> int | None:
+    """The step of the newest checkpoint under `root` that can be resumed from; None when there is none."""
+    steps = [int(match[1]) for path in _listing(root) if (match := _FOLDER.fullmatch(path.name))]
+    return next((step for step in sorted(steps, reverse=True) if is_complete(root / f"global_step_{step}")), None)
+
+
+def tracked(root: Path) -> int | None:
+    """The step in the tracker file; None where it is missing or holds no number."""
+    try:
+        return int((root / TRACKER).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def repair_tracker(root: Path) -> str | None:
+    """Let the tracker name a complete checkpoint, if it does not; returns a line that says what was done.
+
+    A tracker that names a complete checkpoint is left alone, whatever is newer: a user may have set it back. Without
+    any complete checkpoint nothing is changed, so that veRL says what it misses.
+    """
+    step = tracked(root)
+    if step is not None and is_complete(root / f"global_step_{step}"):
+        return None
+    found = newest_complete(root)
+    if found is None:
+        return None
+    draft = root / f".{TRACKER}.{os.getpid()}.tmp"
+    draft.write_text(str(found), encoding="utf-8")
+    draft.replace(root / TRACKER)
+    said = "no step" if step is None else f"step {step}, whose checkpoint is incomplete"
+    return f"{root / TRACKER} named {said}; the run resumes from step {found}, the newest complete checkpoint"
+
+
+def _listing(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() else []

@@ -1,0 +1,31 @@
+"""What ``trainer.rollout_data_dir`` gets of every trajectory beside veRL's own columns (text, score, ground truth)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import transfer_queue as tq
+
+
+def without_padding(batch: Any) -> Any:
+    """The batch without the empty trajectories that veRL adds to fill it up: they carry another one's record."""
+    real = [index for index, tag in enumerate(batch.tags) if not tag.get("is_padding", False)]
+    return tq.KVBatchMeta(
+        keys=[batch.keys[index] for index in real],
+        tags=[batch.tags[index] for index in real],
+        partition_id=batch.partition_id,
+        fields=batch.fields,
+        extra_info=batch.extra_info,
+    )
+
+
+def columns(keys: Sequence[str], partition_id: str = "train") -> dict[str, list[Any]]:
+    """Columns of the trajectories, in the order of their keys: the ``reward_extra_info`` record, ``advantage`` (of the
+    first token; GRPO gives all tokens of a response the same) and ``response_tokens``."""
+    data = tq.kv_batch_get(
+        keys=list(keys), partition_id=partition_id, select_fields=["extra_fields", "advantages", "responses"]
+    )
+    records = [fields["reward_extra_info"] for fields in data.pop("extra_fields").tolist()]
+    return {name: [record[name] for record in records] for name in records[0]} | {
+        "advantage": [float(row[0]) for row in data["advantages"].unbind()],
+        "response_tokens": [len(row) for row in data["responses"].unbind()],
+    }

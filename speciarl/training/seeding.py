@@ -1,0 +1,33 @@
+"""Names and seeds that are the same whenever a run is repeated or resumed.
+
+veRL draws a random uid per prompt, and rollout servers draw from one stream that depends on the order in which requests
+happen to arrive. With these, a run whose verdicts are kept repeats its rewards.
+"""
+
+import hashlib
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+_BITS = 31
+"""vLLM hands a request's seed to a torch generator; every one takes this many bits."""
+
+
+def prompt_uid(seed: int, step: int, ordinal: int) -> str:
+    """The uid of the prompt fetched as number `ordinal` of a step: unique within a run, without an underscore, which
+    separates uid and session in veRL's keys."""
+    return str(uuid.UUID(bytes=_digest(seed, "prompt", step, ordinal)[:16]))
+
+
+def rollout_seed(seed: int, prompt: str, session: int) -> int:
+    """The sampling seed of one rollout of a prompt."""
+    return int.from_bytes(_digest(seed, "rollout", prompt, session)[:8], "big") >> (64 - _BITS)
+
+
+def seeded(params: Mapping[str, Any], seed: int | None, prompt: str, session: int) -> dict[str, Any]:
+    """Sampling parameters of one rollout; without a seed the rollout server draws as it likes."""
+    return dict(params) if seed is None else {**params, "seed": rollout_seed(seed, prompt, session)}
+
+
+def _digest(*parts: object) -> bytes:
+    return hashlib.blake2b("\0".join(map(str, parts)).encode(), digest_size=16).digest()

@@ -1,0 +1,43 @@
+"""When a step is given up."""
+
+from collections import Counter
+
+import pytest
+
+from speciarl.config import RewardConfig
+from speciarl.errors import FailureBudgetExceeded, VerifierOutage
+from speciarl.training.limits import refuse_unfinished, refuse_unscorable
+from speciarl.training.stats import RolloutStats
+
+LIMITS = RewardConfig(max_unscorable_rate=0.2, outage_deadline_s=60)
+BATCH = 100
+
+
+def look(stats: RolloutStats) -> None:
+    refuse_unfinished(stats, LIMITS, BATCH, ["http://judge:8000"])
+
+
+def test_a_step_in_good_health_goes_on() -> None:
+    look(RolloutStats())
+    look(RolloutStats(rollouts=1000, unscorable=Counter(timeout=200), failed=99, silent_s=60.0))
+    refuse_unscorable(RolloutStats(rollouts=10, unscorable=Counter(timeout=2)), LIMITS)
+
+
+def test_an_outage_is_told_with_the_judge_and_the_key() -> None:
+    with pytest.raises(VerifierOutage, match=r"61 s.*outage_deadline_s=60.*http://judge:8000.*resumes"):
+        look(RolloutStats(rollouts=5, unscorable=Counter(connection=5), silent_s=61.0))
+
+
+def test_during_an_outage_lost_rollouts_do_not_end_the_step_before_the_deadline() -> None:
+    look(RolloutStats(rollouts=500, unscorable=Counter(connection=500), silent_s=59.0))
+
+
+def test_too_many_unscorable_among_a_whole_batch_of_scored_ones_end_the_step() -> None:
+    look(RolloutStats(rollouts=190, unscorable=Counter(timeout=91)))  # 99 scored: the step may yet end by itself
+    with pytest.raises(FailureBudgetExceeded, match=r"48%.*timeout 90, malformed 1.*max_unscorable_rate=20%"):
+        look(RolloutStats(rollouts=191, unscorable=Counter(timeout=90, malformed=1)))
+
+
+def test_a_batch_of_failed_rollouts_ends_the_step_with_the_last_error() -> None:
+    with pytest.raises(FailureBudgetExceeded, match=r"100 rollouts of one step failed.*ValueError: no image"):
+        look(RolloutStats(failed=100, last_failure="ValueError: no image"))
