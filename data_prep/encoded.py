@@ -8,7 +8,6 @@ from __future__ import annotations
 import io
 import math
 import struct
-import warnings
 import zlib
 from dataclasses import dataclass
 
@@ -53,10 +52,8 @@ def encode(data: bytes, max_pixels: int | None = None, jpeg_quality: int = 92) -
     Raises BrokenImageError for bytes that cannot be decoded to the end.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # odd metadata and large sizes; what matters raises
-            with Image.open(io.BytesIO(data)) as image:
-                return _encode(image, data, max_pixels, jpeg_quality)
+        with Image.open(io.BytesIO(data)) as image:
+            return _encode(image, data, max_pixels, jpeg_quality)
     except BrokenImageError:
         raise
     except _FAULTS as error:
@@ -66,10 +63,8 @@ def encode(data: bytes, max_pixels: int | None = None, jpeg_quality: int = 92) -
 def pixels(data: bytes) -> bytes:
     """What the decoded image shows: size and upright RGB pixels. Raises BrokenImageError."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data)) as image:
-                shown = _rgb(image)
+        with Image.open(io.BytesIO(data)) as image:
+            shown = _rgb(image)
     except _FAULTS as error:
         raise BrokenImageError(_reason(error)) from error
     return struct.pack(">II", *shown.size) + shown.tobytes()
