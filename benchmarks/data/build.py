@@ -1,6 +1,6 @@
 """Builds of parquet from JPEG files: this package against the plain route, and memory at a hundred thousand images.
 
-    python benchmarks/data/build.py                          speed and size on 3,000 images, three rounds in turn
+    python benchmarks/data/build.py                          speed and size on 1,500 images, three rounds in turn
     python benchmarks/data/build.py --images 500 --rounds 1
     python benchmarks/data/build.py --memory 100000          peak memory of one build of that many images
 
@@ -188,7 +188,7 @@ def machine(workers: int) -> str:
 def main() -> None:
     """Read the arguments and run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=3000)
+    parser.add_argument("--images", type=int, default=1500)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--memory", type=int, metavar="IMAGES")
