@@ -166,7 +166,7 @@ def test_emoji_by_both_commands_gives_the_same_bytes(
 def test_the_defaults_of_both_commands_for_emoji_agree() -> None:
     import inspect
 
-    from data_prep.cli import emoji
+    from data_prep.emoji_cli import emoji
 
     config = compose.settings(["dataset=emoji"])
     assert isinstance(config, compose.EmojiConfig)
