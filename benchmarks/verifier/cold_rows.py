@@ -13,18 +13,12 @@ import asyncio
 import itertools
 import json
 import os
-import socket
-import subprocess
-import sys
 import time
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from judge_stub import LABELS, PRESETS, true_label
+from judge_stub import LABELS, PRESETS, running, true_label
 from openai import AsyncOpenAI
 from rich.console import Console
 from rich.table import Table
@@ -39,24 +33,6 @@ PROMPT = "base"
 def rows(count: int) -> list[Pair]:
     """Distinct pairs, already in normal form."""
     return [Pair(f"golden retriever {index % 200}", f"some kind of dog {index}") for index in range(count)]
-
-
-@contextmanager
-def stub(preset: str) -> Iterator[str]:
-    """A running stub's URL."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    script = Path(__file__).with_name("judge_stub.py")
-    command = [sys.executable, str(script), "--port", str(port), "--preset", preset]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.kill()
-        process.wait()
 
 
 async def ask_plainly(url: str, pairs: list[Pair], concurrency: int) -> tuple[float, dict[Pair, str]]:
@@ -144,7 +120,7 @@ def main() -> None:
     for preset, concurrency in itertools.product(options.presets, options.concurrency):
         best: dict[str, Run] = {}
         for name, ask in (("plain", ask_plainly), ("ours", ask_our_way)) * options.repeat:
-            with stub(preset) as url:
+            with running(preset) as url:
                 run = measure(ask, url, pairs, concurrency)
             best[name] = min(run, best.get(name, run), key=lambda one: one.seconds)
         for name, run in best.items():

@@ -22,12 +22,17 @@ Labels follow from the pair by a hash, so that a client can be held to them. `GE
 
 import argparse
 import asyncio
+import contextlib
 import hashlib
 import heapq
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -217,6 +222,23 @@ def _tokenize(body: Mapping[str, Any]) -> dict[str, Any]:
 
 def _reply(content: Mapping[str, Any]) -> web.Response:
     return web.Response(body=orjson.dumps(content), content_type="application/json")
+
+
+@contextlib.contextmanager
+def running(preset: str) -> Iterator[str]:
+    """The URL of a stub in a process of its own."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, str(Path(__file__)), "--port", str(port), "--preset", preset]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.kill()
+        process.wait()
 
 
 def main() -> None:
