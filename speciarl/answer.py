@@ -1,5 +1,6 @@
 """From a model's response to the text that is judged (paper, section on text handling)."""
 
+import functools
 import re
 import unicodedata
 
@@ -57,8 +58,14 @@ def normalise(text: str) -> str:
     Each character that is no Unicode letter (L*), number (N*), dash (Pd) or white space becomes a space; then
     lower-case, runs of white space collapse to one space, no space at the ends.
     """
-    kept = "".join(character if _is_kept(character) else " " for character in text)
-    return " ".join(kept.lower().split())
+    return squeeze(text).lower()
+
+
+def squeeze(text: str) -> str:
+    """The text without what `normalise` drops, in its own upper and lower case: ``normalise(squeeze(text)) ==
+    normalise(text)``, and it is no longer than that. (`normalise` twice may give another text than once: the lower
+    case of some letters holds marks that it drops.)"""
+    return " ".join("".join(map(_kept, text)).split())
 
 
 def is_abstention(text: str) -> bool:
@@ -66,6 +73,29 @@ def is_abstention(text: str) -> bool:
     return normalise(text) in ABSTENTIONS
 
 
-def _is_kept(character: str) -> bool:
+_OPTIONS = re.compile(
+    r"\b(?:or|either|neither|maybe|perhaps|possibly|alternatively)\b"
+    r"|\b(?:might|may|could|can) (?:also )?be\b"
+    r"|\bunless\b"
+    r"|[^\W\d_]\s*[/|;]\s*[^\W\d_]"  # a separator between words, not a fraction or a date
+    r"|,[^,]*,"  # a list of three; one comma may be "kingfisher, belted"
+    r"|\n\s*\S",  # several lines
+    re.IGNORECASE,
+)
+
+
+def names_several(text: str) -> bool:
+    """Whether an answer seems to hedge: to name several options, or one with a way out.
+
+    A heuristic for watching a run, never for a reward: it looks for words such as "or", "either", "maybe", "could be"
+    and "unless", for names parted by a slash, bar or semicolon, for lists with two commas or more, and for several
+    lines. It misses "cat and dog" (because of "black and white warbler") and "cat, dog", and it takes a name that holds
+    such a word for hedging.
+    """
+    return _OPTIONS.search(text.strip()) is not None
+
+
+@functools.lru_cache(maxsize=4096)
+def _kept(character: str) -> str:
     kind = unicodedata.category(character)
-    return kind[0] in "LN" or kind == "Pd"
+    return character if kind[0] in "LN" or kind == "Pd" else " "

@@ -41,6 +41,17 @@ class TrainingConfig(BaseModel):
     None: the rollout servers draw as they like, which costs them less where many sequences are sampled at once."""
     judge_log_dir: str = "logs/judge"
     """Where managed judge replicas write their logs, one file each."""
+    low_margin: float = Field(default=1.0, gt=0)
+    """Nats below which a verdict counts as a close call in ``speciarl/margin/low_share``: at 1, the judge gave the
+    label it chose less than e times the probability of the next."""
+    samples_every: int = Field(default=10, ge=0)
+    """Every how many training steps a page of rollouts is written; 0 for never."""
+    samples_per_step: int = Field(default=8, ge=1)
+    """Prompts shown on a page, each with all its rollouts."""
+    samples_kept: int = Field(default=50, ge=1)
+    """How many pages are kept, the newest."""
+    samples_dir: str = "logs/samples"
+    """Where the pages are written, one self-contained HTML file per sampled step."""
 
 
 class SpeciaRLConfig(BaseModel):

@@ -3,7 +3,8 @@
 The paper's exact formulas are not published, so these are ours and no parity with its table is claimed.
 """
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from speciarl.category import Category
@@ -63,6 +64,39 @@ def summarise(
     graded = [weights[outcome] for outcome in scored if outcome is not None and outcome in weights]
     specificity = sum(graded) / len(graded) if graded else None
     return Summary(len(scored), rates, correctness, specificity, harmonic_mean(correctness, specificity))
+
+
+def best_of(
+    groups: Iterable[Sequence[Category | None]], k: int, weights: Mapping[Category, float] = DEFAULT_WEIGHTS
+) -> Summary | None:
+    """Metrics of the best of k answers to each question: what k tries would achieve with a perfect choice among them.
+
+    Unbiased: of a question with m answers, all subsets of k are averaged over, in closed form. With the answers sorted,
+    the i-th smallest (from 0) is the best of a share C(i, k - 1) / C(m, k) of them. An unparsable answer is the worst.
+    Questions count alike; one with fewer than k answers says nothing about k tries and is left out.
+
+    Returns None when no question has k answers. `count` is the number of questions that have.
+    """
+    if k < 1:
+        raise ValueError(f"k must be at least 1, got {k}")
+    fit = [sorted(group, key=_rank) for group in groups if len(group) >= k]
+    if not fit:
+        return None
+    totals = dict.fromkeys((*Category, None), 0.0)
+    for group in fit:
+        subsets = math.comb(len(group), k)
+        for index in range(k - 1, len(group)):
+            totals[group[index]] += math.comb(index, k - 1) / subsets
+    rates = {key(kind): total / len(fit) for kind, total in totals.items()}
+    correct = {kind: total for kind, total in totals.items() if kind is not None and kind in weights}
+    share = sum(correct.values())
+    specificity = sum(weights[kind] * total for kind, total in correct.items()) / share if share else None
+    correctness = 1.0 - rates[key(Category.WRONG)] - rates[key(None)]
+    return Summary(len(fit), rates, correctness, specificity, harmonic_mean(correctness, specificity))
+
+
+def _rank(outcome: Category | None) -> int:
+    return -1 if outcome is None else int(outcome)
 
 
 def harmonic_mean(correctness: float, specificity: float | None) -> float:

@@ -1,4 +1,4 @@
-"""OmegaConf resolvers that recipes use: ``speciarl.device``, ``speciarl.on_cpu`` and ``speciarl.package_path``."""
+"""OmegaConf resolvers that recipes use: ``speciarl.device``, ``on_cpu``, ``package_path`` and ``quotient``."""
 
 from pathlib import Path
 from typing import Any
@@ -40,8 +40,21 @@ def package_path(relative: str) -> str:
     return str(path)
 
 
+def quotient(dividend: int, divisor: int) -> int:
+    """``${speciarl.quotient:<dividend>,<divisor>}``: how often one whole number goes into another.
+
+    Raises:
+        ValueError: it does not go evenly.
+    """
+    whole, rest = divmod(dividend, divisor)
+    if rest:
+        raise ValueError(f"{dividend} is no multiple of {divisor}")
+    return whole
+
+
 def register() -> None:
     """Register all resolvers; repeated calls change nothing."""
     OmegaConf.register_new_resolver("speciarl.device", device, replace=True)
     OmegaConf.register_new_resolver("speciarl.on_cpu", on_cpu, replace=True)
     OmegaConf.register_new_resolver("speciarl.package_path", package_path, replace=True)
+    OmegaConf.register_new_resolver("speciarl.quotient", quotient, replace=True)

@@ -1,5 +1,7 @@
 """Patches of veRL 0.9.1 that every run needs, with or without an accelerator. See docs/patches.md."""
 
+import logging
+from collections.abc import MutableMapping
 from typing import Any
 
 from speciarl.patching import Patch
@@ -64,5 +66,30 @@ EQUAL_LENGTH_MROPE = Patch(
     apply=_fix_equal_length_mrope,
 )
 
-ALL = (EQUAL_LENGTH_MROPE,)
+
+class _NoFlush(logging.LoggerAdapter[logging.Logger]):
+    """Takes ``flush``, as ``print`` does and loggers do not."""
+
+    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
+        kwargs.pop("flush", None)
+        return msg, kwargs
+
+
+def _accept_flush(trainer_separate_async: Any) -> None:
+    if not isinstance(trainer_separate_async.logger, _NoFlush):
+        trainer_separate_async.logger = _NoFlush(trainer_separate_async.logger)
+
+
+ROLLOUT_ON_ITS_OWN = Patch(
+    name="rollout-on-its-own",
+    distribution="verl",
+    version=VERL_VERSION,
+    module="verl.trainer.ppo.v1.trainer_separate_async",
+    reason="recipe/mode=separate_async stops at its start (TypeError: unexpected keyword argument 'flush'), because a "
+    "log call that is reached with hybrid_engine=False was meant for print.",
+    upstream="verl/trainer/ppo/v1/trainer_separate_async.py, PPOTrainerSeparateAsync._setup",
+    apply=_accept_flush,
+)
+
+ALL = (EQUAL_LENGTH_MROPE, ROLLOUT_ON_ITS_OWN)
 """Patches for every process that imports veRL."""

@@ -21,10 +21,11 @@ from speciarl import answer, reward, verifier_server
 from speciarl.config import load
 from speciarl.training.group import GroupUnderQuorum, RewardGroup, RolloutUnscorable
 from speciarl.training.group_rollout import FEATURES, GroupRollout, ImageFeatures
-from speciarl.training.sample import reward_extra_info
+from speciarl.training.rollout_sample import GroupDraft, SampleBook, SampledGroup
+from speciarl.training.sample import reward_extra_info, sample_id
 from speciarl.training.seeding import seeded
 from speciarl.training.silence import SilenceClock
-from speciarl.training.stats import RolloutStats
+from speciarl.training.stats import RolloutStats, merge
 from speciarl.training.wait_clock import Phase, WaitClock
 from speciarl.verdict import Judgement, Pair, Unscorable, Verdict
 
@@ -44,10 +45,13 @@ class _OpenGroup:
     ground_truth: str
     data_source: str
     extra_info: Mapping[str, Any]
+    validate: bool
     identity: str
     """Names the prompt in the seeds of its rollouts: the same when a run is repeated."""
     rollout: GroupRollout | None
     """Shared by all rollouts of the prompt; None when the prompt asks for another agent loop."""
+    draft: GroupDraft | None
+    """Gathers the group for the sample page; None for the many that are not shown."""
 
 
 _StockWorker: Any = AgentLoopWorkerTQ.__ray_actor_class__  # the plain class behind veRL's Ray actor
@@ -62,24 +66,35 @@ class GroupAgentLoopWorker(_StockWorker):
         self._reward = reward.load(self._settings.reward.name)
         self._verifier = verifier_server.build(self._settings.verifier)
         self._groups: dict[str, _OpenGroup] = {}
-        self._stats = RolloutStats()
-        self._clock = WaitClock()
+        # Apart for training (False) and validation (True): in asynchronous modes the two overlap.
+        self._stats = {validate: RolloutStats() for validate in (False, True)}
+        self._clocks = {validate: WaitClock() for validate in (False, True)}
         self._silence = SilenceClock()
+        training = self._settings.training
+        self._samples = SampleBook(training.samples_every, training.samples_per_step)
 
     async def start_verifier(self) -> None:
         """Open the verifier and run its probe; raises VerifierStartError."""
         await self._verifier.start()
 
-    async def drain_stats(self) -> tuple[RolloutStats, dict[str, float]]:
-        """The counters since the last call, and the verifier's own totals since its start."""
-        drained, self._stats = await self.stats_so_far(), RolloutStats()
-        drained.waited_s = self._clock.drain()
+    async def drain_stats(self, validate: bool = False) -> tuple[RolloutStats, dict[str, float]]:
+        """The counters of training or validation since the last such call, and the verifier's totals since its
+        start."""
+        drained, self._stats[validate] = self._stats[validate], RolloutStats()
+        drained.silent_s = self._silence.seconds()
+        waits = self._clocks[validate].drain()
+        drained.waited_s, drained.judging_s = waits.waited_s, waits.judging_s
         return drained, self._verifier.stats()
 
+    async def drain_samples(self) -> list[SampledGroup]:
+        """The groups kept for the sample page since the last call."""
+        return self._samples.drain()
+
     async def stats_so_far(self) -> RolloutStats:
-        """The counters since the last drain, which go on."""
-        self._stats.silent_s = self._silence.seconds()
-        return self._stats
+        """The counters of training and validation since their last drain, which go on."""
+        total = merge(self._stats.values())
+        total.silent_s = self._silence.seconds()
+        return total
 
     async def close_verifier(self) -> None:
         """Release the verifier's connections."""
@@ -93,14 +108,20 @@ class GroupAgentLoopWorker(_StockWorker):
         barrier = RewardGroup(size, self._reward)
         quorum = 1 if validate else min(self._settings.reward.quorum, size)
         uid = prompt["uid"]
-        self._groups[uid] = _OpenGroup(
+        ground_truth, data_source = prompt["reward_model"]["ground_truth"], str(prompt.get("data_source", "unknown"))
+        extra_info = prompt.get("extra_info") or {}
+        group = self._groups[uid] = _OpenGroup(
             barrier,
             quorum,
-            ground_truth=prompt["reward_model"]["ground_truth"],
-            data_source=str(prompt.get("data_source", "unknown")),
-            extra_info=prompt.get("extra_info") or {},
+            ground_truth,
+            data_source,
+            extra_info,
+            validate,
             identity=f"validation/{prompt.get('index')}" if validate else uid,
             rollout=self._group_rollout() if prompt["agent_name"] == SINGLE_TURN else None,
+            draft=None
+            if validate
+            else self._samples.draft(trajectory.get("step", 0), ground_truth, data_source, sample_id(extra_info)),
         )
         expiry = asyncio.get_running_loop().call_later(self._settings.reward.group_deadline_s, barrier.expire)
         try:
@@ -110,7 +131,10 @@ class GroupAgentLoopWorker(_StockWorker):
             del self._groups[uid]
             if not validate and barrier.done:
                 outcome = await barrier.outcome()
-                self._stats.close(outcome, under_quorum=outcome.scored < quorum)
+                self._stats[validate].close(outcome, under_quorum=outcome.scored < quorum)
+                if group.draft is not None:
+                    image = group.rollout.image if group.rollout is not None else None
+                    self._samples.keep(group.draft.finish(outcome, image))
 
     def _group_rollout(self) -> GroupRollout:
         return GroupRollout(
@@ -129,7 +153,8 @@ class GroupAgentLoopWorker(_StockWorker):
         task = asyncio.current_task()
         assert task is not None  # veRL starts every session as a task
         barrier.join(session, task.cancel)
-        self._clock.enter((kwargs["uid"], session), Phase.GENERATING)
+        clock = self._clocks[group.validate]
+        clock.enter((kwargs["uid"], session), Phase.GENERATING)
         params = seeded(sampling_params, self._settings.training.seed, group.identity, session)
         try:
             if group.rollout is None:
@@ -137,10 +162,10 @@ class GroupAgentLoopWorker(_StockWorker):
             return await self._run_shared(group.rollout, params, trajectory, **kwargs)
         except BaseException as error:  # cancellation is how a group that expired ends
             if not barrier.has_arrived(session):
-                self._stats.fail(error)
+                self._stats[group.validate].fail(error)
             raise
         finally:
-            self._clock.leave((kwargs["uid"], session))
+            clock.leave((kwargs["uid"], session))
             barrier.fail(session)
 
     async def _run_shared(
@@ -180,18 +205,23 @@ class GroupAgentLoopWorker(_StockWorker):
 
     async def _compute_score(self, outputs: list[Any], kwargs: dict[str, Any]) -> None:
         group, session = self._groups[kwargs["uid"]], kwargs["session_id"]
-        final = outputs[-1]
-        self._clock.enter((kwargs["uid"], session), Phase.JUDGING)
+        final, rollout = outputs[-1], (kwargs["uid"], session)
+        stats, clock = self._stats[group.validate], self._clocks[group.validate]
+        clock.enter(rollout, Phase.JUDGING)
         started = time.time()
-        text = answer.parse(self.tokenizer.decode(final.response_ids, skip_special_tokens=True))
+        response = self.tokenizer.decode(final.response_ids, skip_special_tokens=True)
+        text = answer.parse(response)
         member: reward.Member = reward.Unparsable()
         if text is not None:
             member = await self._verify(Pair(group.ground_truth, text))
-        self._stats.judge_seconds += time.time() - started
-        self._stats.count(member)
+        clock.enter(rollout, Phase.JUDGED)
+        stats.judge_seconds += time.time() - started
+        stats.count(member)
+        if group.draft is not None:
+            group.draft.note(session, response, text, member)
         group.barrier.arrive(session, member)
         outcome = await group.barrier.outcome()
-        self._clock.leave((kwargs["uid"], session))
+        clock.leave(rollout)
         if isinstance(member, Unscorable):
             raise RolloutUnscorable(f"no verdict for rollout {session}: {member.reason.value} ({member.detail})")
         if outcome.scored < group.quorum:

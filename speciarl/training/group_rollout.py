@@ -37,6 +37,14 @@ class GroupRollout(SingleTurnAgentLoop):
         self._media: asyncio.Task[dict[str, Any]] | None = None
         self._prompt: asyncio.Task[tuple[list[int], dict[str, Any]]] | None = None
 
+    @property
+    def image(self) -> Any | None:
+        """The prompt's first image (PIL), once it was decoded; None if there is none."""
+        if self._media is None or not self._media.done() or self._media.cancelled() or self._media.exception():
+            return None
+        images = self._media.result().get("images")
+        return images[0] if images else None
+
     async def process_multi_modal_info(self, messages: list[dict[str, Any]]) -> dict[str, Any]:
         """See veRL: the images of the prompt."""
         if self._media is None:

@@ -26,9 +26,14 @@ def reward_extra_info(
         "margin": verdict.margin if verdict else None,
         "reference": key(outcome.reference) if outcome.reference is not None else "none",
         "data_source": data_source,
-        "sample_id": str(extra_info.get("sample_id", extra_info.get("index", ""))),
+        "sample_id": sample_id(extra_info),
         "stratum": str(extra_info.get("stratum", "")),
     }
+
+
+def sample_id(extra_info: Mapping[str, Any]) -> str:
+    """What tells the row of a data set from others: its ``sample_id``, else its ``index``, else nothing."""
+    return str(extra_info.get("sample_id", extra_info.get("index", "")))
 
 
 def outcome_of(info: Mapping[str, Any]) -> Category | None:

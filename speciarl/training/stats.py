@@ -32,6 +32,9 @@ class RolloutStats:
     """Groups by reference level."""
     waited_s: float = 0.0
     """Seconds in which no rollout generated and at least one waited for its verdict; of the slowest worker."""
+    judging_s: float = 0.0
+    """Seconds in which at least one rollout waited for its verdict, generating siblings or not; of the worker that
+    judged longest."""
     judge_seconds: float = 0.0
     """Sum over rollouts of the time from answer to verdict, cache hits included."""
     silent_s: float | None = None
@@ -84,6 +87,7 @@ def merge(parts: Iterable[RolloutStats]) -> RolloutStats:
         total.references.update(part.references)
         total.judge_seconds += part.judge_seconds
         total.waited_s = max(total.waited_s, part.waited_s)
+        total.judging_s = max(total.judging_s, part.judging_s)
         total.last_failure = part.last_failure or total.last_failure
         if part.silent_s is not None:
             total.silent_s = part.silent_s if total.silent_s is None else min(total.silent_s, part.silent_s)

@@ -1,22 +1,25 @@
-"""veRL's synchronous trainer plus our judges, our metrics and the failure budget.
+"""veRL's trainers plus our judges, our metrics and the failure budget.
 
-Registered as ``speciarl`` and named in ``trainer.v1.trainer_mode``. The optimisation is veRL's, untouched.
+One class for each of veRL's modes, named in ``trainer.v1.trainer_mode`` by the options of ``recipe/mode``; what is ours
+is in `VerdictTrainer`, once. The optimisation is veRL's, untouched. Modes: docs/trainer_modes.md.
 """
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import ray
 import transfer_queue as tq
 from omegaconf import open_dict
-from verl.trainer.ppo.v1.trainer_base import register_trainer
+from verl.trainer.ppo.v1.trainer_base import PPOTrainer, register_trainer
+from verl.trainer.ppo.v1.trainer_colocate_async import PPOTrainerColocateAsync
+from verl.trainer.ppo.v1.trainer_separate_async import PPOTrainerSeparateAsync
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils.tensordict_utils import assign_non_tensor_stack
 
 from speciarl.config import load
 from speciarl.errors import FailureBudgetExceeded, SpeciaRLError, VerifierOutage, WorkerLost
-from speciarl.training import rollout_dump
+from speciarl.training import rollout_dump, sample_page
 from speciarl.training.checkpoint import repair_tracker, tracked
 from speciarl.training.judges import ManagedJudges
 from speciarl.training.limits import AGAIN, refuse_unfinished, refuse_unscorable
@@ -31,15 +34,17 @@ WORKER_REPLY_DEADLINE_S = 300.0
 """Agent-loop workers answer from memory, between two pieces of other work; one that takes longer hangs."""
 
 
-@register_trainer("speciarl")
-class SpeciaRLTrainer(PPOTrainerSync):
-    """Synchronous trainer that knows about verdicts."""
+class VerdictTrainer(PPOTrainer):
+    """What knows about verdicts. Stands before one of veRL's trainers in the bases of a registered class."""
+
+    stock_mode: ClassVar[str]
+    """veRL's own name of the mode."""
 
     global_steps: int
 
     def __init__(self, config: Any) -> None:
         with open_dict(config):
-            config.trainer.v1.trainer_mode = "sync"  # veRL compares this name in several places
+            config.trainer.v1.trainer_mode = self.stock_mode  # veRL compares this name in several places
         super().__init__(config)
         self._settings = load(config)
         self.replay_buffer.poll_interval = self._settings.training.poll_interval_s
@@ -140,16 +145,15 @@ class SpeciaRLTrainer(PPOTrainerSync):
         return Watch(self._look_around).over(super()._build_replay_buffer())
 
     def _validate(self) -> dict[str, float]:
-        self._drain()  # validation must not count towards a training step, nor the other way round
         try:
             metrics: dict[str, float] = super()._validate()
         except Exception as error:  # without a single verdict veRL has nothing to average
-            stats = self._drain()
+            stats = self._drain(validate=True)
             if stats.rollouts and not stats.scored:
                 silent = VerifierOutage(f"not one rollout of the validation has a verdict; {AGAIN}")
                 raise self._give_up(silent) from error
             raise
-        stats = self._drain()
+        stats = self._drain(validate=True)
         metrics["val-core/unscorable_rate"] = stats.unscorable_rate
         metrics["val-core/verifier_wait_s"] = stats.waited_s
         return metrics
@@ -165,14 +169,18 @@ class SpeciaRLTrainer(PPOTrainerSync):
         metrics: dict[str, float] = super()._val_metrics_update(
             data_sources, sample_uids, reward_extra_infos_dict, sample_turns, expected_acc_counts
         )
-        return metrics | validation_metrics(list(data_sources), reward_extra_infos_dict, expected_acc_counts or {})
+        return metrics | validation_metrics(
+            list(data_sources), list(sample_uids), reward_extra_infos_dict, expected_acc_counts or {}
+        )
 
     def _compute_metrics(self, batch: Any, metrics: Any, timing_raw: Any, global_steps: int, epoch: int) -> None:
         super()._compute_metrics(batch, metrics, timing_raw, global_steps=global_steps, epoch=epoch)
         keys = [key for key, tag in zip(batch.keys, batch.tags, strict=True) if not tag.get("is_padding", False)]
         data = tq.kv_batch_get(keys=keys, partition_id=batch.partition_id, select_fields=["extra_fields"])
         infos = [fields["reward_extra_info"] for fields in data.pop("extra_fields").tolist()]
-        metrics.update(training_metrics(infos, self._step_stats, self._verifier_totals))
+        low_margin = self._settings.training.low_margin
+        metrics.update(training_metrics(infos, self._step_stats, self._verifier_totals, low_margin))
+        self._show_samples()
 
     def _log_rollout_data(self, batch: Any, timing_raw: Any, rollout_data_dir: str) -> None:
         super()._log_rollout_data(rollout_dump.without_padding(batch), timing_raw, rollout_data_dir)
@@ -182,14 +190,33 @@ class SpeciaRLTrainer(PPOTrainerSync):
             reward_extra_infos_dict |= rollout_dump.columns(reward_extra_infos_dict["uid"])
         super()._dump_generations(reward_extra_infos_dict=reward_extra_infos_dict, **kwargs)
 
-    def _drain(self) -> RolloutStats:
-        answers = self._ask_workers("drain_stats")
+    def _drain(self, validate: bool = False) -> RolloutStats:
+        answers = self._ask_workers("drain_stats", validate)
         self._verifier_totals = [totals for _, totals in answers]
         return merge(stats for stats, _ in answers)
 
-    def _ask_workers(self, method: str) -> list[Any]:
+    def _show_samples(self) -> None:
+        """Write the page of this step's sampled groups, if any were, and hand it to W&B."""
+        training = self._settings.training
+        if not training.samples_every or self.global_steps % training.samples_every:
+            return
+        groups = [group for kept in self._ask_workers("drain_samples") for group in kept]
+        groups = groups[: training.samples_per_step]
+        if not groups:
+            return
+        try:
+            page = sample_page.write(Path(training.samples_dir), self.global_steps, groups, training.samples_kept)
+        except OSError as error:  # a full disk must not cost the step
+            logger.warning("no sample page for step %d: %s", self.global_steps, error)
+            return
+        if "wandb" in self.logger.logger:
+            import wandb
+
+            self.logger.log({"speciarl/samples": wandb.Html(page, inject=False)}, self.global_steps, ["wandb"])
+
+    def _ask_workers(self, method: str, *arguments: Any) -> list[Any]:
         workers = self.agent_loop_manager.agent_loop_workers
-        asked = [getattr(worker, method).remote() for worker in workers]
+        asked = [getattr(worker, method).remote(*arguments) for worker in workers]
         try:
             replies: list[Any] = ray.get(asked, timeout=WORKER_REPLY_DEADLINE_S)
         except ray.exceptions.GetTimeoutError as error:
@@ -198,3 +225,24 @@ class SpeciaRLTrainer(PPOTrainerSync):
             cause = " ".join(str(error).split())
             raise WorkerLost(f"an agent-loop worker died, and its rollouts with it ({cause}); {AGAIN}") from error
         return replies
+
+
+@register_trainer("speciarl")
+class SpeciaRLTrainer(VerdictTrainer, PPOTrainerSync):
+    """Generate, judge and learn in turns, on the same devices. What the paper does."""
+
+    stock_mode = "sync"
+
+
+@register_trainer("speciarl_colocate_async")
+class SpeciaRLColocateAsyncTrainer(VerdictTrainer, PPOTrainerColocateAsync):
+    """The next batch is generated, on the same devices, while verdicts of this one are still out."""
+
+    stock_mode = "colocate_async"
+
+
+@register_trainer("speciarl_separate_async")
+class SpeciaRLSeparateAsyncTrainer(VerdictTrainer, PPOTrainerSeparateAsync):
+    """Generation on devices of its own, which get the new weights after each training batch."""
+
+    stock_mode = "separate_async"

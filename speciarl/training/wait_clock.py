@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Hashable
+from dataclasses import dataclass
 from enum import Enum
 
 
@@ -10,7 +11,19 @@ class Phase(Enum):
 
     GENERATING = "generating"
     JUDGING = "judging"
-    """Its answer is out and its reward is not final yet."""
+    """Its answer is out and its verdict is not."""
+    JUDGED = "judged"
+    """It has its verdict and waits for its siblings."""
+
+
+@dataclass(frozen=True, slots=True)
+class Waits:
+    """Seconds of wall time."""
+
+    waited_s: float = 0.0
+    """No rollout generated and at least one had no verdict yet."""
+    judging_s: float = 0.0
+    """At least one rollout had no verdict yet, whatever the others did."""
 
 
 class WaitClock:
@@ -22,27 +35,34 @@ class WaitClock:
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
         self._phases: dict[Hashable, Phase] = {}
-        self._waited_s = 0.0
+        self._counts = dict.fromkeys(Phase, 0)
+        self._waited_s = self._judging_s = 0.0
         self._since = now()
 
     def enter(self, rollout: Hashable, phase: Phase) -> None:
         """A rollout begins a phase, and ends the one it was in."""
-        self._advance()
+        self.leave(rollout)
         self._phases[rollout] = phase
+        self._counts[phase] += 1
 
     def leave(self, rollout: Hashable) -> None:
         """A rollout is done, in whatever way."""
         self._advance()
-        self._phases.pop(rollout, None)
+        phase = self._phases.pop(rollout, None)
+        if phase is not None:
+            self._counts[phase] -= 1
 
-    def drain(self) -> float:
-        """Seconds waited since the last call."""
+    def drain(self) -> Waits:
+        """What was added up since the last call."""
         self._advance()
-        waited, self._waited_s = self._waited_s, 0.0
-        return waited
+        waits = Waits(self._waited_s, self._judging_s)
+        self._waited_s = self._judging_s = 0.0
+        return waits
 
     def _advance(self) -> None:
         now = self._now()
-        if self._phases and all(phase is Phase.JUDGING for phase in self._phases.values()):
-            self._waited_s += now - self._since
+        if self._counts[Phase.JUDGING]:
+            self._judging_s += now - self._since
+            if not self._counts[Phase.GENERATING]:
+                self._waited_s += now - self._since
         self._since = now

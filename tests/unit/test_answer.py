@@ -97,3 +97,53 @@ def test_texts_that_name_something_are_not(text: str) -> None:
 
 def test_the_set_of_abstentions_is_normalised() -> None:
     assert all(answer.normalise(text) == text for text in answer.ABSTENTIONS)
+
+
+@given(st.text(st.characters()))
+@example("ΣΑΣ Σ.Σ")
+@example("İ\u0307I")
+@example("a\ud800 b")
+def test_squeezing_leaves_the_normal_form_as_it_is(text: str) -> None:
+    kept = "".join(
+        one if unicodedata.category(one)[0] in "LN" or unicodedata.category(one) == "Pd" else " " for one in text
+    )
+    assert answer.normalise(text) == " ".join(kept.lower().split()) == answer.normalise(answer.squeeze(text))
+    assert len(answer.squeeze(text)) <= min(len(text), len(answer.normalise(text)))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "lion or tiger",
+        "Either a lion, OR a tiger",
+        "lion/tiger",
+        "lion | tiger",
+        "lion; tiger",
+        "lion, tiger, leopard",
+        "a lion\na tiger",
+        "could be a lion",
+        "maybe a lion",
+        "a lion, unless it is a tiger",
+    ],
+)
+def test_hedging_is_noticed(text: str) -> None:
+    assert answer.names_several(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "lion",
+        " lion \n",
+        "kingfisher, belted",
+        "black and white warbler",
+        "BMW 3/15 DA-2",
+        "Fort Knox",
+        "orangutan",
+        "mayfly",
+        "Boeing 737-800",
+        "",
+    ],
+)
+def test_plain_names_are_not_hedging(text: str) -> None:
+    assert not answer.names_several(text)

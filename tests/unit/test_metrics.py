@@ -1,11 +1,15 @@
 """Correctness, specificity and HM."""
 
+import itertools
+import math
+from collections.abc import Sequence
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from speciarl.category import Category
-from speciarl.metrics import harmonic_mean, summarise
+from speciarl.metrics import best_of, harmonic_mean, key, summarise
 
 outcomes = st.lists(st.one_of(st.none(), st.sampled_from(Category)), min_size=1, max_size=40)
 
@@ -54,3 +58,42 @@ def test_order_does_not_matter(answers: list[Category | None], random: object) -
 def test_harmonic_mean_lies_between(correctness: float, specificity: float) -> None:
     low, high = sorted((correctness, specificity))
     assert low - 1e-9 <= harmonic_mean(correctness, specificity) <= high + 1e-9
+
+
+def rank(outcome: Category | None) -> int:
+    return -1 if outcome is None else int(outcome)
+
+
+groups = st.lists(st.lists(st.one_of(st.none(), st.sampled_from(Category)), max_size=6), max_size=4)
+
+
+@given(groups, st.integers(1, 4))
+def test_best_of_k_is_the_average_over_all_subsets(several: list[Sequence[Category | None]], k: int) -> None:
+    best = best_of(several, k)
+    fit = [group for group in several if len(group) >= k]
+    if not fit:
+        assert best is None
+        return
+    assert best is not None
+    assert best.count == len(fit)
+    for kind in (*Category, None):
+        expected = [
+            sum(max(subset, key=rank) is kind for subset in itertools.combinations(group, k)) / math.comb(len(group), k)
+            for group in fit
+        ]
+        assert best.rates[key(kind)] == pytest.approx(sum(expected) / len(fit))
+
+
+@given(outcomes)
+def test_the_best_of_one_is_the_plain_summary(scored: list[Category | None]) -> None:
+    plain, best = summarise(scored), best_of([[outcome] for outcome in scored], 1)
+    assert plain is not None
+    assert best is not None
+    assert best.rates == pytest.approx(dict(plain.rates))
+    assert (best.correctness, best.hm) == pytest.approx((plain.correctness, plain.hm))
+    assert (best.specificity is None) is (plain.specificity is None)
+
+
+def test_best_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least 1"):
+        best_of([[Category.WRONG]], 0)

@@ -14,6 +14,7 @@ from speciarl.category import Category
 from speciarl.config import parse
 from speciarl.reward.dynamic import rewards
 from speciarl.training.agent_loop import GroupAgentLoopManager, GroupAgentLoopWorker
+from speciarl.training.rollout_sample import SampleBook, SampledGroup
 from speciarl.training.silence import SilenceClock
 from speciarl.training.stats import RolloutStats
 from speciarl.training.wait_clock import WaitClock
@@ -76,7 +77,10 @@ def run_prompt(
     validate: bool = False,
     quorum: int = 2,
     deadline_s: float = 60.0,
+    step: int = 1,
+    samples: list[SampledGroup] | None = None,
 ) -> tuple[dict[int, Any], str, RolloutStats]:
+    """Run one prompt; returns what was stored, the group's status and the counters of training or validation."""
     stored: dict[int, Any] = {}
     queue = FakeQueue()
     monkeypatch.setattr(agent_loop_tq, "tq", queue)
@@ -92,15 +96,20 @@ def run_prompt(
             "reward": {"quorum": quorum, "group_deadline_s": deadline_s},
         }
     )
-    worker._reward, worker._verifier, worker._groups, worker._stats = rewards, FakeVerifier(), {}, RolloutStats()
-    worker._clock, worker._silence = WaitClock(), SilenceClock()
+    worker._reward, worker._verifier, worker._groups = rewards, FakeVerifier(), {}
+    worker._stats = {part: RolloutStats() for part in (False, True)}
+    worker._clocks = {part: WaitClock() for part in (False, True)}
+    worker._silence, worker._samples = SilenceClock(), SampleBook(every=2, per_step=1)
     worker._group_rollout = lambda: None  # fake generation needs none
     row = {"reward_model": {"ground_truth": "lion"}, "extra_info": {"sample_id": "s"}}
     prompt = {"uid": "u", "agent_name": "fake", **row}
-    coroutine = worker._run_prompt(prompt, {}, trajectory={"validate": validate})
+    coroutine = worker._run_prompt(prompt, {}, trajectory={"validate": validate, "step": step})
     asyncio.run(asyncio.wait_for(coroutine, PATIENCE_S))
     assert worker._groups == {}
-    return stored, queue.status["u"], worker._stats
+    if samples is not None:
+        samples += worker._samples.drain()
+    assert worker._stats[not validate] == RolloutStats()
+    return stored, queue.status["u"], worker._stats[validate]
 
 
 def earned(stored: dict[int, Any]) -> dict[int, float]:
@@ -153,6 +162,26 @@ def test_validation_needs_no_quorum_and_counts_no_group(monkeypatch: pytest.Monk
     stored, status, stats = run_prompt(monkeypatch, ["generic"], validate=True)
     assert earned(stored) == {0: 1.0}
     assert (status, stats.groups) == ("finished", 0)
+
+
+def test_a_sampled_step_shows_every_judged_rollout_with_its_reward(monkeypatch: pytest.MonkeyPatch) -> None:
+    samples: list[SampledGroup] = []
+    run_prompt(monkeypatch, ["generic", "rambling", "lost", "crash", "specific"], step=2, samples=samples)
+    (group,) = samples
+    assert (group.step, group.ground_truth, group.sample_id, group.reference) == (2, "lion", "s", "specific")
+    assert [(one.session, one.answer, one.category, one.reward) for one in group.rollouts] == [
+        (0, "generic", "generic", 0.0),
+        (1, None, "unparsable", -1.0),
+        (2, "lost", "unscorable", None),
+        (4, "specific", "specific", 1.0),
+    ]
+
+
+@pytest.mark.parametrize(("step", "validate"), [(1, False), (2, True), (0, False)])
+def test_other_steps_and_validation_are_not_sampled(monkeypatch: pytest.MonkeyPatch, step: int, validate: bool) -> None:
+    samples: list[SampledGroup] = []
+    run_prompt(monkeypatch, ["generic", "specific"], validate=validate, step=step, samples=samples)
+    assert samples == []
 
 
 def test_refills_rotate_over_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:

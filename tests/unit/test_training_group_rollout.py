@@ -1,6 +1,7 @@
 """What siblings share, on veRL's own agent loop and the laptop policy's real processor; server and queue are fakes."""
 
 import asyncio
+import io
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from speciarl.config import load
 from speciarl.reward.dynamic import rewards
 from speciarl.training.agent_loop import STORED_COLUMNS, GroupAgentLoopWorker
 from speciarl.training.group_rollout import IMAGE_ONLY, ImageFeatures
+from speciarl.training.rollout_sample import SampleBook, SampledGroup
 from speciarl.training.silence import SilenceClock
 from speciarl.training.stats import RolloutStats
 from speciarl.training.wait_clock import WaitClock
@@ -92,7 +94,13 @@ def prompt_row() -> dict[str, Any]:
     }
 
 
-def run(cls: Any, config: DictConfig, model: Any, monkeypatch: pytest.MonkeyPatch) -> tuple[FakeQueue, FakeServer, int]:
+def run(
+    cls: Any,
+    config: DictConfig,
+    model: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    samples: list[SampledGroup] | None = None,
+) -> tuple[FakeQueue, FakeServer, int]:
     """All rollouts of one prompt; what was stored, the server and how often the processor ran."""
     queue, server, calls = FakeQueue(), FakeServer(model.tokenizer), [0]
     worker = object.__new__(cls)
@@ -102,8 +110,9 @@ def run(cls: Any, config: DictConfig, model: Any, monkeypatch: pytest.MonkeyPatc
     worker.dataset_cls, worker.mm_processor_kwargs = get_dataset_class(config.data), {}
     worker.llm_client, worker.reward_loop_worker_handles, worker.distillation_enabled = server, None, False
     worker._settings, worker._reward, worker._verifier = load(config), rewards, FakeVerifier()
-    worker._groups, worker._stats = {}, RolloutStats()
-    worker._clock, worker._silence = WaitClock(), SilenceClock()
+    worker._groups, worker._samples = {}, SampleBook(every=1, per_step=1)
+    worker._stats, worker._clocks = {False: RolloutStats()}, {False: WaitClock()}
+    worker._silence = SilenceClock()
     stock_call = type(model.processor).__call__
 
     def counted(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -115,6 +124,8 @@ def run(cls: Any, config: DictConfig, model: Any, monkeypatch: pytest.MonkeyPatc
     trajectory = {"validate": False, "step": 1, "sample_index": 0, "rollout_n": 0}
     asyncio.run(asyncio.wait_for(worker._run_prompt(prompt_row(), {}, trajectory=trajectory), 60))
     monkeypatch.undo()
+    if samples is not None:
+        samples += worker._samples.drain()
     return queue, server, calls[0]
 
 
@@ -152,6 +163,18 @@ def test_no_image_and_no_unread_column_is_stored(
         assert set(STORED_COLUMNS) <= row.keys()
         assert not row.keys() & {"raw_prompt", "multi_modal_data", "extra_info", "ability"}
         assert row["extra_fields"]["reward_extra_info"]["sample_id"] == "s1"
+
+
+def test_a_sampled_group_has_a_picture_of_its_image(
+    config: DictConfig, model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples: list[SampledGroup] = []
+    run(GroupAgentLoopWorker, config, model, monkeypatch, samples)
+    (group,) = samples
+    assert group.thumbnail is not None
+    picture = Image.open(io.BytesIO(group.thumbnail))
+    assert (picture.format, picture.size) == ("JPEG", (56, 56))
+    assert sorted(one.category for one in group.rollouts) == ["generic", "specific", "unparsable"]
 
 
 @pytest.mark.parametrize(("names", "kept"), [(sorted(IMAGE_ONLY), True), (["pixel_values", "audio_features"], False)])

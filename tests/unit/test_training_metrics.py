@@ -13,9 +13,9 @@ from speciarl.verdict import Reason, Source, Unscorable, Verdict
 OUTCOME = GroupOutcome((1.0, 0.0), Category.SPECIFIC, 2)
 
 
-def record(category: Category | None) -> dict[str, object]:
-    member = Unparsable() if category is None else Verdict(category, 2.0, Source.LIVE)
-    return reward_extra_info(member, "lion", OUTCOME, "pets", {"sample_id": "a", "stratum": "known"})
+def record(category: Category | None, answer: str = "lion", margin: float = 2.0) -> dict[str, object]:
+    member = Unparsable() if category is None else Verdict(category, margin, Source.LIVE)
+    return reward_extra_info(member, answer, OUTCOME, "pets", {"sample_id": "a", "stratum": "known"})
 
 
 def test_every_record_has_the_same_keys_and_round_trips() -> None:
@@ -26,22 +26,41 @@ def test_every_record_has_the_same_keys_and_round_trips() -> None:
 
 
 def test_training_metrics() -> None:
-    stats = RolloutStats(groups=2, groups_no_signal=1, waited_s=0.5)
+    stats = RolloutStats(groups=2, groups_no_signal=1, waited_s=0.5, judging_s=2.0)
     stats.count(Verdict(Category.SPECIFIC, None, Source.LIVE))
     stats.count(Unscorable(Reason.TIMEOUT))
-    metrics = training_metrics([record(Category.SPECIFIC), record(Category.WRONG)], stats, [{"live": 1}, {"live": 2}])
+    stats.references["specific"] = 1
+    infos = [record(Category.SPECIFIC), record(Category.WRONG, answer="lion or tiger", margin=0.5)]
+    metrics = training_metrics(infos, stats, [{"live": 1}, {"live": 2}], low_margin=1.0)
     assert metrics["speciarl/correctness"] == 0.5
     assert metrics["speciarl/unscorable_rate"] == 0.5
     assert metrics["speciarl/groups/no_signal_rate"] == 0.5
     assert metrics["speciarl/verifier/wait_s"] == pytest.approx(0.5)
     assert metrics["speciarl/verifier/total/live"] == 3
-    assert metrics["speciarl/margin"] == 2.0
+    assert metrics["speciarl/verifier/hidden_share"] == 0.75
+    assert metrics["speciarl/verifier/from/live"] == 1
+    assert metrics["speciarl/hedging_rate"] == 0.5
+    assert (metrics["speciarl/reference/specific"], metrics["speciarl/reference/none"]) == (0.5, 0.5)
+    assert (metrics["speciarl/margin/mean"], metrics["speciarl/margin/low_share"]) == (1.25, 0.5)
+    assert metrics["speciarl/margin/p10"] == pytest.approx(0.65)
+
+
+def test_what_is_undefined_is_left_out() -> None:
+    metrics = training_metrics([], RolloutStats(), [], low_margin=1.0)
+    assert set(metrics) == {
+        "speciarl/unscorable_rate",
+        "speciarl/failed_rollouts",
+        "speciarl/groups/under_quorum",
+        "speciarl/verifier/wait_s",
+        "speciarl/verifier/judging_s",
+    }
 
 
 def test_validation_metrics_per_source_and_missing_answers() -> None:
     metrics = validation_metrics(
         ["a", "a", "b"],
-        {"category": ["specific", "wrong", "generic"]},
+        ["1", "2", "3"],
+        {"category": ["specific", "wrong", "generic"], "answer": ["lion", "cat", "cat/dog"]},
         {("a", "1"): 1, ("a", "2"): 1, ("b", "3"): 1, ("b", "4"): 1, ("c", "5"): 1},
     )
     assert metrics["val-core/a/correctness"] == 0.5
@@ -49,7 +68,27 @@ def test_validation_metrics_per_source_and_missing_answers() -> None:
     assert metrics["val-core/b/unscored_rate"] == 0.5
     assert metrics["val-core/c/unscored_rate"] == 1.0
     assert "val-core/c/hm" not in metrics
+    assert (metrics["val-core/a/hedging_rate"], metrics["val-core/b/hedging_rate"]) == (0.0, 1.0)
+    assert not [name for name in metrics if "best@" in name]  # one answer per prompt
     assert metrics["val-core/mean/hm"] == pytest.approx((2 * 0.5 / 1.5 + 2 * 0.25 / 1.25) / 2)
+
+
+def test_validation_with_several_answers_tells_the_best_of_k() -> None:
+    metrics = validation_metrics(
+        ["a"] * 6,
+        ["1", "2", "1", "2", "1", "2"],
+        {"category": ["wrong", "generic", "specific", "generic", "wrong", "unparsable"], "answer": ["x"] * 6},
+        {("a", "1"): 3, ("a", "2"): 3},
+    )
+    assert {name for name in metrics if name.startswith("val-core/a/best@")} == {
+        f"val-core/a/best@{k}/{score}" for k in (2, 3) for score in ("correctness", "specificity", "hm")
+    }
+    # Of three answers the best is specific for prompt 1 and generic for prompt 2.
+    assert metrics["val-core/a/best@3/correctness"] == 1.0
+    assert metrics["val-core/a/best@3/specificity"] == pytest.approx((1 + 0.25) / 2)
+    # Two of the three pairs of prompt 1 hold the specific answer, and all pairs of prompt 2 a generic one.
+    assert metrics["val-core/a/best@2/correctness"] == pytest.approx((2 / 3 + 1) / 2)
+    assert metrics["val-core/mean/best@2/hm"] == metrics["val-core/a/best@2/hm"]
 
 
 def test_the_verifier_is_as_silent_as_for_the_worker_that_heard_last() -> None:

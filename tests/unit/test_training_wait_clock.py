@@ -1,6 +1,9 @@
 """Only time in which nothing generates counts as waiting for the verifier."""
 
-from speciarl.training.wait_clock import Phase, WaitClock
+from hypothesis import given
+from hypothesis import strategies as st
+
+from speciarl.training.wait_clock import Phase, WaitClock, Waits
 
 
 class FakeTime:
@@ -18,15 +21,16 @@ def test_overlapping_judgement_costs_nothing_and_the_tail_counts() -> None:
     clock.enter("b", Phase.GENERATING)
     time.seconds = 2
     clock.enter("a", Phase.JUDGING)
-    time.seconds = 5  # a was judged while b generated
+    time.seconds = 4  # a was judged while b generated
+    clock.enter("a", Phase.JUDGED)
+    time.seconds = 5
     clock.enter("b", Phase.JUDGING)
-    time.seconds = 9  # both wait
+    time.seconds = 10  # both wait for b's verdict
     clock.leave("a")
-    time.seconds = 10
     clock.leave("b")
     time.seconds = 50  # idle
-    assert clock.drain() == 5
-    assert clock.drain() == 0
+    assert clock.drain() == Waits(waited_s=5, judging_s=7)
+    assert clock.drain() == Waits()
 
 
 def test_drain_splits_a_wait_that_goes_on() -> None:
@@ -34,8 +38,26 @@ def test_drain_splits_a_wait_that_goes_on() -> None:
     clock = WaitClock(time)
     clock.enter("a", Phase.JUDGING)
     time.seconds = 3
-    assert clock.drain() == 3
+    assert clock.drain() == Waits(3, 3)
     time.seconds = 4
     clock.leave("a")
     clock.leave("a")  # leaving twice is harmless
-    assert clock.drain() == 1
+    assert clock.drain() == Waits(1, 1)
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.sampled_from([*Phase, None]), st.integers(0, 5))))
+def test_the_sums_are_those_of_a_second_by_second_account(events: list[tuple[int, Phase | None, int]]) -> None:
+    time, phases, expected = FakeTime(), {}, [0, 0]
+    clock = WaitClock(time)
+    for rollout, phase, seconds in events:
+        if phase is None:
+            clock.leave(rollout)
+            phases.pop(rollout, None)
+        else:
+            clock.enter(rollout, phase)
+            phases[rollout] = phase
+        time.seconds += seconds
+        if Phase.JUDGING in phases.values():
+            expected[1] += seconds
+            expected[0] += seconds * (Phase.GENERATING not in phases.values())
+    assert clock.drain() == Waits(*expected)
