@@ -1,90 +1,324 @@
-"""``python -m data_prep``: build the data sets."""
+"""``python -m data_prep`` and ``speciarl data``: from public datasets or your own to the files that training reads."""
 
 from __future__ import annotations
 
-import argparse
+import contextlib
 import sys
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
-from data_prep.atomic import write_bytes
-from data_prep.emoji_concepts import load_concepts
-from data_prep.emoji_dataset import TRAIN_VIEWS, build, plan
-from data_prep.emoji_facts import package_aliases, parse_emoji_test, to_csv
+import typer
+
 from data_prep.errors import DataPrepError
 
+if TYPE_CHECKING:
+    from data_prep.compose import EmojiConfig
+    from data_prep.config import BuildConfig
+
+TEACHING = """Make parquet files for training and evaluation, from public datasets or your own images.
+
+\b
+  list                                        the datasets, their licences and sizes
+  fetch cub200                                download and unpack into data/raw/cub200
+  build dataset=cub200                        write data/cub200/{train,test}.parquet
+  build dataset=image_folder root=my/photos name=mine
+  inspect data/cub200/train.parquet           what is in it, and a contact sheet
+  validate data/cub200                        is it what training reads?
+
+Exit codes: 0 done, 1 interrupted, disk or network trouble, 2 wrong input or unfit data. More: docs/data.md.
+"""
+
+BUILD = """Build train.parquet, test.parquet, taxonomy.json (where labels have a hierarchy) and report.json.
+
+Settings are KEY=VALUE words, as in veRL and Hydra; quote what the shell would take for itself.
+
+\b
+  build dataset=cub200                                      from data/raw/cub200 (see `fetch`) to data/cub200
+  build dataset=cub200 root=/data/CUB_200_2011 out=data/cub200 subset.count=3000 seed=42
+  build dataset=food subset.per_class=16 test_subset.percent=10 test_subset.stratified=true
+  build dataset=pets splits.train=[coop_train] splits.test=[coop_test]   (needs CoOp's split file)
+  build dataset=aircraft 'select.include=[Boeing]'          a label, a class key or any name above
+  build dataset=cub200 'prompts={general: 2, specific: 1}'  drawn for each row; a path to a .txt is a prompt too
+  build dataset=mix                                         the paper's 6 x 500 images
+  build dataset=mix 'sources.cub200.weight=2' …             see data_prep/conf/dataset/mix.yaml
+  build dataset=image_folder root=my/photos name=mine       ROOT/train/CLASS/IMAGE and ROOT/test/CLASS/IMAGE
+  build dataset=manifest root=my/list.csv name=mine         columns image, label, split
+  build dataset=hub options.repo=OWNER/NAME name=mine       a dataset with an image and a label column
+  build dataset=emoji                                       the laptop's world
+
+\b
+Other keys:
+  dedup.by=bytes|pixels dedup.action=report|drop   images that are in train and test
+  pictures.max_pixels=N                            scale larger images down
+  on_broken=skip  check_counts=warn                go on without what is broken; it is listed in report.json
+  order=shuffled  workers=N  row_group_mb=N
+
+The same seed takes the same rows on any machine. Nothing is written unless all of it is; images that are RGB JPEG or PNG
+already stay byte for byte.
+"""
+
+T = TypeVar("T")
+TROUBLE = 1
 USAGE_ERROR = 2
 
+app = typer.Typer(help=TEACHING, no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 
-def _count(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be 1 or more, got {number}")
-    return number
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bar.")]
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m data_prep", description="Build parquet files for SpeciaRL from public sources."
-    )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="DATASET")
-    emoji = commands.add_parser(
-        "emoji",
-        help="emoji drawings with Unicode's group > subgroup > name hierarchy",
-        description="Write train.parquet (animals), test.parquet (animals, food, travel, objects; other views) and "
-        "taxonomy.json. Takes some seconds and needs no network. The same seed gives the same bytes.",
-    )
-    emoji.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where to write; made if missing")
-    emoji.add_argument("--seed", type=int, default=0, help="seed of the augmentation (default: %(default)s)")
-    emoji.add_argument(
-        "--train-views", type=_count, default=TRAIN_VIEWS, metavar="N", help="views per animal (default: %(default)s)"
-    )
-    emoji.add_argument("--quiet", action="store_true", help="no progress bar")
-    emoji.set_defaults(run=_emoji)
-    facts = commands.add_parser(
-        "emoji-facts",
-        help="regenerate the committed table of emoji facts",
-        description="Reduce Unicode's emoji-test.txt (Debian: unicode-data) and the aliases of the PyPI package emoji "
-        "to the table that the package ships.",
-    )
-    facts.add_argument("--emoji-test", type=Path, required=True, metavar="FILE", help="Unicode's emoji-test.txt")
-    facts.add_argument("--out", type=Path, required=True, metavar="CSV", help="the table to write")
-    facts.set_defaults(run=_facts)
-    return parser
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """Turn what can go wrong into one line and an exit code."""
+    try:
+        yield
+    except DataPrepError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(USAGE_ERROR) from error
+    except OSError as error:
+        typer.echo(f"error: {error.filename or 'file'}: {error.strerror or error}", err=True)
+        raise typer.Exit(TROUBLE) from error
+    except KeyboardInterrupt as error:
+        typer.echo("interrupted; finished files are complete, no half-written ones are left", err=True)
+        raise typer.Exit(TROUBLE) from error
 
 
-def _emoji(arguments: argparse.Namespace) -> None:
+@app.callback(help=TEACHING)
+def _root() -> None:
+    """Options that stand before a command; there are none."""
+
+
+@app.command("list")
+def list_datasets() -> None:
+    """List the datasets: images by split and classes as published, levels of the hierarchy, licence."""
+    from rich.console import Console
+
+    from data_prep import datasets, tables
+
+    with _told():
+        tables.datasets((datasets.load(name).about for name in datasets.NAMES), Console())
+
+
+@app.command()
+def fetch(
+    dataset: Annotated[str, typer.Argument(help="Name of a dataset, see `list`.")],
+    root: Annotated[Path | None, typer.Option("--root", help="Where to put it (default: data/raw/NAME).")] = None,
+    source: Annotated[
+        Path | None, typer.Option("--from", help="An archive or folder that you have, instead of downloading.")
+    ] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Never download.")] = False,
+    drop_archives: Annotated[bool, typer.Option("--drop-archives", help="Delete archives once unpacked.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Get a dataset's files: checked, resumable, unpacked safely. What is there already is not done again."""
+    from data_prep import datasets
+    from data_prep.fetch import fetch as obtain
+
+    with _told():
+        about = datasets.load(dataset).about
+        if not about.archives:
+            raise DataPrepError(f"{dataset} has nothing to fetch; give its folder to `build dataset={dataset} root=…`")
+        place = root or Path("data/raw", dataset)
+        typer.echo(f"{about.title} {about.version}. Licence: {about.licence}. {about.homepage}", err=True)
+        got = obtain(
+            about,
+            place,
+            source=source,
+            offline=offline,
+            bars=not quiet,
+            keep_archives=not drop_archives,
+            say=lambda line: typer.echo(line, err=True),
+        )
+        typer.echo(f"{got}: ready; next: python -m data_prep build dataset={dataset} root={got}")
+
+
+@app.command(help=BUILD)
+def build(
+    settings: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE...", help="Settings, see above.")] = None,
+    quiet: Quiet = False,
+    show: Annotated[bool, typer.Option("--show", help="Print the settings that would be used, and leave.")] = False,
+) -> None:
+    """See BUILD."""
+    from data_prep import compose
+
+    with _told():
+        config = compose.settings(settings or [])
+        if show:
+            typer.echo(config.model_dump_json(indent=2))
+        elif isinstance(config, compose.EmojiConfig):
+            _emoji(config, quiet)
+        else:
+            _build(config, quiet)
+
+
+def _build(config: BuildConfig, quiet: bool) -> None:
+    from rich.console import Console
     from tqdm import tqdm
 
+    from data_prep import tables
+    from data_prep.build import build as run
+
+    def progress(items: Iterable[T], total: int, what: str) -> Iterable[T]:
+        bar: Iterable[T] = tqdm(items, total=total, desc=what, unit="image", disable=quiet)
+        return bar
+
+    with _ending_on_sigterm():
+        report = run(config, progress)
+    tables.built(report, Console())
+    typer.echo(f"{config.out}: " + ", ".join(f"{name}.parquet ({file.rows})" for name, file in report.files.items()))
+
+
+@contextlib.contextmanager
+def _ending_on_sigterm() -> Iterator[None]:
+    """A scheduler's SIGTERM ends a build as Ctrl-C does, so that no draft is left."""
+    import signal
+    import threading
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _emoji(config: EmojiConfig, quiet: bool) -> None:
+    from collections import Counter
+
+    from tqdm import tqdm
+
+    from data_prep.emoji_concepts import load_concepts
+    from data_prep.emoji_dataset import build as draw
+    from data_prep.emoji_dataset import plan
+
     concepts = load_concepts()
-    total = sum(map(len, plan(concepts, arguments.train_views).values()))
-    with tqdm(total=total, unit="view", desc="emoji", disable=arguments.quiet) as bar:
-        counts = build(concepts, arguments.out, arguments.seed, arguments.train_views, bar.update)
+    total = sum(map(len, plan(concepts, config.train_views).values()))
+    with tqdm(total=total, unit="view", desc="emoji", disable=quiet) as bar:
+        counts = draw(concepts, config.out, config.seed, config.train_views, bar.update)
     domains = ", ".join(f"{name} {count}" for name, count in Counter(c.domain for c in concepts).items())
     written = ", ".join(f"{name} ({count})" for name, count in counts.items())
-    print(f"{arguments.out}: {written}; concepts: {domains}")
+    typer.echo(f"{config.out}: {written}; concepts: {domains}")
 
 
-def _facts(arguments: argparse.Namespace) -> None:
-    with arguments.emoji_test.open(encoding="utf-8") as lines:
-        facts = parse_emoji_test(lines, package_aliases())
-    write_bytes(arguments.out, to_csv(facts).encode())
-    print(f"{arguments.out}: {len(facts)} facts")
+@app.command()
+def inspect(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Parquet files or folders with some.")],
+    sheet: Annotated[
+        Path | None, typer.Option("--sheet", help="Where to put the contact sheet (default: beside the file).")
+    ] = None,
+    pictures: Annotated[int, typer.Option("--pictures", min=0, help="Pictures on it; 0 for no sheet.")] = 24,
+    quiet: Quiet = False,
+) -> None:
+    """Show rows, splits, classes, hierarchy depth, image sizes and prompts, and write a contact sheet (JPEG)."""
+    from rich.console import Console
+    from tqdm import tqdm
+
+    from data_prep import inspect as inspection
+    from data_prep import tables
+    from data_prep.atomic import write_bytes
+
+    with _told():
+        found = _parquet_files(files)
+        if sheet is not None and len(found) > 1:
+            raise DataPrepError(f"--sheet: {len(found)} files would write the same sheet; inspect one at a time")
+        for file in found:
+            with tqdm(desc=file.name, unit="row", disable=quiet) as bar:
+                contents = inspection.read(file, pictures, bar.update)
+            tables.contents(contents, Console())
+            if pictures:
+                place = sheet or file.with_suffix(".sheet.jpg")
+                write_bytes(place, inspection.contact_sheet(contents.sheet))
+                typer.echo(f"contact sheet: {place}")
+
+
+@app.command()
+def validate(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Parquet files or folders with some.")],
+    images: Annotated[int, typer.Option("--images", min=1, help="Images to decode in each file.")] = 32,
+    all_images: Annotated[bool, typer.Option("--all-images", help="Decode every image.")] = False,
+    image_key: Annotated[str, typer.Option("--image-key", help="Name of the image column.")] = "images",
+    taxonomy: Annotated[
+        Path | None, typer.Option("--taxonomy", help="Must know every label (default: taxonomy.json beside the file).")
+    ] = None,
+    most: Annotated[int, typer.Option("--most", min=1, help="Faults to print for each file.")] = 20,
+) -> None:
+    """Check that files hold what training and evaluation read. The exit code is 2 when one does not.
+
+    All text is checked, and a sample of the images. Training runs the same check when it starts.
+    """
+    from data_prep.validate_files import check
+
+    with _told():
+        verdicts = check(_parquet_files(files), image_key, None if all_images else images, taxonomy)
+        bad = 0
+        for file, found in verdicts:
+            for fault in found[:most]:
+                typer.echo(f"{file}: {fault}")
+            if len(found) > most:
+                typer.echo(f"{file}: and {len(found) - most} more; --most {len(found)} prints all")
+            if not found:
+                typer.echo(f"{file}: good")
+            bad += bool(found)
+    if bad:
+        raise typer.Exit(USAGE_ERROR)
+
+
+def _parquet_files(given: Sequence[Path]) -> list[Path]:
+    """The files, with those of folders. A folder must hold some; a missing file is a fault that `validate` tells."""
+    found: list[Path] = []
+    for path in given:
+        inside = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
+        if not inside:
+            raise DataPrepError(f"{path}: there is no parquet file in this folder")
+        found += inside
+    return found
+
+
+@app.command()
+def emoji(
+    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where to write; made if missing.")],
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the augmentation.")] = 0,
+    train_views: Annotated[int, typer.Option("--train-views", min=1, help="Views per animal.")] = 8,
+    quiet: Quiet = False,
+) -> None:
+    """Draw emoji with Unicode's group > subgroup > name hierarchy: what `build dataset=emoji` writes.
+
+    Writes train.parquet (animals), test.parquet (animals, food, travel, objects; other views) and taxonomy.json. Takes
+    some seconds and needs no network. The same seed gives the same bytes.
+    """
+    from data_prep.compose import EmojiConfig
+
+    with _told():
+        _emoji(EmojiConfig(out=out, seed=seed, train_views=train_views), quiet)
+
+
+@app.command("emoji-facts")
+def emoji_facts(
+    emoji_test: Annotated[Path, typer.Option("--emoji-test", metavar="FILE", help="Unicode's emoji-test.txt.")],
+    out: Annotated[Path, typer.Option("--out", metavar="CSV", help="The table to write.")],
+) -> None:
+    """Regenerate the committed table of emoji facts.
+
+    Reduces Unicode's emoji-test.txt (Debian: unicode-data) and the aliases of the PyPI package emoji to the table that
+    the package ships.
+    """
+    from data_prep.atomic import write_bytes
+    from data_prep.emoji_facts import package_aliases, parse_emoji_test, to_csv
+
+    with _told():
+        with emoji_test.open(encoding="utf-8") as lines:
+            facts = parse_emoji_test(lines, package_aliases())
+        write_bytes(out, to_csv(facts).encode())
+        typer.echo(f"{out}: {len(facts)} facts")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0 done, 1 interrupted or not writable, 2 bad input."""
-    parsed = _parser().parse_args(arguments)
+    run: Callable[..., object] = app
     try:
-        parsed.run(parsed)
-    except DataPrepError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return USAGE_ERROR
-    except OSError as error:
-        print(f"error: {error.filename or 'file'}: {error.strerror}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted; finished files are complete, no half-written ones are left", file=sys.stderr)
-        return 1
+        run(args=list(sys.argv[1:] if arguments is None else arguments), prog_name="python -m data_prep")
+    except SystemExit as leaving:
+        return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
     return 0

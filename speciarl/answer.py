@@ -1,5 +1,6 @@
 """From a model's response to the text that is judged (paper, section on text handling)."""
 
+import functools
 import re
 import unicodedata
 
@@ -57,8 +58,14 @@ def normalise(text: str) -> str:
     Each character that is no Unicode letter (L*), number (N*), dash (Pd) or white space becomes a space; then
     lower-case, runs of white space collapse to one space, no space at the ends.
     """
-    kept = "".join(character if _is_kept(character) else " " for character in text)
-    return " ".join(kept.lower().split())
+    return squeeze(text).lower()
+
+
+def squeeze(text: str) -> str:
+    """The text without what `normalise` drops, in its own upper and lower case: ``normalise(squeeze(text)) ==
+    normalise(text)``, and it is no longer than that. (`normalise` twice may give another text than once: the lower
+    case of some letters holds marks that it drops.)"""
+    return " ".join("".join(map(_kept, text)).split())
 
 
 def is_abstention(text: str) -> bool:
@@ -88,6 +95,7 @@ def names_several(text: str) -> bool:
     return _OPTIONS.search(text.strip()) is not None
 
 
-def _is_kept(character: str) -> bool:
+@functools.lru_cache(maxsize=4096)
+def _kept(character: str) -> str:
     kind = unicodedata.category(character)
-    return kind[0] in "LN" or kind == "Pd"
+    return character if kind[0] in "LN" or kind == "Pd" else " "

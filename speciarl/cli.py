@@ -22,13 +22,15 @@ Train with veRL's own command; the recipes are options of it:
 
 Judges can be shared by runs and machines: `speciarl verifier serve`.
 
-Prepare the laptop run's images with `python -m data_prep emoji --out data/emoji`.
+Make the images' files with `speciarl data build dataset=NAME` (the same as `python -m data_prep`).
 """
 
 app = typer.Typer(help=TEACHING, no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 # Where packages are missing, `speciarl doctor` must still run: it says which.
 with contextlib.suppress(ImportError):
     app.add_typer(importlib.import_module("speciarl.verifier_server.cli").app, name="verifier")
+with contextlib.suppress(ImportError):
+    app.add_typer(importlib.import_module("data_prep.cli").app, name="data")
 
 
 def _show_version(wanted: bool) -> None:

@@ -2,23 +2,19 @@
 
 import asyncio
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
+from data_prep import validate
 from speciarl import reward
 from speciarl.config import SpeciaRLConfig, load
 from speciarl.errors import ConfigError, DataError, SpeciaRLError
 from speciarl.verifier_server import VerifierConfig, build
 from speciarl.verifier_server.pool import refuse_clashing_labels
-
-REQUIRED_COLUMNS = ("prompt", "data_source", "reward_model", "extra_info")
-"""What training reads from every row, beside the image column that ``data.image_key`` names."""
 
 EXIT_CODE = 2
 """Exit status of a run that ended with one of our errors."""
@@ -39,7 +35,7 @@ def check_run(config: DictConfig) -> SpeciaRLConfig:
     for key in ("train_files", "val_files"):
         files = config.data[key]
         for file in [files] if isinstance(files, str) else list(files):
-            check_parquet(Path(file), f"data.{key}", [*REQUIRED_COLUMNS, config.data.image_key], settings.data_hint)
+            check_parquet(Path(file), f"data.{key}", str(config.data.image_key), settings.data_hint)
     asyncio.run(check_verifier(settings.verifier))
     return settings
 
@@ -82,24 +78,12 @@ async def check_verifier(config: VerifierConfig) -> None:
     refuse_clashing_labels(config)
 
 
-def check_parquet(path: Path, key: str, columns: Sequence[str], hint: str) -> None:
-    """The file must exist, hold rows and carry the columns, each with what training reads from it."""
-    if not path.is_file():
-        raise DataError(f"{key}: {path} does not exist; {hint}")
-    try:
-        file = pq.ParquetFile(path)
-    except OSError as error:
-        raise DataError(f"{key}: {path} is no parquet file ({error}); {hint}") from error
-    missing = [column for column in columns if column not in file.schema_arrow.names]
-    if missing:
-        raise DataError(
-            f"{key}: {path} lacks the column {', '.join(missing)} (it has {', '.join(file.schema_arrow.names)}); {hint}"
-        )
-    if file.metadata.num_rows == 0:
-        raise DataError(f"{key}: {path} holds no rows; {hint}")
-    for index, cell in enumerate(pq.read_table(path, columns=["reward_model"])["reward_model"].to_pylist()):
-        if not isinstance(cell, dict) or not str(cell.get("ground_truth") or "").strip():
-            raise DataError(f"{key}: {path}, row {index}: reward_model.ground_truth is missing or empty; {hint}")
+def check_parquet(path: Path, key: str, image_key: str, hint: str) -> None:
+    """The file must be what ``python -m data_prep validate`` accepts: all text, and a sample of the images."""
+    for fault in validate.faults(path, image_key):
+        place = f"{path} {fault}" if fault.row is None else f"{path}, {fault}"
+        more = f" (`python -m data_prep validate {path}` lists all faults)" if path.is_file() else ""
+        raise DataError(f"{key}: {place}{more}; {hint}")
 
 
 class Preflight(Callback):

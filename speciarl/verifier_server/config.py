@@ -132,7 +132,7 @@ class VerifierConfig(BaseModel):
     abstain_shortcut: bool = False
     """Call plain refusals such as "none" `abstain` without asking the judge."""
     max_string_chars: int = Field(default=512, ge=1)
-    """Longest normalised string that is sent to a judge. A longer prediction is no label and counts as wrong; a
+    """Longest normalised string that is judged, whatever the kind. A longer prediction is no label and counts as wrong; a
     longer ground truth is unscorable(too_long)."""
     max_concurrency: int = Field(default=64, ge=1)
     """Requests in flight at once over all endpoints, per process; the rest wait in a local queue."""

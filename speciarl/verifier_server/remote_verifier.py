@@ -8,7 +8,7 @@ from typing import Any
 
 import aiohttp
 
-from speciarl.answer import normalise
+from speciarl.answer import normalise, squeeze
 from speciarl.errors import VerifierStartError
 from speciarl.verdict import Judgement, Pair, Reason, Unscorable, Verdict
 from speciarl.verifier_server.bundler import Bundler
@@ -75,7 +75,9 @@ class RemoteVerifier:
         self._dispatcher: Dispatcher | None = None
         self._health: HealthWatch | None = None
         self._bundler: Bundler | None = None
-        self._max_string_chars: int | None = None
+        self._max_string_chars = self._most_chars = config.max_string_chars
+        """Longest text that is judged, normalised, and longest that is sent; both as the service
+        says, from `start` on."""
 
     async def start(self) -> None:
         """See `Verifier.start`: waits until the service is ready and checks that it has the judge."""
@@ -134,21 +136,29 @@ class RemoteVerifier:
             await session.close()
 
     async def _verify(self, pair: Pair) -> Judgement:
-        # The key is the normalised pair, but the service gets the pair as it came: normalising a text twice may
-        # give another text than once.
+        # The key is the normalised pair, but the service does not get that: normalising a text twice may give
+        # another text than once.
         key = Pair(normalise(pair.ground_truth), normalise(pair.prediction))
-        if self._max_string_chars is not None:
-            judgement = judge_by_length(key, self._max_string_chars)
-            if isinstance(judgement, Verdict):
-                self._stats.note_source(judgement.source)
-            if judgement is not None:
-                return judgement
+        judgement = judge_by_length(key, self._max_string_chars)
+        if isinstance(judgement, Verdict):
+            self._stats.note_source(judgement.source)
+        if judgement is not None:
+            return judgement
         known = self._cache.recall(key)
         if known is not None:
             return known
         if self._bundler is None:
             return Unscorable(Reason.CANCELLED, "the verifier is not running")
-        return await self._cache.judge_once(key, partial(self._judge, pair, self._bundler))
+        return await self._cache.judge_once(key, partial(self._judge, self._portable(pair), self._bundler))
+
+    def _portable(self, pair: Pair) -> Pair:
+        """The pair as it came, as far as JSON and the service's limit on texts allow; it normalises to the same."""
+
+        def portable(text: str) -> str:
+            encodable = text.encode(errors="replace").decode()  # a lone surrogate becomes "?", both are dropped
+            return encodable if len(encodable) <= self._most_chars else squeeze(encodable)
+
+        return Pair(portable(pair.ground_truth), portable(pair.prediction))
 
     async def _judge(self, pair: Pair, bundler: Bundler, flight: Flight) -> Judgement:
         """Ask until there is a verdict or time is up. A pair that was late in one answer is not lost: the
@@ -204,13 +214,15 @@ class RemoteVerifier:
         try:
             assert isinstance(reply, Mapping)
             judges = {str(judge["name"]): judge for judge in reply["judges"]}
+            judge = judges.get(self.config.name)
+            if judge is not None:
+                self._max_string_chars = int(judge["max_string_chars"])
+            self._most_chars = int(reply["limits"]["string_chars"])
             most_pairs = int(reply["limits"]["pairs_per_request"])
         except (AssertionError, KeyError, TypeError, ValueError):
             raise self._refuse(f"{client.url} is no verifier service; correct `service_url`") from None
-        judge = judges.get(self.config.name)
         if judge is None:
             raise self._refuse(f"{client.url} has no such judge; set `name` to one of: {', '.join(judges)}")
-        self._max_string_chars = judge.get("max_string_chars")
         return most_pairs
 
     def _unready(self, failure: Failure | None, otherwise: str) -> VerifierStartError:

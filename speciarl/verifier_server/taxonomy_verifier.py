@@ -2,10 +2,13 @@
 
 from pathlib import Path
 
+from speciarl.answer import normalise
 from speciarl.errors import VerifierStartError
 from speciarl.taxonomy import Taxonomy, TaxonomyError, UnknownConceptError
 from speciarl.verdict import Judgement, Pair, Reason, Source, Unscorable, Verdict
 from speciarl.verifier_server.config import VerifierConfig
+from speciarl.verifier_server.decoding import shorten
+from speciarl.verifier_server.length import judge_by_length
 from speciarl.verifier_server.stats import Stats
 
 
@@ -49,9 +52,17 @@ class TaxonomyVerifier:
     def _judge(self, pair: Pair) -> Judgement:
         if self._taxonomy is None:
             return Unscorable(Reason.CANCELLED, "the verifier is not running")
+        normal = Pair(normalise(pair.ground_truth), normalise(pair.prediction))
+        by_length = judge_by_length(normal, self.config.max_string_chars)
+        if by_length is not None:
+            if isinstance(by_length, Verdict):
+                self._stats.note_source(by_length.source)
+            return by_length
         try:
             category = self._taxonomy.judge(pair)
-        except UnknownConceptError as error:
-            return Unscorable(Reason.UNKNOWN_CONCEPT, str(error))
+        except UnknownConceptError:
+            return Unscorable(
+                Reason.UNKNOWN_CONCEPT, f"ground truth {shorten(normal.ground_truth)} is not in the taxonomy"
+            )
         self._stats.live += 1
         return Verdict(category=category, margin=None, source=Source.TAXONOMY)

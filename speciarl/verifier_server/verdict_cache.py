@@ -11,6 +11,8 @@ from speciarl.verdict import Judgement, Pair, Reason, Source, Unscorable, Verdic
 from speciarl.verifier_server.flight import Flight
 from speciarl.verifier_server.stats import Stats
 
+_WITHOUT_A_JUDGE = frozenset({Source.SHORTCUT, Source.TAXONOMY})
+
 Judge = Callable[[Flight], Coroutine[Any, Any, Judgement]]
 """Brings the judgement of one pair, and tells the flight when a judge is at work on it."""
 
@@ -35,12 +37,12 @@ class VerdictCache:
         return len(self._flights)
 
     def recall(self, pair: Pair) -> Verdict | None:
-        """The verdict in memory, as one from there."""
+        """The verdict in memory."""
         known = self._memory.get(pair)
         if known is None:
             return None
         self._stats.memory_hits += 1
-        return dataclasses.replace(known, source=Source.MEMORY)
+        return _recalled(known)
 
     def remember(self, pair: Pair, verdict: Verdict) -> None:
         """Keep a verdict for later requests."""
@@ -72,7 +74,7 @@ class VerdictCache:
         if isinstance(judgement, Verdict):
             if joined:
                 self._stats.deduplicated += 1
-                return dataclasses.replace(judgement, source=Source.MEMORY)
+                return _recalled(judgement)
             self._stats.note_source(judgement.source)
         return judgement
 
@@ -102,3 +104,8 @@ class VerdictCache:
         if isinstance(judgement, Verdict):
             self.remember(pair, judgement)
         return judgement
+
+
+def _recalled(verdict: Verdict) -> Verdict:
+    """As one from memory; what needs no judge stays what it is, however often it is asked for and wherever."""
+    return verdict if verdict.source in _WITHOUT_A_JUDGE else dataclasses.replace(verdict, source=Source.MEMORY)

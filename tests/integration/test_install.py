@@ -72,6 +72,8 @@ def test_wheel_holds_the_data_and_nothing_else(wheel: Path) -> None:
         ("speciarl/verifier_server/prompts", "*.yaml"),
         ("speciarl/laptop/models", "**/*.*"),
         ("data_prep", "*.csv"),
+        ("data_prep/conf", "**/*.yaml"),
+        ("data_prep/prompts", "*.txt"),
     ):
         shipped = {str(path.relative_to(ROOT)) for path in (ROOT / folder).glob(pattern) if path.is_file()}
         assert shipped

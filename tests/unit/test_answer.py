@@ -99,6 +99,18 @@ def test_the_set_of_abstentions_is_normalised() -> None:
     assert all(answer.normalise(text) == text for text in answer.ABSTENTIONS)
 
 
+@given(st.text(st.characters()))
+@example("ΣΑΣ Σ.Σ")
+@example("İ\u0307I")
+@example("a\ud800 b")
+def test_squeezing_leaves_the_normal_form_as_it_is(text: str) -> None:
+    kept = "".join(
+        one if unicodedata.category(one)[0] in "LN" or unicodedata.category(one) == "Pd" else " " for one in text
+    )
+    assert answer.normalise(text) == " ".join(kept.lower().split()) == answer.normalise(answer.squeeze(text))
+    assert len(answer.squeeze(text)) <= min(len(text), len(answer.normalise(text)))
+
+
 @pytest.mark.parametrize(
     "text",
     [

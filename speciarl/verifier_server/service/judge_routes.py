@@ -62,6 +62,6 @@ def _describe(judge: Judge) -> dict[str, Any]:
         "prompt_hash": judge.prompt_hash,
         "decoding": judge.decoding,
         "thinking": config.thinking,
-        "max_string_chars": None if config.kind == "taxonomy" else config.max_string_chars,
+        "max_string_chars": config.max_string_chars,
         "endpoints": judge.endpoints,
     }

@@ -150,8 +150,8 @@ class JudgeInfo(_Response):
     decoding: str | None
     """How the judge decodes, once it is ready."""
     thinking: bool
-    max_string_chars: int | None
-    """Longest normalised text it reads; null for a judge that reads any."""
+    max_string_chars: int
+    """Longest normalised text it judges."""
     endpoints: list[str]
 
 

@@ -38,7 +38,7 @@ class LimitsConfig(_Section):
     """Pairs in one request."""
     string_chars: int = Field(default=50_000, ge=1)
     """Longest text, as it is sent; a pair with a longer one is unscorable(too_long). A judge's own
-    `max_string_chars` counts characters of the normalised text and is usually much lower."""
+    `max_string_chars`, which counts characters of the normalised text, must not be above it."""
     waiting_pairs: int = Field(default=20_000, ge=1)
     """Pairs being judged over all requests; a request that would exceed it is told to come back (HTTP 429)."""
     runs: int = Field(default=1000, ge=1)
@@ -157,7 +157,7 @@ class ServiceConfig(_Section):
         for name, config in self.judges.items():
             if config.service_url:
                 raise ValueError(f"`judges.{name}.service_url`: a service does not judge through another service")
-            if config.kind != "taxonomy" and config.max_string_chars > self.limits.string_chars:
+            if config.max_string_chars > self.limits.string_chars:
                 raise ValueError(f"`judges.{name}.max_string_chars` is above `limits.string_chars`")
         if not (self.key_file or self.open_without_key or is_loopback(self.host)):
             raise ValueError(

@@ -26,7 +26,9 @@ def make_settings(tmp_path: Path) -> Callable[..., ServiceConfig]:
     def make(url: str | None = None, **changes: Any) -> ServiceConfig:
         tree = tmp_path / "tree.json"
         tree.write_text(TREE)
-        judges: dict[str, Any] = {"gold": {"kind": "taxonomy", "taxonomy": str(tree)}}
+        longest = min(512, changes.get("limits", {}).get("string_chars", 512))
+        gold = {"kind": "taxonomy", "taxonomy": str(tree), "max_string_chars": longest}
+        judges: dict[str, Any] = {"gold": gold}
         if url is not None:
             judges["main"] = {
                 "model": "fake",

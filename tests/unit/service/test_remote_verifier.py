@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -9,10 +10,12 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from speciarl.errors import VerifierStartError
 from speciarl.training.preflight import check_verifier
-from speciarl.verdict import Judgement, Pair, Reason, Source, Unscorable, Verdict
+from speciarl.verdict import Pair, Reason, Source, Unscorable, Verdict
 from speciarl.verifier_server import build, parse_config
 from speciarl.verifier_server.config import VerifierConfig
 from speciarl.verifier_server.remote_verifier import RemoteVerifier, read_results
@@ -26,14 +29,22 @@ TEXTS = (
     "samoyed",
     "animal",
     "none",
+    "I don't know.",
     "",
     "İstanbul dog",
+    "ΣΊΣΥΦΟΣ",
+    "日本犬 🐶",
     "fox",
     "x" * 600,
+    "x y" * 200,
     "…" * 700,
+    "dog" + "!" * 3000,  # beyond what the service takes, and still a dog
+    "İ." * 500,  # 500 letters, which have 1000 characters in lower case
     "robin\x00 or\tcat",
+    "a lone \ud83d surrogate",
 )
-PAIRS = [Pair(truth, prediction) for truth in ("dog", "samoyed", "fox", "İ", "y" * 600) for prediction in TEXTS]
+TRUTHS = ("dog", "samoyed", "fox", "İ", "", "dog" + "!" * 3000, "\udc36 dog", "y" * 600)
+PAIRS = [Pair(truth, prediction) for truth in TRUTHS for prediction in TEXTS]
 
 
 def remote(url: str, **changes: Any) -> VerifierConfig:
@@ -51,35 +62,57 @@ async def started(config: VerifierConfig) -> AsyncIterator[Any]:
         await verifier.aclose()
 
 
-def essence(judgement: Judgement) -> Any:
-    """All of a judgement but where it came from."""
-    if isinstance(judgement, Unscorable):
-        return judgement
-    return judgement.category, judgement.margin, judgement.probabilities
-
-
 @pytest.mark.parametrize("name", ["main", "gold"])
 @pytest.mark.parametrize("decoding", ["first_token", "choice"])
-async def test_the_same_verdicts_as_in_process(
+async def test_the_same_judgements_as_in_process(
     make_settings: Make, listening: Make, fake_judge: Make, name: str, decoding: str
 ) -> None:
+    """Complete ones: category, margin, probabilities and source, or reason and detail."""
     async with fake_judge().running() as judge:
         judge.answers = {"samoyed": "more specific", "animal": "generic", "fox": "wrong", "": "abstain"}
-        settings = make_settings(judge.url, main={"decoding": decoding})
+        settings = make_settings(
+            judge.url, main={"decoding": decoding, "abstain_shortcut": True}, limits={"string_chars": 2500}
+        )
         async with (
             listening(settings) as url,
             started(settings.judges[name]) as local,
             started(remote(url, name=name)) as far,
         ):
             assert isinstance(far, RemoteVerifier)
-            at_home, abroad = [await asyncio.gather(*map(one.verify, PAIRS)) for one in (local, far)]
-            assert [essence(one) for one in abroad] == [essence(one) for one in at_home]
-            assert [one for one in abroad if isinstance(one, Verdict)]
-            assert [one for one in abroad if isinstance(one, Unscorable)]
+            # Together, then again when they are known, then twice at once.
+            for pairs in (PAIRS, PAIRS[::-1], [Pair("dog", "never met")] * 2 + [Pair("dog", "dog")] * 2):
+                at_home, abroad = [await asyncio.gather(*map(one.verify, pairs)) for one in (local, far)]
+                assert abroad == at_home
+            assert {one.source for one in abroad if isinstance(one, Verdict)} >= (
+                {Source.TAXONOMY} if name == "gold" else {Source.LIVE, Source.MEMORY, Source.SHORTCUT}
+            )
             stats = far.stats()
             counted = ("shortcuts", "memory_hits", "store_hits", "deduplicated", "live", "abandoned", "unscorable")
-            assert stats["requests"] == len(PAIRS) == sum(stats[key] for key in counted)
+            assert stats["requests"] == 2 * len(PAIRS) + 4 == sum(stats[key] for key in counted)
             assert set(local.stats()) == set(stats)
+
+
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    pairs=st.lists(
+        st.builds(Pair, st.text(st.characters(), max_size=40), st.text(st.characters(), max_size=600)),
+        min_size=1,
+        max_size=40,
+    )
+)
+def test_any_pairs_are_judged_as_in_process(
+    make_settings: Make, listening: Make, fake_judge: Make, pairs: list[Pair]
+) -> None:
+    async def compare() -> None:
+        async with fake_judge().running() as judge:
+            service = make_settings(judge.url, limits={"string_chars": 512})
+            async with listening(service) as url:
+                for name in ("main", "gold"):
+                    async with started(service.judges[name]) as local, started(remote(url, name=name)) as far:
+                        at_home, abroad = [await asyncio.gather(*map(one.verify, pairs)) for one in (local, far)]
+                        assert abroad == at_home
+
+    asyncio.run(compare())
 
 
 async def test_pairs_asked_together_travel_together_and_are_remembered(
@@ -94,8 +127,7 @@ async def test_pairs_asked_together_travel_together_and_are_remembered(
             assert (verifier.stats()["live"], verifier.stats()["deduplicated"], judge.chats) == (100, 100, 100)
             again = await asyncio.gather(*map(verifier.verify, pairs))
             assert verifier.stats()["attempts"] == 1
-            assert [essence(one) for one in again] == [essence(one) for one in first]
-            assert {one.source for one in again} == {Source.MEMORY}
+            assert again == [dataclasses.replace(one, source=Source.MEMORY) for one in first]
         async with started(remote(url, cache_size=0)) as other:
             # Another client, and still the judge is not asked again.
             found = await asyncio.gather(*map(other.verify, pairs[:100]))
@@ -272,7 +304,7 @@ async def faulty_service(answer: Any) -> AsyncIterator[str]:
         return web.json_response({"ready": True, "judges": {}})
 
     async def judges(_: web.Request) -> web.Response:
-        limits = {"pairs_per_request": 100}
+        limits = {"pairs_per_request": 100, "string_chars": 50_000}
         return web.json_response({"judges": [{"name": "main", "max_string_chars": 512}], "limits": limits})
 
     app = web.Application()

@@ -80,7 +80,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     (folder / "key").write_text(KEY)
     config = parse_settings(
         {
-            "judges": {"gold": {"kind": "taxonomy", "taxonomy": "none needed"}},
+            "judges": {"gold": {"kind": "taxonomy", "taxonomy": "none needed", "max_string_chars": 40}},
             "key_file": str(folder / "key"),
             "limits": {"string_chars": 40, "body_bytes": 20_000, "pairs_per_request": 50, "waiting_pairs": 500},
             "verdict_log": {"directory": str(folder / "log"), "flush_s": 0.2},

@@ -1,0 +1,121 @@
+"""From the words of the command line to the settings of a build, by Hydra."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from data_prep.config import BuildConfig, Part, meant, parse
+from data_prep.errors import DataPrepError
+
+_ROOT = "build"
+_GROUP = "dataset"
+EMOJI = "emoji"
+
+
+class EmojiConfig(Part):
+    """The emoji world has its own builder: its bytes are those that the shipped models were made for."""
+
+    out: Path
+    """Folder to write into."""
+    seed: int = 0
+    """Of the augmentation."""
+    train_views: int = Field(default=8, ge=1)
+    """Views per animal."""
+
+
+def folder() -> Path:
+    """Where the configuration files are."""
+    return Path(__file__).parent / "conf"
+
+
+def names() -> list[str]:
+    """What ``dataset=`` can be."""
+    return sorted(file.stem for file in (folder() / _GROUP).glob("*.yaml"))
+
+
+def settings(overrides: Sequence[str]) -> BuildConfig | EmojiConfig:
+    """The validated settings that ``build`` gets as ``KEY=VALUE`` words.
+
+    Raises DataPrepError in one line that names the key.
+    """
+    chosen = _chosen(overrides)
+    plain = _composed(overrides)
+    if chosen == EMOJI:
+        return _emoji(plain)
+    if "sources" not in plain:
+        plain["sources"] = {
+            plain["name"]: {
+                "dataset": plain.pop("reader"),
+                "splits": plain.pop("splits"),
+                "options": plain.pop("options"),
+                "root": plain["root"],
+            }
+        }
+    plain.pop("root")
+    config: BuildConfig = parse(plain)
+    return config
+
+
+def _chosen(overrides: Sequence[str]) -> str:
+    """The name after ``dataset=``."""
+    for word in overrides:
+        if "=" not in word and not word.startswith("~"):
+            raise DataPrepError(f"{word!r} is no setting; write KEY=VALUE, e.g. dataset=cub200")
+    for word in overrides:
+        key, _, value = word.partition("=")
+        if key == _GROUP:
+            if value not in names():
+                raise DataPrepError(f"dataset: there is no {value!r}; {meant(value, names())}")
+            return value
+    raise DataPrepError(f"dataset=NAME is missing; known: {', '.join(names())}")
+
+
+def _composed(overrides: Sequence[str]) -> dict[str, Any]:
+    from hydra import compose, initialize_config_dir
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+    try:
+        with initialize_config_dir(str(folder().resolve()), version_base=None):
+            config = compose(_ROOT, overrides=list(overrides))
+        plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        key = error.full_key or "settings"
+        reason = "is missing" if isinstance(error, MissingMandatoryValue) else _line(error)
+        raise DataPrepError(f"{key}: {reason}; set it as {key}=VALUE") from error
+    except HydraException as error:
+        raise DataPrepError(_explained(error, overrides)) from error
+    return dict(plain)
+
+
+def _explained(error: Exception, overrides: Sequence[str]) -> str:
+    """For an unknown key, what may have been meant; otherwise Hydra's own first words."""
+    message = _line(error)
+    quoted = message.partition("'")[2].partition("'")[0]
+    if not message.startswith("Could not override"):
+        return message
+    place, _, last = quoted.rpartition(".")
+    node: Any = _composed([word for word in overrides if word.partition("=")[0].lstrip("+~") == _GROUP])
+    for part in place.split(".") if place else ():
+        node = node.get(part) if isinstance(node, Mapping) else None
+    known = sorted(map(str, node)) if isinstance(node, Mapping) else []
+    return f"{quoted}: there is no such key" + (f"; {meant(last, known)}" if known else "")
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split("\nSee ")[0].split("\nTo append")[0].split("\n    full_key")[0].split())
+
+
+def _emoji(plain: Mapping[str, Any]) -> EmojiConfig:
+    known = EmojiConfig.model_fields
+    default = _composed([f"{_GROUP}={EMOJI}"])
+    for key, value in plain.items():
+        if key not in known and value != default[key]:
+            raise DataPrepError(f"{key}: has no effect on dataset=emoji, which takes {', '.join(known)}")
+    config: EmojiConfig = parse({key: plain[key] for key in known}, EmojiConfig)
+    return config

@@ -1,0 +1,212 @@
+"""The settings of a build, validated."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from data_prep.errors import DataPrepError
+
+TRAIN = "train"
+"""The file that `subset`, `prompts` and `count` are about; all others are for testing."""
+
+
+def _weighted(value: Any) -> Any:
+    """``general`` and ``[general, specific]`` mean equal weights."""
+    names = [value] if isinstance(value, str) else value
+    return dict.fromkeys(names, 1.0) if isinstance(names, list) else names
+
+
+PromptWeights = Annotated[dict[str, Annotated[float, Field(ge=0)]], BeforeValidator(_weighted), Field(min_length=1)]
+"""Names or files of templates and how often each is drawn."""
+
+
+class Part(BaseModel):
+    """Base: no unknown keys, no changes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Subset(Part):
+    """Which of a split's samples are used, in this order: range, few-shot, then percent or count."""
+
+    start: int | None = Field(default=None, ge=0)
+    """First sample of the published order, counted from 0."""
+    stop: int | None = Field(default=None, ge=1)
+    """The sample before which to stop."""
+    per_class: int | None = Field(default=None, ge=1)
+    """At most so many random samples of each class (few-shot)."""
+    percent: float | None = Field(default=None, gt=0, le=100)
+    """A random share of the samples of each dataset."""
+    count: int | None = Field(default=None, ge=1)
+    """So many random samples; in a mix, over all datasets together."""
+    stratified: bool = False
+    """For percent and count: each class keeps its share."""
+
+    @model_validator(mode="after")
+    def _one_size(self) -> Subset:
+        if self.percent is not None and self.count is not None:
+            raise ValueError("give percent or count, not both")
+        if self.stop is not None and self.stop <= (self.start or 0):
+            raise ValueError(f"stop {self.stop} is not after start {self.start or 0}")
+        return self
+
+
+class Classes(Part):
+    """Classes to use, by label, by the dataset's own key, or by any name above them in the hierarchy."""
+
+    include: list[str] = []
+    """Only these; empty for all."""
+    exclude: list[str] = []
+    """None of these."""
+
+
+class Source(Part):
+    """One dataset of the build."""
+
+    dataset: str | None = None
+    """Name of its reader; the key of this entry when left out."""
+    root: Path
+    """Folder of its files."""
+    options: dict[str, Any] = {}
+    """What this reader can be told, e.g. ``coop_split``."""
+    splits: dict[str, list[str]]
+    """File to write -> the dataset's splits that go into it."""
+    count: int | None = Field(default=None, ge=1)
+    """Samples of it in train."""
+    test_count: int | None = Field(default=None, ge=1)
+    """Samples of it in each other file."""
+    weight: float = Field(default=1.0, gt=0)
+    """Its share of `subset.count` beside datasets that have no count of their own."""
+    prompts: PromptWeights | None = None
+    """Prompts for this dataset's rows in place of the build's."""
+
+    @field_validator("splits", mode="after")
+    @classmethod
+    def _files(cls, splits: dict[str, list[str]]) -> dict[str, list[str]]:
+        for file in splits:
+            if not file.replace("_", "").replace("-", "").isalnum():
+                raise ValueError(f"{file!r} is no name for a file: use letters, digits, - and _")
+        if not any(splits.values()):
+            raise ValueError("no split is named")
+        return {file: names for file, names in splits.items() if names}
+
+
+class Pictures(Part):
+    """How images are stored."""
+
+    max_pixels: int | None = Field(default=None, ge=28 * 28)
+    """Larger ones are scaled down to this many pixels and stored as JPEG; null leaves all as they are."""
+    jpeg_quality: int = Field(default=92, ge=1, le=95)
+    """For images that have to be encoded again."""
+
+
+class Dedup(Part):
+    """Images that are in more than one place."""
+
+    by: Literal["none", "bytes", "pixels"] = "none"
+    """What must be equal: the file, or size and colours of the decoded image (reads and decodes every image once more)."""
+    action: Literal["report", "drop"] = "report"
+    """Whether train loses the images that a test file holds too or that it holds twice. Test files never shrink."""
+
+
+class BuildConfig(Part):
+    """Everything that decides what a build writes."""
+
+    name: str = Field(min_length=1)
+    """Name of the build in the files' metadata."""
+    out: Path
+    """Folder to write into."""
+    seed: int = 42
+    """Of every choice at random."""
+    sources: dict[str, Source] = Field(min_length=1)
+    """The datasets; the key becomes `data_source`, by which metrics are reported."""
+    subset: Subset = Subset()
+    """Which samples go into train."""
+    test_subset: Subset = Subset()
+    """Which samples go into the other files."""
+    select: Classes = Classes()
+    """Which classes are used, in all files."""
+    order: Literal["published", "shuffled"] = "published"
+    """Order of the rows; of a mix, published means one dataset after the other."""
+    prompts: PromptWeights = {"general": 1.0}
+    """Prompts of train."""
+    test_prompts: PromptWeights | None = None
+    """Prompts of the other files; null for the same ones."""
+    pictures: Pictures = Pictures()
+    """How images are stored."""
+    dedup: Dedup = Dedup()
+    """Images that are in more than one place."""
+    on_broken: Literal["fail", "skip"] = "fail"
+    """Whether images that cannot be decoded, empty labels and repeated ids end the build or are left out, and listed."""
+    check_counts: Literal["fail", "warn"] = "fail"
+    """Whether a split of another size than its publisher states ends the build."""
+    taxonomy: bool = True
+    """Write taxonomy.json where labels have a hierarchy."""
+    row_group_mb: float = Field(default=32.0, gt=0, le=1024)
+    """Megabytes of images in a row group: what a reader has to hold at once."""
+    workers: int | None = Field(default=None, ge=1, le=256)
+    """Threads; null for one per core, 16 at most."""
+
+    @property
+    def files(self) -> list[str]:
+        """Names of the files to write, train first."""
+        names = dict.fromkeys(file for source in self.sources.values() for file in source.splits)
+        return sorted(names, key=lambda file: file != TRAIN)
+
+    def subset_of(self, file: str) -> Subset:
+        """What is chosen for a file."""
+        return self.subset if file == TRAIN else self.test_subset
+
+    def count_of(self, source: str, file: str) -> int | None:
+        """How many samples a dataset is to give to a file; None when it does not say."""
+        return self.sources[source].count if file == TRAIN else self.sources[source].test_count
+
+    def prompts_of(self, source: str, file: str) -> dict[str, float]:
+        """The prompts of a dataset's rows in a file."""
+        general = self.prompts if file == TRAIN else self.test_prompts or self.prompts
+        return self.sources[source].prompts or general
+
+    def described(self) -> dict[str, Any]:
+        """The settings as JSON values, without those that are about the machine and not the rows."""
+        plain: dict[str, Any] = self.model_dump(mode="json", exclude={"out", "workers"})
+        for source in plain["sources"].values():
+            del source["root"]
+        return plain
+
+
+def parse(node: Mapping[str, Any], model: type[BaseModel] = BuildConfig) -> Any:
+    """Validate plain settings against `model`; raises DataPrepError naming every wrong key in one line."""
+    try:
+        return model.model_validate(node)
+    except ValidationError as error:
+        problems = [_describe(model, problem["loc"], problem["type"], problem["msg"]) for problem in error.errors()]
+        raise DataPrepError("; ".join(problems)) from error
+
+
+def _describe(model: type[BaseModel], location: tuple[int | str, ...], kind: str, message: str) -> str:
+    key = ".".join(map(str, location)) or model.__name__
+    if kind != "extra_forbidden":
+        return f"{key}: {message.removeprefix('Value error, ')}"
+    return f"{key}: there is no such key; {meant(str(location[-1]), _fields(model, location[:-1]))}"
+
+
+def meant(word: str, known: list[str]) -> str:
+    """What a wrong word may have meant."""
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
+
+
+def _fields(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
+    """Keys beside a wrong one; a key of a mapping leads to the model of its values."""
+    for part in path:
+        field = model.model_fields.get(str(part))
+        if field is None:
+            continue
+        candidates = (field.annotation, *get_args(field.annotation))
+        model = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), model)
+    return sorted(model.model_fields)

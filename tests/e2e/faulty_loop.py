@@ -1,0 +1,30 @@
+"""Our agent-loop worker with sessions that raise, to be named in a run's configuration."""
+
+import zlib
+from typing import Any
+
+import ray
+
+from speciarl.training.agent_loop import GroupAgentLoopManager, GroupAgentLoopWorker
+
+
+def raises(uid: str, session: int) -> bool:
+    """Whether the fault hits a session: the first of about half of all prompts."""
+    return session == 0 and zlib.crc32(uid.encode()) % 2 == 0
+
+
+class FaultyWorker(GroupAgentLoopWorker):
+    """Some sessions raise before they generate."""
+
+    async def _run_shared(self, rollout: Any, sampling_params: Any, trajectory: Any, **kwargs: Any) -> Any:
+        if raises(kwargs["uid"], kwargs["session_id"]):
+            raise RuntimeError("injected into this session")
+        return await super()._run_shared(rollout, sampling_params, trajectory, **kwargs)
+
+
+class FaultyManager(GroupAgentLoopManager):
+    """Starts such workers."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.agent_loop_workers_class = ray.remote(FaultyWorker)
