@@ -106,9 +106,16 @@ class JudgeBehindFaults:
         return asyncio.run(ask())
 
     def stop(self) -> None:
-        """End the proxy."""
+        """End the proxy, and the requests that it lets hang."""
         self._do(self._proxy.stop())
+        self._do(self._end_tasks())
         self._loop.call_soon_threadsafe(self._loop.stop)
+
+    async def _end_tasks(self) -> None:
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def _do(self, work: Coroutine[Any, Any, None] | Awaitable[None]) -> None:
         asyncio.run_coroutine_threadsafe(work, self._loop).result(60)  # type: ignore[arg-type]
