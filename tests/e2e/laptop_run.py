@@ -49,8 +49,8 @@ class LaptopRun:
     """All that the trainer printed."""
 
     def trajectories(self, step: int) -> list[dict[str, Any]]:
-        """Every trajectory that was learnt from in a step, as stored: ``uid`` (PROMPT_SESSION_0), ``output``, ``score``,
-        ``advantage``, ``response_tokens`` and the whole ``reward_extra_info`` record."""
+        """Every trajectory that was learnt from in a step, as stored: ``uid`` (PROMPT_SESSION_0), ``output``,
+        ``score``, ``advantage``, ``response_tokens`` and the whole ``reward_extra_info`` record."""
         lines = (self.folder / "rollouts" / f"{step}.jsonl").read_text().splitlines()
         return [json.loads(line) for line in lines]
 
