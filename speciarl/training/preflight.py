@@ -103,11 +103,20 @@ class Preflight(Callback):
         """Put the one line that matters last when the run ended with one of our errors inside a Ray actor."""
         if job_return.status is not JobStatus.FAILED:
             return
-        error: Any = job_return._return_value
-        while error is not None and not isinstance(error, SpeciaRLError):
-            error = getattr(error, "cause", None) or getattr(error, "__cause__", None)
+        error = own_error(job_return._return_value)
         if error is not None:
             _exit(error)
+
+
+def own_error(error: Any) -> SpeciaRLError | None:
+    """Our error that an exception is or stems from. Ray's wrapper passes for the error in it, with the whole traceback
+    as its message, so it is opened first."""
+    while error is not None:
+        inner = getattr(error, "cause", None)
+        if inner is None and isinstance(error, SpeciaRLError):
+            return error
+        error = inner or error.__cause__
+    return None
 
 
 def _exit(error: SpeciaRLError) -> None:
