@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
@@ -13,6 +14,7 @@ from data_prep import validate
 from speciarl import reward
 from speciarl.config import SpeciaRLConfig, load
 from speciarl.errors import ConfigError, DataError, SpeciaRLError
+from speciarl.training.sample import sample_id
 from speciarl.verifier_server import VerifierConfig, build
 from speciarl.verifier_server.pool import refuse_clashing_labels
 
@@ -27,15 +29,17 @@ def check_run(config: DictConfig) -> SpeciaRLConfig:
     """
     settings = load(config)
     try:
-        reward.load(settings.reward.name)
+        group_reward = reward.load(settings.reward.name, settings.reward.params)
     except ValueError as error:
-        raise ConfigError(f"speciarl.reward.name: {error}") from error
+        raise ConfigError(f"speciarl.reward.{error}") from error
     check_model(str(config.actor_rollout_ref.model.path), "actor_rollout_ref.model.path")
     check_mode(config)
     for key in ("train_files", "val_files"):
         files = config.data[key]
         for file in [files] if isinstance(files, str) else list(files):
             check_parquet(Path(file), f"data.{key}", str(config.data.image_key), settings.data_hint)
+            if key == "train_files" and (settings.reward.noise.probability or reward.remembers(group_reward)):
+                check_identities(Path(file), f"data.{key}")
     asyncio.run(check_verifier(settings.verifier))
     return settings
 
@@ -84,6 +88,16 @@ def check_parquet(path: Path, key: str, image_key: str, hint: str) -> None:
         place = f"{path} {fault}" if fault.row is None else f"{path}, {fault}"
         more = f" (`python -m data_prep validate {path}` lists all faults)" if path.is_file() else ""
         raise DataError(f"{key}: {place}{more}; {hint}")
+
+
+def check_identities(path: Path, key: str) -> None:
+    """Verdict noise and rewards that remember tell images by their ids, which must be there."""
+    for row, extra_info in enumerate(pq.read_table(path, columns=["extra_info"])["extra_info"].to_pylist()):
+        if not sample_id(extra_info or {}):
+            raise DataError(
+                f"{key}: {path}, row {row}: extra_info has neither sample_id nor index, by which verdict noise and "
+                "speciarl.reward.name=best_so_far tell images"
+            )
 
 
 class Preflight(Callback):
