@@ -64,8 +64,8 @@ def check_mode(config: DictConfig) -> None:
     if trains_adapter and not model.lora.merge:
         raise ConfigError(
             "actor_rollout_ref.model.lora.merge=False: in separate_async mode veRL sends the rollout servers the base "
-            "weights only, so they would never see the adapter; set actor_rollout_ref.model.lora.merge=True, or train "
-            "without LoRA (actor_rollout_ref.model.lora_rank=0)"
+            "weights only, so the adapter would not reach them (the run hangs at its first weight update); set "
+            "actor_rollout_ref.model.lora.merge=True, or train without LoRA (actor_rollout_ref.model.lora_rank=0)"
         )
 
 

@@ -36,6 +36,7 @@ ADDRESS = {
 ADDED_KEYS = {
     "actor_rollout_ref.rollout.agent.agent_loop_manager_class": "read by main_ppo's TaskRunnerV1",
     "actor_rollout_ref.rollout.enable_sleep_mode": "field of veRL's RolloutConfig",
+    "actor_rollout_ref.rollout.engine_kwargs.vllm.distributed_executor_backend": "passed on to vLLM",
     "actor_rollout_ref.rollout.engine_kwargs.vllm.limit_mm_per_prompt.image": "passed on to vLLM",
     "actor_rollout_ref.rollout.engine_kwargs.vllm.limit_mm_per_prompt.video": "passed on to vLLM",
     "actor_rollout_ref.model.override_config.attn_implementation": "passed on to transformers",
