@@ -73,6 +73,8 @@ class SpeciaRLConfig(BaseModel):
     """How verdicts become rewards."""
     training: TrainingConfig = TrainingConfig()
     """What our trainer adds to veRL's."""
+    algorithm: str = ""
+    """Name of the option of ``recipe/algorithm``, for names of runs. What is done stands in veRL's keys."""
     data_hint: str = "see docs/data.md for how to build it"
     """How to build the data files, shown when one is missing or unfit."""
 

@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow.parquet as pq
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from data_prep import validate
@@ -114,16 +115,36 @@ class Preflight(Callback):
             _exit(error)
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
-        """Put the one line that matters last when the run ended with one of our errors inside a Ray actor."""
+        """Put the one line that matters last when the run ended with one of our errors inside a Ray actor.
+
+        Jobs of a sweep that share this process leave it as they found it: without Ray, and alive for the next job.
+        Hydra raises the first error of the sweep when all are done.
+        """
+        sweeps = config.hydra.mode is RunMode.MULTIRUN
+        if sweeps:
+            _leave_ray()
         if job_return.status is not JobStatus.FAILED:
             return
         error: Any = job_return._return_value
         while error is not None and not isinstance(error, SpeciaRLError):
             error = getattr(error, "cause", None) or getattr(error, "__cause__", None)
-        if error is not None:
+        if error is not None and sweeps:
+            _say(error)
+        elif error is not None:
             _exit(error)
 
 
-def _exit(error: SpeciaRLError) -> None:
+def _leave_ray() -> None:
+    import ray
+
+    if ray.is_initialized():
+        ray.shutdown()
+
+
+def _say(error: SpeciaRLError) -> None:
     print(f"speciarl: {error}", file=sys.stderr, flush=True)
+
+
+def _exit(error: SpeciaRLError) -> None:
+    _say(error)
     raise SystemExit(EXIT_CODE)
