@@ -24,6 +24,17 @@ def scaled(
     return [scale + shift for _ in members]
 
 
+def unreadable(members: Sequence[Member], *, scale: "Missing" = 1) -> list[float | None]:  # type: ignore[name-defined]  # noqa: F821
+    return []
+
+
+class Counting:
+    """An object may be a reward, too."""
+
+    def __call__(self, members: Sequence[Member], *, times: int = 2) -> list[float | None]:
+        return [float(times)] * len(members)
+
+
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch) -> str:
     """An import path of this module, whatever pytest calls it."""
@@ -31,7 +42,8 @@ def here(monkeypatch: pytest.MonkeyPatch) -> str:
     import types
 
     module = types.ModuleType("a_users_rewards")
-    module.plain, module.scaled = plain, scaled  # type: ignore[attr-defined]
+    for name, value in {"plain": plain, "scaled": scaled, "unreadable": unreadable, "counting": Counting()}.items():
+        setattr(module, name, value)
     monkeypatch.setitem(sys.modules, "a_users_rewards", module)
     return "a_users_rewards"
 
@@ -66,6 +78,21 @@ def test_a_wrong_parameter_is_named_in_one_line(here: str, params: dict[str, obj
     with pytest.raises(ValueError, match=said) as caught:
         load(f"{here}:scaled", params)
     assert "\n" not in str(caught.value)
+
+
+def test_an_object_with_a_call_is_a_reward(here: str) -> None:
+    members: list[Member] = [object()]  # type: ignore[list-item]
+    assert load(f"{here}:counting")(members) == [2]
+    assert load(f"{here}:counting", {"times": 5})(members) == [5]
+    with pytest.raises(ValueError, match=r"params\.times: Input should be a valid integer"):
+        load(f"{here}:counting", {"times": "x"})
+
+
+def test_a_class_and_unreadable_annotations_are_refused_in_one_line(here: str) -> None:
+    with pytest.raises(ValueError, match="is no function"):
+        load("speciarl.verdict:Verdict")
+    with pytest.raises(ValueError, match=r"^name: the annotations of .* cannot be read \(name 'Missing'"):
+        load(f"{here}:unreadable", {"scale": 1})
 
 
 def test_a_reward_without_parameters_takes_none() -> None:
