@@ -9,9 +9,10 @@ from typing import Any, Protocol, cast
 
 import pydantic
 
+from speciarl.category import Category
 from speciarl.reward.member import Member, Unparsable
 
-__all__ = ["NAMES", "GroupReward", "Member", "Unparsable", "load", "remembers"]
+__all__ = ["NAMES", "GroupReward", "Member", "Unparsable", "load", "recalling", "remembers"]
 
 NAMES: Mapping[str, str] = {
     "dynamic": "speciarl.reward.dynamic:rewards",
@@ -52,7 +53,7 @@ def load(name: str, params: Mapping[str, Any] | None = None) -> GroupReward:
             f"name: no group reward {name!r} ({error}); use {', '.join(NAMES)} or an import path like "
             "'package.module:function'"
         ) from error
-    if not callable(function):
+    if not callable(function) or isinstance(function, type):
         raise ValueError(f"name: group reward {name!r} is no function")
     bound = _bind(name, function, params or {})
     return cast(GroupReward, functools.partial(function, **bound) if bound else function)
@@ -63,6 +64,12 @@ def remembers(reward: GroupReward) -> bool:
     return MEMORY in _keywords(reward)
 
 
+def recalling(reward: GroupReward, best: Category | None) -> GroupReward:
+    """A reward that remembers, given what the group's image reached in earlier steps."""
+    given: dict[str, Any] = {MEMORY: best}
+    return cast(GroupReward, functools.partial(reward, **given))
+
+
 def _keywords(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     parameters = inspect.signature(function).parameters.values()
     return {parameter.name: parameter for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY}
@@ -71,7 +78,11 @@ def _keywords(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 def _bind(name: str, function: Callable[..., Any], params: Mapping[str, Any]) -> dict[str, Any]:
     """The parameters as the function's annotations have them; those left out keep the function's defaults."""
     accepted = {key: value for key, value in _keywords(function).items() if key != MEMORY}
-    hints = typing.get_type_hints(function, include_extras=True)
+    target = function if inspect.isroutine(function) else type(function).__call__
+    try:
+        hints = typing.get_type_hints(target, include_extras=True) if accepted else {}
+    except (NameError, TypeError) as error:
+        raise ValueError(f"name: the annotations of reward {name!r} cannot be read ({error})") from error
     fields: dict[str, Any] = {
         key: (hints.get(key, Any), ... if parameter.default is parameter.empty else parameter.default)
         for key, parameter in accepted.items()
