@@ -6,6 +6,7 @@ What happens to one sample then never depends on which others there are, or on t
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 
 _BYTES = 8
@@ -39,7 +40,7 @@ def shares(total: int, weights: Mapping[str, float]) -> dict[str, int]:
 
     Raises ValueError when no weight is above zero.
     """
-    whole = sum(weights.values())
+    whole = math.fsum(weights.values())  # the same in any order
     if whole <= 0:
         raise ValueError("no weight is above zero")
     exact = {name: total * weight / whole for name, weight in weights.items()}

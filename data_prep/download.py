@@ -180,6 +180,7 @@ class _Transfer:
         if status == RANGE_NOT_SATISFIABLE and received:
             total = re.fullmatch(r"bytes \*/(\d+)", response.headers.get("Content-Range", ""))
             if total and int(total[1]) == received:
+                self.continued = True
                 return
             self._restart()
             raise _Passing("what was received before does not fit the file")

@@ -34,10 +34,10 @@ def fetch(
     """Make a dataset ready to be read; returns the folder to read it from, which is `root` unless `source` is one.
 
     `source` is what the user has: an archive (others of the dataset are looked for beside it), a folder with archives,
-    or a folder with the unpacked dataset, which is used where it is. What is missing is taken from `root`, where it may lie as archives or unpacked by hand, and is
-    downloaded otherwise, unless `offline`. What is finished is not done again; an interrupted run goes on where it
-    was. With `bars` a terminal sees progress bars; `say` is told each step in a line. Without `keep_archives` an
-    archive that was downloaded is deleted once it is unpacked.
+    or a folder with the unpacked dataset, which is used where it is. What is missing is taken from `root`, where it may
+    lie as archives or unpacked by hand, and is downloaded otherwise, unless `offline`. What is finished is not done
+    again; an interrupted run goes on where it was. With `bars` a terminal sees progress bars; `say` is told each step
+    in a line. Without `keep_archives` an archive that was downloaded is deleted once it is unpacked.
 
     Raises DataPrepError (one line with the remedy) as `download` and `unpack` do, and for a source that is not this
     dataset; OSError when `root` cannot be written.
@@ -77,8 +77,8 @@ def _given(about: About, archive: Archive, source: Path | None) -> Path | None:
         if not any((source / name).is_file() for name in names):
             missing = next(place for other in about.archives if not _present(source, place := _witness(other)))
             raise DataPrepError(
-                f"{source}: neither the archives of {about.name} ({', '.join(names)}) nor the unpacked dataset "
-                f"({missing} is missing) are there"
+                f"{source}: neither the unpacked dataset {about.name} ({missing} is missing) "
+                f"nor its archives ({', '.join(names)}) are there"
             )
     elif source.name in names:
         file = source.with_name(archive.file_name)

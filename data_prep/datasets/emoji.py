@@ -27,7 +27,7 @@ class Emoji:
         return About(
             name="emoji",
             title="OpenMoji drawings with Unicode's names",
-            version="15.0",
+            version="Emoji 15.0",
             licence="CC BY-SA 4.0 (artwork), Unicode licence (names)",
             homepage="https://openmoji.org",
             archives=(),

@@ -113,8 +113,8 @@ class Hub:
                 "on one that is not, copy FOLDER here and read it as the root, without repo"
             )
             raise DataPrepError(f"{source}: {_first_line(error)}{hand if self.repo else ''}") from error
-        except (ValueError, DatasetsError) as error:
-            raise DataPrepError(f"{source}: {_first_line(error)}") from error
+        except (ValueError, LookupError, DatasetsError) as error:
+            raise DataPrepError(f"{source}: cannot be loaded: {_first_line(error)}") from error
 
     def _label(self, where: str, row: dict[str, Any], column: str, names: list[str] | None) -> str:
         value = row.get(column)

@@ -122,7 +122,7 @@ def _csv(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 raise _fault(file, reader.line_num, f"{len(reader.fieldnames or ())} columns expected as in the header")
             yield reader.line_num, row
     except csv.Error as error:
-        raise _fault(file, reader.line_num, str(error)) from error
+        raise _fault(file, reader.reader.line_num, str(error)) from error
 
 
 def _jsonl(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:

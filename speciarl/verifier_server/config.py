@@ -132,10 +132,14 @@ class VerifierConfig(BaseModel):
     abstain_shortcut: bool = False
     """Call plain refusals such as "none" `abstain` without asking the judge."""
     max_string_chars: int = Field(default=512, ge=1)
-    """Longest normalised string that is judged, whatever the kind. A longer prediction is no label and counts as wrong; a
-    longer ground truth is unscorable(too_long)."""
+    """Longest normalised string that is judged, by whatever judge. A longer prediction is no label and counts as
+    wrong; a longer ground truth is unscorable(too_long)."""
     max_concurrency: int = Field(default=64, ge=1)
-    """Requests in flight at once over all endpoints, per process; the rest wait in a local queue."""
+    """Requests in flight at once over all endpoints, per process; the rest wait in a local queue. Chats that share
+    an HTTP request count each."""
+    chats_per_request: int = Field(default=8, ge=1)
+    """Most chats that leave in the same instant and share one HTTP request, where a vLLM server takes several and the
+    decoding is `first_token`; saves both sides' work on HTTP. 1 sends each by itself."""
     request_timeout_s: float = Field(default=60, gt=0)
     """Seconds one HTTP request may take."""
     total_deadline_s: float = Field(default=300, gt=0)

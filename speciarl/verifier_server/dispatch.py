@@ -94,7 +94,9 @@ class Dispatcher:
                     return endpoint
                 self._stats.retries += trail.attempts > 0
                 trail.attempts += 1
-                outcome = await self._sender.send(endpoint, body, read, flight, 1 if only else COPIES)
+                # What failed in company, or took its server along, tries again without.
+                alone = only is not None or trail.attempts > 1
+                outcome = await self._sender.send(endpoint, body, read, flight, 1 if only else COPIES, alone)
             finally:
                 self._places.give_back()
             if not isinstance(outcome, Failure):

@@ -26,7 +26,8 @@ class FakeJudge:
 
     `answers` maps a prediction to the label it gets; equal strings are "specific", the rest is "wrong".
     `features` are the request fields and routes it knows; like the real thing it ignores unknown fields.
-    `plan` gives the fault of the n-th chat request (counted from 0 after `arm`), None for none.
+    `plan` gives the fault of the n-th chat request (counted from 0 after `arm`), None for none. With the feature
+    `batch` several chats may come in one request, which gets the fault of its first; `batches` has their numbers.
     """
 
     def __init__(self) -> None:
@@ -41,6 +42,7 @@ class FakeJudge:
         self.delay_s = 0.0
         self.plan: Callable[[int], Fault | None] = lambda _: None
         self.requests: list[dict[str, Any]] = []
+        self.batches: list[int] = []
         self.headers: list[Mapping[str, str]] = []
         self.most_at_once = 0
         self.url = ""
@@ -68,6 +70,7 @@ class FakeJudge:
         app.router.add_post("/tokenize", self._tokenize)
         app.router.add_post("/detokenize", self._detokenize)
         app.router.add_post("/v1/chat/completions", self._chat)
+        app.router.add_post("/v1/chat/completions/batch", self._batch)
         runner = web.AppRunner(app, shutdown_timeout=0.1)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -120,6 +123,22 @@ class FakeJudge:
             return web.json_response(self.completion(body))
         finally:
             self._now -= 1
+
+    async def _batch(self, request: web.Request) -> web.StreamResponse:
+        if "batch" not in self.features:
+            raise web.HTTPNotFound
+        body = await request.json()
+        fault = self.plan(self.chats)
+        chats = [{**body, "messages": messages} for messages in body["messages"]]
+        self.requests += chats
+        self.batches.append(len(chats))
+        if fault is not None:
+            response: web.StreamResponse = await fault(self, request)
+            return response
+        await asyncio.sleep(self.delay_s)
+        choices = [self.completion(chat)["choices"][0] | {"index": index} for index, chat in enumerate(chats)]
+        usage = {"prompt_tokens": 50 * len(chats), "completion_tokens": len(chats)}
+        return web.json_response({"object": "chat.completion", "choices": choices[::-1], "usage": usage})
 
     def completion(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """The reply to a chat request."""
