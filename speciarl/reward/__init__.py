@@ -9,9 +9,10 @@ from typing import Any, Protocol, cast
 
 import pydantic
 
+from speciarl.category import Category
 from speciarl.reward.member import Member, Unparsable
 
-__all__ = ["NAMES", "GroupReward", "Member", "Unparsable", "load", "remembers"]
+__all__ = ["NAMES", "GroupReward", "Member", "Unparsable", "load", "recalling", "remembers"]
 
 NAMES: Mapping[str, str] = {
     "dynamic": "speciarl.reward.dynamic:rewards",
@@ -61,6 +62,12 @@ def load(name: str, params: Mapping[str, Any] | None = None) -> GroupReward:
 def remembers(reward: GroupReward) -> bool:
     """Whether a reward asks for the best category of its image in earlier steps."""
     return MEMORY in _keywords(reward)
+
+
+def recalling(reward: GroupReward, best: Category | None) -> GroupReward:
+    """A reward that remembers, given what the group's image reached in earlier steps."""
+    given: dict[str, Any] = {MEMORY: best}
+    return cast(GroupReward, functools.partial(reward, **given))
 
 
 def _keywords(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:

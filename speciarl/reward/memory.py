@@ -33,6 +33,18 @@ class BestLevels:
         earlier = (category for category, when in self._reached.get(image, {}).items() if when < step)
         return max(earlier, default=None)
 
+    def forget_after(self, step: int) -> None:
+        """Cut back to what was noted up to a step, as if nothing had happened since.
+
+        No entry that was left out as needless is missed: the one that outdid it was noted no later.
+        """
+        for image, reached in list(self._reached.items()):
+            kept = {category: when for category, when in reached.items() if when <= step}
+            if kept:
+                self._reached[image] = kept
+            else:
+                del self._reached[image]
+
     def __len__(self) -> int:
         return len(self._reached)
 

@@ -6,14 +6,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from data_prep import validate
 from speciarl import reward
 from speciarl.config import SpeciaRLConfig, load
 from speciarl.errors import ConfigError, DataError, SpeciaRLError
+from speciarl.training.sample import sample_id
 from speciarl.verifier_server import VerifierConfig, build
 from speciarl.verifier_server.pool import refuse_clashing_labels
 
@@ -31,15 +34,17 @@ def check_run(config: DictConfig) -> SpeciaRLConfig:
     """
     settings = load(config)
     try:
-        reward.load(settings.reward.name)
+        group_reward = reward.load(settings.reward.name, settings.reward.params)
     except ValueError as error:
-        raise ConfigError(f"speciarl.reward.name: {error}") from error
+        raise ConfigError(f"speciarl.reward.{error}") from error
     check_model(str(config.actor_rollout_ref.model.path), "actor_rollout_ref.model.path")
     check_mode(config)
     for key in ("train_files", "val_files"):
         files = config.data[key]
         for file in [files] if isinstance(files, str) else list(files):
             check_parquet(Path(file), f"data.{key}", str(config.data.image_key), settings.data_hint)
+            if key == "train_files" and (settings.reward.noise.probability or reward.remembers(group_reward)):
+                check_identities(Path(file), f"data.{key}")
     asyncio.run(check_verifier(settings.verifier))
     return settings
 
@@ -108,6 +113,16 @@ def check_parquet(path: Path, key: str, image_key: str, hint: str) -> None:
         raise DataError(f"{key}: {place}{more}; {hint}")
 
 
+def check_identities(path: Path, key: str) -> None:
+    """Verdict noise and rewards that remember tell images by their ids, which must be there."""
+    for row, extra_info in enumerate(pq.read_table(path, columns=["extra_info"])["extra_info"].to_pylist()):
+        if not sample_id(extra_info or {}):
+            raise DataError(
+                f"{key}: {path}, row {row}: extra_info has neither sample_id nor index, by which verdict noise and "
+                "speciarl.reward.name=best_so_far tell images"
+            )
+
+
 class Preflight(Callback):
     """Hydra callback that every recipe installs: checks first, and one line for each of our errors.
 
@@ -122,16 +137,36 @@ class Preflight(Callback):
             _exit(error)
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
-        """Put the one line that matters last when the run ended with one of our errors inside a Ray actor."""
+        """Put the one line that matters last when the run ended with one of our errors inside a Ray actor.
+
+        Jobs of a sweep that share this process leave it as they found it: without Ray, and alive for the next job.
+        Hydra raises the first error of the sweep when all are done.
+        """
+        sweeps = config.hydra.mode is RunMode.MULTIRUN
+        if sweeps:
+            _leave_ray()
         if job_return.status is not JobStatus.FAILED:
             return
         error: Any = job_return._return_value
         while error is not None and not isinstance(error, SpeciaRLError):
             error = getattr(error, "cause", None) or getattr(error, "__cause__", None)
-        if error is not None:
+        if error is not None and sweeps:
+            _say(error)
+        elif error is not None:
             _exit(error)
 
 
-def _exit(error: SpeciaRLError) -> None:
+def _leave_ray() -> None:
+    import ray
+
+    if ray.is_initialized():
+        ray.shutdown()
+
+
+def _say(error: SpeciaRLError) -> None:
     print(f"speciarl: {error}", file=sys.stderr, flush=True)
+
+
+def _exit(error: SpeciaRLError) -> None:
+    _say(error)
     raise SystemExit(EXIT_CODE)

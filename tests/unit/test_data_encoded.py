@@ -207,5 +207,3 @@ def test_pixels_are_equal_for_equal_pictures_only() -> None:
     assert pixels(tall) != pixels(wide)
     with pytest.raises(BrokenImageError):
         pixels(png[:90])
-
-
