@@ -9,6 +9,8 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from speciarl.errors import ConfigError
+from speciarl.reward.noise import Noise
+from speciarl.reward.overlong import Overlong
 from speciarl.verifier_server.config import VerifierConfig
 
 
@@ -19,6 +21,12 @@ class RewardConfig(BaseModel):
 
     name: str = "dynamic"
     """A reward of ours by name, or an import path ``package.module:function`` to a pure function on a group."""
+    params: dict[str, Any] = {}
+    """Parameters of that function: its keyword-only arguments, checked against their annotations."""
+    noise: Noise = Noise()
+    """What a less reliable verifier would do: verdicts of training moved by one rung before the reward sees them."""
+    overlong: Overlong | None = None
+    """Penalty for responses near the length limit, added to the reward of training rollouts; None for none."""
     quorum: int = Field(default=2, ge=1)
     """Fewest scored rollouts (unparsable ones included) a training group needs; smaller groups are replaced."""
     group_deadline_s: float = Field(default=1800.0, gt=0)
@@ -65,6 +73,8 @@ class SpeciaRLConfig(BaseModel):
     """How verdicts become rewards."""
     training: TrainingConfig = TrainingConfig()
     """What our trainer adds to veRL's."""
+    algorithm: str = ""
+    """Name of the option of ``recipe/algorithm``, for names of runs. What is done stands in veRL's keys."""
     data_hint: str = "see docs/data.md for how to build it"
     """How to build the data files, shown when one is missing or unfit."""
 

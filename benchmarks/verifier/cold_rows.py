@@ -1,6 +1,6 @@
 """Cold rows per second: our verifier against a plain client, on a stand-in for a vLLM judge.
 
-    python benchmarks/verifier/cold_rows.py --rows 10000 --presets none 8x8b 8b 70b
+    python benchmarks/verifier/cold_rows.py --rows 10000 --presets none 30b-a3b 8x8b 8b 70b
 
 Plain client: what a careful user writes with the `openai` package. Repeated pairs are asked once; one AsyncOpenAI for
 all, so connections are kept; a semaphore; the rubric first and the pair last, so that the prefix cache works; the
@@ -10,18 +10,15 @@ reply constrained to the labels; temperature 0. Both clients send the same messa
 
 import argparse
 import asyncio
+import itertools
 import json
-import socket
-import subprocess
-import sys
+import os
 import time
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
-from judge_stub import LABELS, PRESETS, true_label
+from judge_stub import LABELS, PRESETS, running, true_label
 from openai import AsyncOpenAI
 from rich.console import Console
 from rich.table import Table
@@ -36,24 +33,6 @@ PROMPT = "base"
 def rows(count: int) -> list[Pair]:
     """Distinct pairs, already in normal form."""
     return [Pair(f"golden retriever {index % 200}", f"some kind of dog {index}") for index in range(count)]
-
-
-@contextmanager
-def stub(preset: str) -> Iterator[str]:
-    """A running stub's URL."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    script = Path(__file__).with_name("judge_stub.py")
-    command = [sys.executable, str(script), "--port", str(port), "--preset", preset]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.kill()
-        process.wait()
 
 
 async def ask_plainly(url: str, pairs: list[Pair], concurrency: int) -> tuple[float, dict[Pair, str]]:
@@ -103,35 +82,52 @@ def counts(url: str) -> dict[str, int]:
         return found
 
 
-def measure(ask: Any, url: str, pairs: list[Pair], concurrency: int) -> tuple[float, dict[str, int]]:
-    """Seconds and counts; raises AssertionError unless every pair got its label by a request of its own."""
+@dataclass(frozen=True)
+class Run:
+    """One measurement."""
+
+    seconds: float
+    cpu_seconds: float
+    """Processor time of the client, start-up included."""
+    asked: dict[str, int]
+
+
+def measure(ask: Any, url: str, pairs: list[Pair], concurrency: int) -> Run:
+    """Raises AssertionError unless every pair got its label by a request of its own."""
     counts(url)
+    cpu_before = time.process_time()
     took_s, said = asyncio.run(ask(url, pairs, concurrency))
+    cpu_s = time.process_time() - cpu_before
     assert said == {pair: true_label(pair.ground_truth, pair.prediction) for pair in pairs}
     asked = counts(url)
     assert asked["pairs"] >= len(set(pairs))
-    return took_s, asked
+    return Run(took_s, cpu_s, asked)
 
 
 def main() -> None:
     """Measure both clients on each preset, in turn, and print the better time of each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=10_000)
-    parser.add_argument("--concurrency", type=int, default=64)
+    parser.add_argument("--concurrency", type=int, nargs="+", default=[64, 256])
     parser.add_argument("--repeat", type=int, default=2)
-    parser.add_argument("--presets", nargs="+", choices=sorted(PRESETS), default=["none", "8x8b", "8b", "70b"])
+    parser.add_argument(
+        "--presets", nargs="+", choices=sorted(PRESETS), default=["none", "30b-a3b", "8x8b", "8b", "70b"]
+    )
     options = parser.parse_args()
-    table = Table("stub", "client", "rows/s", "ratio", "requests", "tokens out", title=f"{options.rows} cold rows")
+    table = Table("stub", "at once", "client", "rows/s", "ratio", "CPU ms/row", "requests", "tokens out")
+    table.title = f"{options.rows} cold rows; load average {os.getloadavg()[0]:.1f} before"
     pairs = rows(options.rows)
-    for preset in options.presets:
-        best: dict[str, tuple[float, dict[str, int]]] = {}
+    for preset, concurrency in itertools.product(options.presets, options.concurrency):
+        best: dict[str, Run] = {}
         for name, ask in (("plain", ask_plainly), ("ours", ask_our_way)) * options.repeat:
-            with stub(preset) as url:
-                run = measure(ask, url, pairs, options.concurrency)
-            best[name] = min(run, best.get(name, run), key=lambda one: one[0])
-        for name, (took_s, asked) in best.items():
-            rate, ratio = f"{len(pairs) / took_s:.0f}", f"{best['plain'][0] / took_s:.2f}"
-            table.add_row(preset, name, rate, ratio, str(asked["chats"]), str(asked["output_tokens"]))
+            with running(preset) as url:
+                run = measure(ask, url, pairs, concurrency)
+            best[name] = min(run, best.get(name, run), key=lambda one: one.seconds)
+        for name, run in best.items():
+            rate, ratio = f"{len(pairs) / run.seconds:.0f}", f"{best['plain'].seconds / run.seconds:.2f}"
+            cpu = f"{1000 * run.cpu_seconds / len(pairs):.2f}"
+            requests, tokens = str(run.asked["chats"]), str(run.asked["output_tokens"])
+            table.add_row(preset, str(concurrency), name, rate, ratio, cpu, requests, tokens)
     Console().print(table)
 
 

@@ -10,20 +10,29 @@ token comes at the end of the step it joined in. A step takes
 
 All but the last message counts as cached prefix; of the last message, four characters are one token, and the chat
 template adds eight. Constrained replies take the label's tokens and an end token, as in vLLM; the time for the grammar
-itself is left out, in favour of those who use it. `8x8b` is eight such engines behind one address, each request to the
-least loaded, as a pool on Ray Serve is. With preset `none` a reply costs no time.
+itself is left out, in favour of those who use it. `8x8b` is eight such engines behind one address, each HTTP request to
+the least loaded, as a pool on Ray Serve is. Several conversations in one request (`/v1/chat/completions/batch`) are as
+many requests to the engine, and the reply comes when the last is done. With preset `none` a reply costs no time.
+
+The engine's own limits are all there is: vLLM's API server, one process of Python, is left out, and takes about a
+millisecond of a core for every conversation (see `judge_decoding.py`, which measures the real thing).
 
 Labels follow from the pair by a hash, so that a client can be held to them. `GET /counts` tells what was asked.
 """
 
 import argparse
 import asyncio
+import contextlib
 import hashlib
 import heapq
 import itertools
 import json
-from collections.abc import Mapping
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -48,9 +57,13 @@ class Timing:
     engines: int = 1
 
 
+# One 80 GB accelerator of 2023 (3.35 TB/s, 990 TFLOP/s in 16 bits, 1980 in 8): the weights are read once a step, and
+# each token takes 2 FLOP per weight that it uses, at 495 TFLOP/s.
 PRESETS: dict[str, Timing | None] = {
     "none": None,
-    # Weights read once a step, and 2 FLOP per weight and token at half of the peak: one 80 GB accelerator of 2023.
+    # Mixture of experts, 30 billion weights in 8 bits, 3.3 billion of them used by a token: the paper's training judge.
+    # A step of some dozens of tokens meets all experts; their small matrices keep it at a quarter of the 8-bit peak.
+    "30b-a3b": Timing(step_ms=11.0, prefill_ms=0.0133, decode_ms=0.03),
     "8b": Timing(step_ms=8.0, prefill_ms=0.032, decode_ms=0.02),
     "8x8b": Timing(step_ms=8.0, prefill_ms=0.032, decode_ms=0.02, engines=8),
     # The same over four of them, with tensor parallelism.
@@ -125,7 +138,13 @@ class Stub:
         """Any request."""
         path = request.path
         if path == "/v1/chat/completions":
-            return _reply(await self._chat(orjson.loads(await request.read())))
+            engine = self._least_loaded()
+            return _reply(await self._chat(orjson.loads(await request.read()), engine))
+        if path == "/v1/chat/completions/batch":
+            body, engine = orjson.loads(await request.read()), self._least_loaded()
+            chats = [self._chat({**body, "messages": messages}, engine) for messages in body["messages"]]
+            self._chats += 1 - len(chats)
+            return _reply(_merge(await asyncio.gather(*chats)))
         if path == "/v1/models":
             return _reply({"object": "list", "data": [{"id": "stub", "object": "model"}]})
         if path == "/counts":
@@ -144,7 +163,10 @@ class Stub:
         print("ready", flush=True)
         await asyncio.gather(asyncio.Event().wait(), *(engine.run() for engine in self._engines))
 
-    async def _chat(self, body: Mapping[str, Any]) -> dict[str, Any]:
+    def _least_loaded(self) -> Engine | None:
+        return min(self._engines, key=lambda engine: engine.load, default=None)
+
+    async def _chat(self, body: Mapping[str, Any], engine: Engine | None) -> dict[str, Any]:
         content = body["messages"][-1]["content"]
         pair = json.loads(content[content.rindex("{") :])
         label = true_label(pair["ground_truth"], pair["prediction"])
@@ -157,8 +179,8 @@ class Stub:
         self._chats += 1
         self._output_tokens += output_tokens
         self._asked.add((pair["ground_truth"], pair["prediction"]))
-        if self._engines:
-            await min(self._engines, key=lambda engine: engine.load).generate(prompt_tokens, output_tokens)
+        if engine is not None:
+            await engine.generate(prompt_tokens, output_tokens)
         choice: dict[str, Any] = {
             "index": 0, "finish_reason": "stop", "logprobs": None,
             "message": {"role": "assistant", "content": label if output_tokens > 1 else label[0]},
@@ -170,6 +192,13 @@ class Stub:
             "id": "chatcmpl-stub", "object": "chat.completion", "created": 0, "model": "stub",
             "choices": [choice], "usage": usage,
         }  # fmt: skip
+
+
+def _merge(replies: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """One reply with a choice per conversation."""
+    choices = [{**reply["choices"][0], "index": index} for index, reply in enumerate(replies)]
+    usage = {key: sum(reply["usage"][key] for reply in replies) for key in replies[0]["usage"]}
+    return {**replies[0], "choices": choices, "usage": usage}
 
 
 def _position(label: str, tokens: list[int]) -> dict[str, Any]:
@@ -193,6 +222,23 @@ def _tokenize(body: Mapping[str, Any]) -> dict[str, Any]:
 
 def _reply(content: Mapping[str, Any]) -> web.Response:
     return web.Response(body=orjson.dumps(content), content_type="application/json")
+
+
+@contextlib.contextmanager
+def running(preset: str) -> Iterator[str]:
+    """The URL of a stub in a process of its own."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, str(Path(__file__)), "--port", str(port), "--preset", preset]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.kill()
+        process.wait()
 
 
 def main() -> None:

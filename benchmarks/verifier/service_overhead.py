@@ -1,16 +1,19 @@
-"""What the service costs: requests that need no model through HTTP, against the same calls in process.
+"""Warm rows: pairs that are in a judge's memory, through the service and in process.
 
     python benchmarks/verifier/service_overhead.py --seconds 5
 
-The service is a process of its own (`speciarl verifier serve`) on the loopback interface, with the exact judge, which
-answers in microseconds: what remains is the service. In process the same judge is called with the same batches. Prints
-the latency of a request (p50, p99), pairs per second, and their ratio to those in process.
+The service is a process of its own (`speciarl verifier serve`) on the loopback interface. Its judge is a model judge on
+the stand-in of `judge_stub.py`, which is asked about every pair once before anything is measured: what remains is the
+service. In process the same judge is called with the same batches. Prints the latency of a request (p50, p99), what
+the service adds to it, pairs per second, and their ratio to those in process. Client, service and judge share the
+machine.
 """
 
 import argparse
 import asyncio
 import contextlib
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -21,6 +24,7 @@ from pathlib import Path
 from statistics import quantiles
 
 import aiohttp
+from judge_stub import running
 from rich.console import Console
 from rich.table import Table
 
@@ -29,19 +33,20 @@ from speciarl.verifier_server import Verifier, build, parse_config
 
 STARTUP_S = 60.0
 WARM_UP = 20
-TREE = {"version": 1, "nodes": [{"name": "animal"}, {"name": "dog", "parent": "animal"}]}
+JUDGE = {"model": "stub", "prompt": "base", "probe": False}
 
 Ask = Callable[[], Awaitable[None]]
 
 
 @contextlib.contextmanager
-def service(folder: Path) -> Iterator[str]:
+def service(stub: str, folder: Path) -> Iterator[str]:
     """URL of a running service."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "speciarl", "verifier", "serve", "--log-level", "warning", f"port={port}"]
-    command += ["judges.gold.kind=taxonomy", f"judges.gold.taxonomy={folder / 'tree.json'}"]
+    command = [sys.executable, "-m", "speciarl", "verifier", "serve", "--log-level", "warning"]
+    command += ["--config", str(folder / "service.json"), f"port={port}"]
+    (folder / "service.json").write_text(json.dumps({"judges": {"stub": {**JUDGE, "endpoints": [stub]}}}))
     process = subprocess.Popen(command)
     try:
         yield f"http://127.0.0.1:{port}"
@@ -102,18 +107,30 @@ def in_process(verifier: Verifier, pairs: list[Pair]) -> Ask:
     return ask
 
 
-async def measure(url: str, folder: Path, seconds: float) -> Table:
+async def measure(url: str, stub: str, seconds: float) -> Table:
     """The table."""
-    table = Table(title="service against in process, exact judge", title_justify="left")
-    for column in ("clients", "pairs", "p50 ms", "p99 ms", "added p50 ms", "pairs/s", "in process pairs/s", "ratio"):
+    table = Table(title=f"warm rows; load average {os.getloadavg()[0]:.1f} before", title_justify="left")
+    for column in (
+        "clients",
+        "pairs",
+        "p50 ms",
+        "p99 ms",
+        "added p50",
+        "added p99",
+        "pairs/s",
+        "in process pairs/s",
+        "ratio",
+    ):
         table.add_column(column, justify="right")
-    verifier = build(parse_config({"kind": "taxonomy", "taxonomy": str(folder / "tree.json")}))
+    verifier = build(parse_config({**JUDGE, "endpoints": [stub]}))
     await verifier.start()
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
         await await_ready(session, url)
         for clients in (1, 8):
             for size in (1, 10, 256):
-                pairs = [Pair("dog", f"cat {number}") for number in range(size)]
+                pairs = [
+                    Pair(f"golden retriever {number % 20}", f"some kind of dog {number}") for number in range(size)
+                ]
                 local, local_s = await latencies(in_process(verifier, pairs), clients, seconds)
                 remote, remote_s = await latencies(over_http(session, url, pairs), clients, seconds)
                 rates = len(local) * size / local_s, len(remote) * size / remote_s
@@ -123,7 +140,7 @@ async def measure(url: str, folder: Path, seconds: float) -> Table:
                     str(size),
                     f"{1000 * cuts[49]:.2f}",
                     f"{1000 * cuts[98]:.2f}",
-                    f"{1000 * (cuts[49] - local_cuts[49]):.2f}",
+                    *(f"{1000 * (cuts[at] - local_cuts[at]):.2f}" for at in (49, 98)),
                     f"{rates[1]:.0f}",
                     f"{rates[0]:.0f}",
                     f"{rates[1] / rates[0]:.3f}",
@@ -139,9 +156,8 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        (folder / "tree.json").write_text(json.dumps(TREE))
-        with service(folder) as url:
-            Console().print(asyncio.run(measure(url, folder, options.seconds)))
+        with running("none") as stub, service(stub, folder) as url:
+            Console(width=130).print(asyncio.run(measure(url, stub, options.seconds)))
 
 
 if __name__ == "__main__":

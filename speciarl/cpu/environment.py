@@ -18,6 +18,10 @@ _VARIABLES: Mapping[str, str] = MappingProxyType(
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         # Several engines, workers and the driver share few cores; more threads each only makes them wait.
         "OMP_NUM_THREADS": "1",
+        # Off, vLLM's engine computes in its own process instead of starting one more for its only device. vLLM wants
+        # that one for the sake of binding threads to cores, which the two lines above leave alone. Saves the time to
+        # load the whole stack once more.
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         # Compiling pays off on large models only: a tiny judge's first answer takes 15 s with it, 0.2 s without.
         "TORCHDYNAMO_DISABLE": "1",
         "TORCH_COMPILE_DISABLE": "1",

@@ -1,12 +1,33 @@
-"""Group rewards as pure functions: the judged rollouts of one image in, one reward per rollout out."""
+"""Group rewards as pure functions: the judged rollouts of one image in, one reward per rollout out. docs/rewards.md."""
 
+import functools
 import importlib
-from collections.abc import Sequence
-from typing import Protocol, cast
+import inspect
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, cast
 
+import pydantic
+
+from speciarl.category import Category
 from speciarl.reward.member import Member, Unparsable
 
-__all__ = ["GroupReward", "Member", "Unparsable", "load"]
+__all__ = ["NAMES", "GroupReward", "Member", "Unparsable", "load", "recalling", "remembers"]
+
+NAMES: Mapping[str, str] = {
+    "dynamic": "speciarl.reward.dynamic:rewards",
+    "dynamic_single": "speciarl.reward.dynamic:single",
+    "binary": "speciarl.reward.static:binary",
+    "graded_1": "speciarl.reward.static:graded_1",
+    "graded_2": "speciarl.reward.static:graded_2",
+    "graded_3": "speciarl.reward.static:graded_3",
+    "margin_aware": "speciarl.reward.margin_aware:rewards",
+    "best_so_far": "speciarl.reward.best_so_far:rewards",
+}
+"""Rewards of ours. The last two are experiments that are not in the paper."""
+
+MEMORY = "best_so_far"
+"""The keyword-only argument by which a reward asks for the best category of its image in earlier steps."""
 
 
 class GroupReward(Protocol):
@@ -15,19 +36,64 @@ class GroupReward(Protocol):
     def __call__(self, members: Sequence[Member]) -> list[float | None]: ...
 
 
-def load(name: str) -> GroupReward:
-    """A group reward by name (``dynamic``, a module of this package) or import path
-    (``package.module:function``).
+def load(name: str, params: Mapping[str, Any] | None = None) -> GroupReward:
+    """A group reward by name (see `NAMES`) or import path (``package.module:function``).
 
-    Raises ValueError, in one line, when there is no such function.
+    Keyword-only arguments of the function are its parameters: they are checked against their annotations and bound.
+    `MEMORY` is none of them and stays open.
+
+    Raises ValueError, in one line that begins with the key under ``speciarl.reward``, when there is no such function
+    or a parameter is wrong, missing or unknown.
     """
-    module_name, _, attribute = name.partition(":") if ":" in name else (f"{__name__}.{name}", "", "rewards")
+    module_name, _, attribute = NAMES.get(name, name).partition(":")
     try:
         function = getattr(importlib.import_module(module_name), attribute)
     except (ModuleNotFoundError, AttributeError, ValueError) as error:
         raise ValueError(
-            f"no group reward {name!r} ({error}); use 'dynamic' or an import path like 'package.module:function'"
+            f"name: no group reward {name!r} ({error}); use {', '.join(NAMES)} or an import path like "
+            "'package.module:function'"
         ) from error
-    if not callable(function):
-        raise ValueError(f"group reward {name!r} is no function")
-    return cast(GroupReward, function)
+    if not callable(function) or isinstance(function, type):
+        raise ValueError(f"name: group reward {name!r} is no function")
+    bound = _bind(name, function, params or {})
+    return cast(GroupReward, functools.partial(function, **bound) if bound else function)
+
+
+def remembers(reward: GroupReward) -> bool:
+    """Whether a reward asks for the best category of its image in earlier steps."""
+    return MEMORY in _keywords(reward)
+
+
+def recalling(reward: GroupReward, best: Category | None) -> GroupReward:
+    """A reward that remembers, given what the group's image reached in earlier steps."""
+    given: dict[str, Any] = {MEMORY: best}
+    return cast(GroupReward, functools.partial(reward, **given))
+
+
+def _keywords(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    parameters = inspect.signature(function).parameters.values()
+    return {parameter.name: parameter for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY}
+
+
+def _bind(name: str, function: Callable[..., Any], params: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters as the function's annotations have them; those left out keep the function's defaults."""
+    accepted = {key: value for key, value in _keywords(function).items() if key != MEMORY}
+    target = function if inspect.isroutine(function) else type(function).__call__
+    try:
+        hints = typing.get_type_hints(target, include_extras=True) if accepted else {}
+    except (NameError, TypeError) as error:
+        raise ValueError(f"name: the annotations of reward {name!r} cannot be read ({error})") from error
+    fields: dict[str, Any] = {
+        key: (hints.get(key, Any), ... if parameter.default is parameter.empty else parameter.default)
+        for key, parameter in accepted.items()
+    }
+    model = pydantic.create_model("Parameters", __config__=pydantic.ConfigDict(extra="forbid"), **fields)
+    try:
+        checked = model.model_validate(dict(params))
+    except pydantic.ValidationError as error:
+        problem = error.errors()[0]
+        said = "there is no such parameter" if problem["type"] == "extra_forbidden" else problem["msg"]
+        known = f"parameters: {', '.join(accepted)}" if accepted else "it has no parameters"
+        where = ".".join(map(str, ("params", *problem["loc"])))
+        raise ValueError(f"{where}: {said} (reward {name!r}; {known})") from error
+    return {key: getattr(checked, key) for key in checked.model_fields_set}

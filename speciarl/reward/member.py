@@ -1,9 +1,14 @@
 """One rollout of a group, as a reward sees it."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from speciarl.verdict import Judgement
+from speciarl.category import Category
+from speciarl.verdict import Judgement, Verdict
+
+UNPARSABLE_REWARD = -1.0
+"""What a response without an answer earns (reference implementation)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,3 +17,20 @@ class Unparsable:
 
 
 Member: TypeAlias = Judgement | Unparsable
+
+
+def best_category(members: Sequence[Member]) -> Category | None:
+    """The best category of the scored members; None when there is none."""
+    return max((member.category for member in members if isinstance(member, Verdict)), default=None)
+
+
+def per_verdict(members: Sequence[Member], value: Callable[[Verdict], float]) -> list[float | None]:
+    """One reward per member, in their order: `value` of a verdict, -1 for an unparsable response, and None for an
+    unscorable one, which is no reward at all: it must be left out of every mean and baseline."""
+    return [_reward(member, value) for member in members]
+
+
+def _reward(member: Member, value: Callable[[Verdict], float]) -> float | None:
+    if isinstance(member, Unparsable):
+        return UNPARSABLE_REWARD
+    return value(member) if isinstance(member, Verdict) else None

@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -18,11 +19,15 @@ from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorke
 from verl.utils.rollout_trace import rollout_trace_attr
 
 from speciarl import answer, reward, verifier_server
+from speciarl.category import Category
 from speciarl.config import load
-from speciarl.training.group import GroupUnderQuorum, RewardGroup, RolloutUnscorable
+from speciarl.reward.noise import RolloutIdentity
+from speciarl.training import level_memory
+from speciarl.training.group import GroupOutcome, GroupUnderQuorum, RewardGroup, RolloutUnscorable
 from speciarl.training.group_rollout import FEATURES, GroupRollout, ImageFeatures
+from speciarl.training.level_memory import Recall
 from speciarl.training.rollout_sample import GroupDraft, SampleBook, SampledGroup
-from speciarl.training.sample import reward_extra_info, sample_id
+from speciarl.training.sample import image_name, reward_extra_info, sample_id
 from speciarl.training.seeding import seeded
 from speciarl.training.silence import SilenceClock
 from speciarl.training.stats import RolloutStats, merge
@@ -46,12 +51,21 @@ class _OpenGroup:
     data_source: str
     extra_info: Mapping[str, Any]
     validate: bool
+    step: int
+    """Global step for which the prompt was sampled."""
+    best_so_far: Category | None
+    """What the image reached in earlier steps, if the reward asks for it."""
     identity: str
     """Names the prompt in the seeds of its rollouts: the same when a run is repeated."""
     rollout: GroupRollout | None
     """Shared by all rollouts of the prompt; None when the prompt asks for another agent loop."""
     draft: GroupDraft | None
     """Gathers the group for the sample page; None for the many that are not shown."""
+
+    @property
+    def image(self) -> str:
+        """Names the image in noise and memory."""
+        return image_name(self.data_source, self.extra_info)
 
 
 _StockWorker: Any = AgentLoopWorkerTQ.__ray_actor_class__  # the plain class behind veRL's Ray actor
@@ -63,7 +77,8 @@ class GroupAgentLoopWorker(_StockWorker):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._settings = load(self.config)
-        self._reward = reward.load(self._settings.reward.name)
+        self._reward = reward.load(self._settings.reward.name, self._settings.reward.params)
+        self._recall: Recall | None = None
         self._verifier = verifier_server.build(self._settings.verifier)
         self._groups: dict[str, _OpenGroup] = {}
         # Apart for training (False) and validation (True): in asynchronous modes the two overlap.
@@ -76,6 +91,10 @@ class GroupAgentLoopWorker(_StockWorker):
     async def start_verifier(self) -> None:
         """Open the verifier and run its probe; raises VerifierStartError."""
         await self._verifier.start()
+
+    async def use_memory(self, memory: Any) -> None:
+        """Take the actor that remembers the best level of every image; for rewards that ask for it."""
+        self._recall = Recall(memory)
 
     async def drain_stats(self, validate: bool = False) -> tuple[RolloutStats, dict[str, float]]:
         """The counters of training or validation since the last such call, and the verifier's totals since its
@@ -105,11 +124,16 @@ class GroupAgentLoopWorker(_StockWorker):
     ) -> None:
         rollout, validate = self.config.actor_rollout_ref.rollout, trajectory["validate"]
         size = int(prompt.get("__rollout_n__", rollout.val_kwargs.n if validate else rollout.n))
-        barrier = RewardGroup(size, self._reward)
         quorum = 1 if validate else min(self._settings.reward.quorum, size)
         uid = prompt["uid"]
         ground_truth, data_source = prompt["reward_model"]["ground_truth"], str(prompt.get("data_source", "unknown"))
-        extra_info = prompt.get("extra_info") or {}
+        extra_info, step = prompt.get("extra_info") or {}, int(trajectory.get("step", 0))
+        best: Category | None = None
+        group_reward = self._reward
+        if self._recall is not None:
+            named = image_name(data_source, extra_info)
+            best, group_reward = await self._recall.reward_of(self._reward, named, step, validate)
+        barrier = RewardGroup(size, group_reward)
         group = self._groups[uid] = _OpenGroup(
             barrier,
             quorum,
@@ -117,11 +141,11 @@ class GroupAgentLoopWorker(_StockWorker):
             data_source,
             extra_info,
             validate,
+            step,
+            best,
             identity=f"validation/{prompt.get('index')}" if validate else uid,
             rollout=self._group_rollout() if prompt["agent_name"] == SINGLE_TURN else None,
-            draft=None
-            if validate
-            else self._samples.draft(trajectory.get("step", 0), ground_truth, data_source, sample_id(extra_info)),
+            draft=None if validate else self._samples.draft(step, ground_truth, data_source, sample_id(extra_info)),
         )
         expiry = asyncio.get_running_loop().call_later(self._settings.reward.group_deadline_s, barrier.expire)
         try:
@@ -135,6 +159,18 @@ class GroupAgentLoopWorker(_StockWorker):
                 if group.draft is not None:
                     image = group.rollout.image if group.rollout is not None else None
                     self._samples.keep(group.draft.finish(outcome, image))
+
+    async def _remember(self, group: _OpenGroup, outcome: GroupOutcome, session: int) -> None:
+        """Note the group's level, once per group and before any of its trajectories can be learnt from."""
+        first = next(index for index, earned in enumerate(outcome.rewards) if earned is not None)
+        if self._recall is not None and not group.validate and session == first and outcome.reference is not None:
+            await self._recall.note(group.image, group.step, outcome.reference)
+
+    def _overlong_term(self, tokens: int, validate: bool) -> float:
+        overlong = self._settings.reward.overlong
+        if overlong is None or validate:
+            return 0.0
+        return overlong.term(tokens, int(self.config.actor_rollout_ref.rollout.response_length))
 
     def _group_rollout(self) -> GroupRollout:
         return GroupRollout(
@@ -219,7 +255,10 @@ class GroupAgentLoopWorker(_StockWorker):
         stats.count(member)
         if group.draft is not None:
             group.draft.note(session, response, text, member)
-        group.barrier.arrive(session, member)
+        seen = member
+        if not group.validate:
+            seen = self._settings.reward.noise.apply(member, RolloutIdentity(group.image, group.step, session))
+        group.barrier.arrive(session, seen)
         outcome = await group.barrier.outcome()
         clock.leave(rollout)
         if isinstance(member, Unscorable):
@@ -229,9 +268,19 @@ class GroupAgentLoopWorker(_StockWorker):
         earned = outcome.rewards[session]
         if earned is None:  # the group expired before this verdict came in, or a custom reward gave none
             raise RolloutUnscorable(f"rollout {session} has a verdict but no reward")
-        final.reward_score = earned
+        await self._remember(group, outcome, session)
+        penalty = self._overlong_term(len(final.response_ids), group.validate)
+        final.reward_score = earned + penalty
         final.extra_fields["reward_extra_info"] = reward_extra_info(
-            member, text, outcome, group.data_source, group.extra_info
+            member,
+            text,
+            outcome,
+            group.data_source,
+            group.extra_info,
+            seen=seen,
+            group_reward=earned,
+            overlong_penalty=penalty,
+            best_so_far=group.best_so_far,
         )
         final.metrics.compute_score = time.time() - started
 
@@ -256,10 +305,24 @@ class GroupAgentLoopManager(AgentLoopManagerTQ):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.agent_loop_workers_class = ray.remote(GroupAgentLoopWorker)
+        settings = load(self.config).reward
+        self._memory = level_memory.start() if reward.remembers(reward.load(settings.name, settings.params)) else None
 
     async def _init_agent_loop_workers(self) -> None:
         await super()._init_agent_loop_workers()
+        if self._memory is not None:
+            await asyncio.gather(*[worker.use_memory.remote(self._memory) for worker in self.agent_loop_workers])
         await asyncio.gather(*[worker.start_verifier.remote() for worker in self.agent_loop_workers])
+
+    def save_memory(self, checkpoint: Path) -> None:
+        """Save what the reward remembers, if it does, into a checkpoint's directory."""
+        if self._memory is not None:
+            ray.get(self._memory.save.remote(str(checkpoint)), timeout=level_memory.DEADLINE_S)
+
+    def load_memory(self, checkpoint: Path, step: int) -> None:
+        """Go on with what the reward remembered when the checkpoint of `step` was saved."""
+        if self._memory is not None:
+            ray.get(self._memory.load.remote(str(checkpoint), step), timeout=level_memory.DEADLINE_S)
 
     def generate_sequences(self, prompts: Any) -> None:
         """Dispatch a batch of prompts; the workers are rotated so that refills of few prompts spread over all."""

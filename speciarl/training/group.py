@@ -1,7 +1,8 @@
 """One prompt's rollouts waiting for each other's verdicts: an in-process barrier."""
 
 import asyncio
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from speciarl.category import Category
@@ -26,7 +27,8 @@ class GroupOutcome:
     rewards: tuple[float | None, ...]
     """One per rollout, in session order; None for a rollout that failed or could not be scored."""
     reference: Category | None
-    """The level from which on a rollout earned; None when nothing was scored."""
+    """The level that the group reached, from which on a rollout earns in the dynamic reward; None when nothing was
+    scored. With verdict noise: of the verdicts that the reward saw."""
     scored: int
     """Rollouts with a verdict or an unparsable answer."""
 
@@ -84,8 +86,8 @@ class RewardGroup:
 
     @property
     def done(self) -> bool:
-        """Whether the outcome is known."""
-        return self._outcome.done()
+        """Whether the outcome is known; never, if the reward raised an error."""
+        return self._outcome.done() and self._outcome.exception() is None
 
     def _settle(self, session: int) -> None:
         self._waiting.discard(session)
@@ -93,7 +95,7 @@ class RewardGroup:
             return
         present = [(index, member) for index, member in enumerate(self._members) if member is not None]
         try:
-            earned = self._reward([member for _, member in present])
+            earned = _checked(self._reward([member for _, member in present]), len(present))
         except Exception as error:  # noqa: BLE001  (a user's reward: its error is every waiting session's)
             self._outcome.set_exception(error)
             self._outcome.exception()  # mark as seen: there may be nobody left to await it
@@ -104,3 +106,13 @@ class RewardGroup:
         members = [member for _, member in present]
         scored = sum(isinstance(member, Verdict | Unparsable) for member in members)
         self._outcome.set_result(GroupOutcome(tuple(rewards), reference_level(members), scored))
+
+
+def _checked(rewards: Sequence[float | None], size: int) -> Sequence[float | None]:
+    """What a reward returned, if it is one number, or None, per member; raises ValueError else."""
+    if len(rewards) != size:
+        raise ValueError(f"the reward returned {len(rewards)} values for {size} rollouts")
+    odd = [reward for reward in rewards if reward is not None and not math.isfinite(reward)]
+    if odd:
+        raise ValueError(f"the reward returned {odd[0]}, which is no finite number")
+    return rewards

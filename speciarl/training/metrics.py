@@ -46,7 +46,8 @@ def training_metrics(
         low_margin: nats below which a verdict counts as a close call.
     """
     infos = list(infos)
-    metrics = _answer_metrics(infos) | _margin_metrics(infos, low_margin) | _group_metrics(stats)
+    metrics = _answer_metrics(infos) | _margin_metrics(infos, low_margin) | _reward_metrics(infos)
+    metrics |= _group_metrics(stats)
     metrics["speciarl/unscorable_rate"] = stats.unscorable_rate
     metrics["speciarl/failed_rollouts"] = float(stats.failed)
     return metrics | _verifier_metrics(infos, stats, verifier_totals)
@@ -69,6 +70,16 @@ def _margin_metrics(infos: Sequence[Mapping[str, Any]], low_margin: float) -> di
         "speciarl/margin/mean": float(margins.mean()),
         "speciarl/margin/low_share": float((margins < low_margin).mean()),
         **{f"speciarl/margin/p{percent}": float(value) for percent, value in quantiles},
+    }
+
+
+def _reward_metrics(infos: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """What stands between a verdict and the score: noise before the reward, a penalty after it."""
+    if not infos:
+        return {}
+    return {
+        "speciarl/noise_rate": sum(info["seen_category"] != info["category"] for info in infos) / len(infos),
+        "speciarl/overlong_penalty": sum(info["overlong_penalty"] for info in infos) / len(infos),
     }
 
 

@@ -1,20 +1,27 @@
 """Checks that run in the driver before Ray starts: what is wrong with a run should cost seconds, not minutes."""
 
 import asyncio
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from data_prep import validate
 from speciarl import reward
 from speciarl.config import SpeciaRLConfig, load
 from speciarl.errors import ConfigError, DataError, SpeciaRLError
+from speciarl.training.sample import sample_id
 from speciarl.verifier_server import VerifierConfig, build
 from speciarl.verifier_server.pool import refuse_clashing_labels
+
+MERGER = "model.visual.merger.mlp.0"
+"""Of Qwen2.5-VL: a linear layer outside of all transformer layers, the only kind beside the output layer."""
 
 EXIT_CODE = 2
 """Exit status of a run that ended with one of our errors."""
@@ -27,15 +34,17 @@ def check_run(config: DictConfig) -> SpeciaRLConfig:
     """
     settings = load(config)
     try:
-        reward.load(settings.reward.name)
+        group_reward = reward.load(settings.reward.name, settings.reward.params)
     except ValueError as error:
-        raise ConfigError(f"speciarl.reward.name: {error}") from error
+        raise ConfigError(f"speciarl.reward.{error}") from error
     check_model(str(config.actor_rollout_ref.model.path), "actor_rollout_ref.model.path")
     check_mode(config)
     for key in ("train_files", "val_files"):
         files = config.data[key]
         for file in [files] if isinstance(files, str) else list(files):
             check_parquet(Path(file), f"data.{key}", str(config.data.image_key), settings.data_hint)
+            if key == "train_files" and (settings.reward.noise.probability or reward.remembers(group_reward)):
+                check_identities(Path(file), f"data.{key}")
     asyncio.run(check_verifier(settings.verifier))
     return settings
 
@@ -60,9 +69,27 @@ def check_mode(config: DictConfig) -> None:
     if trains_adapter and not model.lora.merge:
         raise ConfigError(
             "actor_rollout_ref.model.lora.merge=False: in separate_async mode veRL sends the rollout servers the base "
-            "weights only, so they would never see the adapter; set actor_rollout_ref.model.lora.merge=True, or train "
-            "without LoRA (actor_rollout_ref.model.lora_rank=0)"
+            "weights only, so the adapter would not reach them (the run hangs at its first weight update); set "
+            "actor_rollout_ref.model.lora.merge=True, or train without LoRA (actor_rollout_ref.model.lora_rank=0)"
         )
+    if trains_adapter and config.actor_rollout_ref.actor.strategy == "fsdp2" and not _excludes(model, MERGER):
+        raise ConfigError(
+            "actor_rollout_ref.model.exclude_modules: in separate_async mode adapters are merged into the weights that "
+            "rollout servers get, and with actor.strategy=fsdp2 veRL merges those inside transformer layers only; "
+            "leave the vision tower out with actor_rollout_ref.model.exclude_modules='.*visual.*'"
+        )
+
+
+def _excludes(model: DictConfig, module: str) -> bool:
+    """Whether no adapter is put on a module, by PEFT's rules: a string is a pattern, a list holds ends of names."""
+
+    def matches(names: Any) -> bool:
+        if isinstance(names, str):
+            return re.fullmatch(names, module) is not None
+        return any(module == name or module.endswith(f".{name}") for name in names)
+
+    targeted = model.target_modules == "all-linear" or matches(model.target_modules)
+    return not targeted or (model.exclude_modules is not None and matches(model.exclude_modules))
 
 
 async def check_verifier(config: VerifierConfig) -> None:
@@ -86,6 +113,16 @@ def check_parquet(path: Path, key: str, image_key: str, hint: str) -> None:
         raise DataError(f"{key}: {place}{more}; {hint}")
 
 
+def check_identities(path: Path, key: str) -> None:
+    """Verdict noise and rewards that remember tell images by their ids, which must be there."""
+    for row, extra_info in enumerate(pq.read_table(path, columns=["extra_info"])["extra_info"].to_pylist()):
+        if not sample_id(extra_info or {}):
+            raise DataError(
+                f"{key}: {path}, row {row}: extra_info has neither sample_id nor index, by which verdict noise and "
+                "speciarl.reward.name=best_so_far tell images"
+            )
+
+
 class Preflight(Callback):
     """Hydra callback that every recipe installs: checks first, and one line for each of our errors.
 
@@ -100,16 +137,45 @@ class Preflight(Callback):
             _exit(error)
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
-        """Put the one line that matters last when the run ended with one of our errors inside a Ray actor."""
+        """Put the one line that matters last when the run ended with one of our errors inside a Ray actor.
+
+        Jobs of a sweep that share this process leave it as they found it: without Ray, and alive for the next job.
+        Hydra raises the first error of the sweep when all are done.
+        """
+        sweeps = config.hydra.mode is RunMode.MULTIRUN
+        if sweeps:
+            _leave_ray()
         if job_return.status is not JobStatus.FAILED:
             return
-        error: Any = job_return._return_value
-        while error is not None and not isinstance(error, SpeciaRLError):
-            error = getattr(error, "cause", None) or getattr(error, "__cause__", None)
-        if error is not None:
+        error = own_error(job_return._return_value)
+        if error is not None and sweeps:
+            _say(error)
+        elif error is not None:
             _exit(error)
 
 
-def _exit(error: SpeciaRLError) -> None:
+def own_error(error: Any) -> SpeciaRLError | None:
+    """Our error that an exception is or stems from. Ray's wrapper passes for the error in it, with the whole traceback
+    as its message, so it is opened first."""
+    while error is not None:
+        inner = getattr(error, "cause", None)
+        if inner is None and isinstance(error, SpeciaRLError):
+            return error
+        error = inner or error.__cause__
+    return None
+
+
+def _leave_ray() -> None:
+    import ray
+
+    if ray.is_initialized():
+        ray.shutdown()
+
+
+def _say(error: SpeciaRLError) -> None:
     print(f"speciarl: {error}", file=sys.stderr, flush=True)
+
+
+def _exit(error: SpeciaRLError) -> None:
+    _say(error)
     raise SystemExit(EXIT_CODE)

@@ -11,16 +11,32 @@ from speciarl.verdict import Verdict
 
 
 def reward_extra_info(
-    member: Member, answer: str | None, outcome: GroupOutcome, data_source: str, extra_info: Mapping[str, Any]
+    member: Member,
+    answer: str | None,
+    outcome: GroupOutcome,
+    data_source: str,
+    extra_info: Mapping[str, Any],
+    *,
+    seen: Member,
+    group_reward: float,
+    overlong_penalty: float = 0.0,
+    best_so_far: Category | None = None,
 ) -> dict[str, Any]:
     """The record of one scored rollout.
+
+    ``category`` is the verifier's true verdict and ``seen_category`` what the reward saw, which verdict noise may have
+    moved. ``group_reward`` is the reward before the overlong penalty: what group filtering looks at.
 
     Strings are kept out of veRL's averages, and None is dropped from them, so ``margin`` averages over the
     verdicts that have one.
     """
     verdict = member if isinstance(member, Verdict) else None
     return {
-        "category": key(verdict.category if verdict else None),
+        "category": _category_key(member),
+        "seen_category": _category_key(seen),
+        "group_reward": group_reward,
+        "overlong_penalty": overlong_penalty,
+        "best_so_far": key(best_so_far) if best_so_far is not None else "none",
         "answer": answer or "",
         "verdict_source": verdict.source.value if verdict else "none",
         "margin": verdict.margin if verdict else None,
@@ -34,6 +50,15 @@ def reward_extra_info(
 def sample_id(extra_info: Mapping[str, Any]) -> str:
     """What tells the row of a data set from others: its ``sample_id``, else its ``index``, else nothing."""
     return str(extra_info.get("sample_id", extra_info.get("index", "")))
+
+
+def image_name(data_source: str, extra_info: Mapping[str, Any]) -> str:
+    """Names an image in every repetition of a run, for whatever has to be told by the image alone."""
+    return f"{data_source}/{sample_id(extra_info)}"
+
+
+def _category_key(member: Member) -> str:
+    return key(member.category if isinstance(member, Verdict) else None)
 
 
 def outcome_of(info: Mapping[str, Any]) -> Category | None:

@@ -1,72 +1,102 @@
-"""Pairs that are asked for at about the same time, in one request."""
+"""What is asked at about the same time, in one go."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
-from speciarl.verdict import Judgement, Pair, Reason, Unscorable
-
-Send = Callable[[Sequence[Pair]], Awaitable[list[Judgement]]]
-"""From pairs to one judgement each, in their order."""
+Q = TypeVar("Q")
+R = TypeVar("R")
 
 
-class Bundler:
-    """Gathers pairs for a moment, or until there are enough. Bound to one event loop."""
+@dataclass(frozen=True, eq=False)
+class Asked(Generic[Q, R]):
+    """One question, and who waits for the reply."""
 
-    def __init__(self, send: Send, most_pairs: int, gather_s: float) -> None:
-        self._send = send
-        self._most = most_pairs
+    question: Q
+    future: "asyncio.Future[R]"
+
+    @property
+    def wanted(self) -> bool:
+        """Whether somebody still waits, and has no reply yet."""
+        return not self.future.done()
+
+    def reply(self, reply: R) -> None:
+        """Give the reply; a second one, and one that nobody waits for, is dropped."""
+        if self.wanted:
+            self.future.set_result(reply)
+
+
+class Bundler(Generic[Q, R]):
+    """Gathers questions for a moment, or until there are enough. Bound to one event loop.
+
+    A caller that goes away takes nothing from the others; when all of a bundle have gone, work on it is broken off.
+    """
+
+    def __init__(
+        self, answer: Callable[[Sequence[Asked[Q, R]]], Awaitable[None]], most: int, gather_s: float, closed: R
+    ) -> None:
+        """`answer` replies to a bundle of at most `most` questions, in any order; what it raises is raised to those
+        without a reply. `gather_s`: longest wait for company. `closed`: the reply to whoever waits at the end."""
+        self._answer = answer
+        self._most = most
         self._gather_s = gather_s
-        self._gathered: list[tuple[Pair, asyncio.Future[Judgement]]] = []
+        self._closed = closed
+        self._gathered: list[Asked[Q, R]] = []
         self._timer: asyncio.TimerHandle | None = None
-        self._sending: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
 
-    async def ask(self, pair: Pair) -> Judgement:
-        """The judgement of one pair. A caller that goes away takes nothing from the others."""
+    async def ask(self, question: Q) -> R:
+        """The reply to one question."""
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[Judgement] = loop.create_future()
-        self._gathered.append((pair, future))
+        asked: Asked[Q, R] = Asked(question, loop.create_future())
+        self._gathered.append(asked)
         if len(self._gathered) >= self._most:
-            self._flush()
+            self._send()
         elif self._timer is None:
-            self._timer = loop.call_later(self._gather_s, self._flush)
-        return await future
+            self._timer = loop.call_later(self._gather_s, self._send)
+        return await asked.future
 
     async def aclose(self) -> None:
-        """End all requests; those who wait get Unscorable(cancelled)."""
-        self._flush()
-        tasks = list(self._sending)
+        """End all work. Safe to call twice."""
+        for asked in self._take():
+            asked.reply(self._closed)
+        tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
 
-    def _flush(self) -> None:
+    def _take(self) -> list[Asked[Q, R]]:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        # Those who left while the batch was gathered are not asked for.
-        batch = [(pair, future) for pair, future in self._gathered if not future.done()]
-        self._gathered = []
-        if batch:
-            task = asyncio.create_task(self._run(batch))
-            self._sending.add(task)
-            task.add_done_callback(self._sending.discard)
-            task.add_done_callback(lambda ended: _settle(ended, batch))
+        gathered, self._gathered = self._gathered, []
+        return [asked for asked in gathered if asked.wanted]  # the others left meanwhile
 
-    async def _run(self, batch: Sequence[tuple[Pair, "asyncio.Future[Judgement]"]]) -> None:
-        judgements = await self._send([pair for pair, _ in batch])
-        for (_, future), judgement in zip(batch, judgements, strict=True):
-            if not future.done():
-                future.set_result(judgement)
+    def _send(self) -> None:
+        bundle = self._take()
+        if not bundle:
+            return
+        task = asyncio.get_running_loop().create_task(self._work(bundle))
+        self._tasks.add(task)
+        task.add_done_callback(lambda ended: self._settle(ended, bundle))
 
+        def left(future: "asyncio.Future[R]") -> None:
+            if future.cancelled() and not any(asked.wanted for asked in bundle):
+                task.cancel()
 
-def _settle(ended: "asyncio.Task[None]", batch: Sequence[tuple[Pair, "asyncio.Future[Judgement]"]]) -> None:
-    """Nobody of a batch is left waiting, however its request ended."""
-    error = None if ended.cancelled() else ended.exception()
-    for _, future in batch:
-        if future.done():
-            continue
-        if error is not None:
-            future.set_exception(error)
-        else:
-            future.set_result(Unscorable(Reason.CANCELLED, "the verifier was closed"))
+        for asked in bundle:
+            asked.future.add_done_callback(left)
+
+    async def _work(self, bundle: Sequence[Asked[Q, R]]) -> None:
+        await self._answer(bundle)
+
+    def _settle(self, ended: "asyncio.Task[None]", bundle: Sequence[Asked[Q, R]]) -> None:
+        """Nobody of a bundle is left waiting, however the work on it ended."""
+        self._tasks.discard(ended)
+        error = None if ended.cancelled() else ended.exception()
+        for asked in bundle:
+            if error is not None and asked.wanted:
+                asked.future.set_exception(error)
+            asked.reply(self._closed)

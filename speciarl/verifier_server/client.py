@@ -69,6 +69,10 @@ class Client:
         """POST a chat completion; the parsed JSON, or Failure. Raises only CancelledError."""
         return await self._request("POST", f"{self.api}/chat/completions", body)
 
+    async def chats(self, body: Mapping[str, Any]) -> object | Failure:
+        """The same for several conversations at once, a list of lists of messages; only some servers take them."""
+        return await self._request("POST", f"{self.api}/chat/completions/batch", body)
+
     async def models(self) -> object | Failure:
         """GET the list of served models."""
         return await self._request("GET", f"{self.api}/models")

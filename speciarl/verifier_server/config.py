@@ -49,7 +49,12 @@ class PoolConfig(BaseModel):
     """Most replicas that Ray Serve may start under load, `replicas` being the fewest; None keeps their number.
     A pool inside a training run does not grow."""
     target_ongoing_requests: float = Field(default=32, gt=0)
-    """Requests at once in one replica above which Ray Serve starts another."""
+    """HTTP requests at once in one replica above which Ray Serve starts another; twice as many may be in it. Chats
+    that share a request (`chats_per_request`) count once."""
+    grow_after_s: float = Field(default=30, ge=0)
+    """Seconds for which the load must be above that before Ray Serve starts a replica."""
+    shrink_after_s: float = Field(default=600, ge=0)
+    """Seconds for which fewer replicas would do before Ray Serve stops one."""
 
     @model_validator(mode="after")
     def _bounds_in_order(self) -> "PoolConfig":
@@ -132,10 +137,14 @@ class VerifierConfig(BaseModel):
     abstain_shortcut: bool = False
     """Call plain refusals such as "none" `abstain` without asking the judge."""
     max_string_chars: int = Field(default=512, ge=1)
-    """Longest normalised string that is judged, whatever the kind. A longer prediction is no label and counts as wrong; a
-    longer ground truth is unscorable(too_long)."""
+    """Longest normalised string that is judged, by whatever judge. A longer prediction is no label and counts as
+    wrong; a longer ground truth is unscorable(too_long)."""
     max_concurrency: int = Field(default=64, ge=1)
-    """Requests in flight at once over all endpoints, per process; the rest wait in a local queue."""
+    """Requests in flight at once over all endpoints, per process; the rest wait in a local queue. Chats that share
+    an HTTP request count each."""
+    chats_per_request: int = Field(default=8, ge=1)
+    """Most chats that leave in the same instant and share one HTTP request, where a vLLM server takes several and the
+    decoding is `first_token`; saves both sides' work on HTTP. 1 sends each by itself."""
     request_timeout_s: float = Field(default=60, gt=0)
     """Seconds one HTTP request may take."""
     total_deadline_s: float = Field(default=300, gt=0)

@@ -11,7 +11,7 @@ import aiohttp
 from speciarl.answer import normalise, squeeze
 from speciarl.errors import VerifierStartError
 from speciarl.verdict import Judgement, Pair, Reason, Unscorable, Verdict
-from speciarl.verifier_server.bundler import Bundler
+from speciarl.verifier_server.bundler import Asked, Bundler
 from speciarl.verifier_server.client import Client, Failure
 from speciarl.verifier_server.config import VerifierConfig
 from speciarl.verifier_server.deadline import within
@@ -74,7 +74,7 @@ class RemoteVerifier:
         self._session: aiohttp.ClientSession | None = None
         self._dispatcher: Dispatcher | None = None
         self._health: HealthWatch | None = None
-        self._bundler: Bundler | None = None
+        self._bundler: Bundler[Pair, Judgement] | None = None
         self._max_string_chars = self._most_chars = config.max_string_chars
         """Longest text that is judged, normalised, and longest that is sent; both as the service
         says, from `start` on."""
@@ -100,7 +100,12 @@ class RemoteVerifier:
         self._dispatcher = dispatcher = Dispatcher(calm, router, self._stats, self._chance)
         self._health = HealthWatch(router)
         self._health.start()
-        self._bundler = Bundler(partial(self._send, dispatcher), min(MOST_PAIRS, most_pairs), GATHER_S)
+        self._bundler = Bundler(
+            partial(self._send, dispatcher),
+            min(MOST_PAIRS, most_pairs),
+            GATHER_S,
+            closed=Unscorable(Reason.CANCELLED, "the verifier was closed"),
+        )
 
     async def verify(self, pair: Pair) -> Judgement:
         """See `Verifier.verify`."""
@@ -160,7 +165,7 @@ class RemoteVerifier:
 
         return Pair(portable(pair.ground_truth), portable(pair.prediction))
 
-    async def _judge(self, pair: Pair, bundler: Bundler, flight: Flight) -> Judgement:
+    async def _judge(self, pair: Pair, bundler: Bundler[Pair, Judgement], flight: Flight) -> Judgement:
         """Ask until there is a verdict or time is up. A pair that was late in one answer is not lost: the
         service goes on with it, and the next request for it joins."""
         flight.depart()  # bundled with others, it cannot be called back
@@ -176,15 +181,18 @@ class RemoteVerifier:
             if not late or clock() >= expires:
                 return judgement
 
-    async def _send(self, dispatcher: Dispatcher, pairs: Sequence[Pair]) -> list[Judgement]:
+    async def _send(self, dispatcher: Dispatcher, asked: Sequence[Asked[Pair, Judgement]]) -> None:
         config = self.config
+        pairs = [one.question for one in asked]
         body = {
             "judge": config.name,
             "deadline_s": DEADLINE_SHARE * min(config.request_timeout_s, config.total_deadline_s),
             "pairs": [{"ground_truth": pair.ground_truth, "prediction": pair.prediction} for pair in pairs],
         }
-        answer = await dispatcher.ask(body, partial(read_results, count=len(pairs)))
-        return [answer] * len(pairs) if isinstance(answer, Unscorable) else answer
+        answer = await dispatcher.ask(body, partial(read_results, count=len(pairs)), pairs=len(pairs))
+        judgements = [answer] * len(pairs) if isinstance(answer, Unscorable) else answer
+        for one, judgement in zip(asked, judgements, strict=True):
+            one.reply(judgement)
 
     async def _await_ready(self, client: ServiceClient) -> None:
         clock = asyncio.get_running_loop().time

@@ -1,11 +1,13 @@
 """Which endpoint the next request goes to. No clock and no network of its own: times are handed in."""
 
 import enum
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from speciarl.verdict import Reason, Unscorable
 from speciarl.verifier_server.client import Client, Failure
+from speciarl.verifier_server.coalescer import Coalescer
 from speciarl.verifier_server.stats import Stats
 
 FIRST_REST_S = 1.0
@@ -54,6 +56,8 @@ class Endpoint:
     """One server and what we know of it. Times are seconds on the caller's clock."""
 
     client: Client
+    coalescer: Coalescer | None = None
+    """Where the server takes several chats in one HTTP request."""
     in_flight: int = 0
     """Requests sent and not answered yet."""
     attempts: int = 0
@@ -77,6 +81,11 @@ class Endpoint:
     """Position in the order of use, so that equal endpoints take turns."""
     trial: "Sent | None" = None
     """The one request that an endpoint on trial has in flight."""
+
+    async def chat(self, body: Mapping[str, Any], alone: bool) -> object | Failure:
+        """See `Client.chat`; `alone`: in an HTTP request of its own."""
+        way = self.client if alone or self.coalescer is None else self.coalescer
+        return await way.chat(body)
 
     def state(self, now: float) -> State:
         """The state at a moment."""

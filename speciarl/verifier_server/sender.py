@@ -24,17 +24,24 @@ class Sender:
         self._stats = stats
 
     async def send(
-        self, endpoint: Endpoint, body: Mapping[str, Any], read: Read[T], flight: Flight | None, copies: int = COPIES
+        self,
+        endpoint: Endpoint,
+        body: Mapping[str, Any],
+        read: Read[T],
+        flight: Flight | None,
+        copies: int = COPIES,
+        alone: bool = False,
     ) -> T | Unscorable | Failure:
         """The first reply that can be read; Failure when there is none, or none that makes sense.
 
-        At most `copies` requests are in flight at once; those that lose the race are broken off.
+        At most `copies` requests are in flight at once; those that lose the race are broken off. The first may share
+        an HTTP request with others, unless it is to go `alone`; the copies never do.
         """
         patience_s = self._hedging.patience_s
         if patience_s is None or copies < 2:
-            return await self._exchange(endpoint, body, read, flight)
+            return await self._exchange(endpoint, body, read, flight, alone)
         clock = asyncio.get_running_loop().time
-        racing = {asyncio.create_task(self._exchange(endpoint, body, read, flight)): endpoint}
+        racing = {asyncio.create_task(self._exchange(endpoint, body, read, flight, alone)): endpoint}
         try:
             while True:
                 may_copy = len(racing) < copies
@@ -48,7 +55,7 @@ class Sender:
                     other = self._router.pick(clock(), avoid=late) or endpoint
                     if all(one.ejected for one in late) or self._hedging.allow():
                         self._stats.hedges += 1
-                        racing[asyncio.create_task(self._exchange(other, body, read, flight))] = other
+                        racing[asyncio.create_task(self._exchange(other, body, read, flight, alone=True))] = other
                 outcome: T | Unscorable | Failure
                 for task in done:
                     del racing[task]
@@ -62,7 +69,7 @@ class Sender:
                 await asyncio.wait(racing)
 
     async def _exchange(
-        self, endpoint: Endpoint, body: Mapping[str, Any], read: Read[T], flight: Flight | None
+        self, endpoint: Endpoint, body: Mapping[str, Any], read: Read[T], flight: Flight | None, alone: bool
     ) -> T | Unscorable | Failure:
         clock = asyncio.get_running_loop().time
         sent_at = clock()
@@ -71,7 +78,7 @@ class Sender:
         if flight is not None:
             flight.depart()
         try:
-            reply = await endpoint.client.chat(body)
+            reply = await endpoint.chat(body, alone)
         except asyncio.CancelledError:
             self._router.withdraw(sent)
             raise

@@ -14,7 +14,9 @@ from speciarl.errors import ConfigError, VerifierStartError
 from speciarl.verdict import Judgement, Pair, Reason, Source, Unscorable, Verdict
 from speciarl.verifier_server.batcher import Batcher
 from speciarl.verifier_server.client import Client
+from speciarl.verifier_server.coalescer import Coalescer, takes_several
 from speciarl.verifier_server.config import VerifierConfig
+from speciarl.verifier_server.decoding import Decoder, Mode
 from speciarl.verifier_server.dispatch import Dispatcher
 from speciarl.verifier_server.flight import Flight
 from speciarl.verifier_server.health import HealthWatch
@@ -23,8 +25,8 @@ from speciarl.verifier_server.key_file import read_key
 from speciarl.verifier_server.length import judge_by_length
 from speciarl.verifier_server.many import ManyDecoder, refuse_misfit
 from speciarl.verifier_server.probe import probe
-from speciarl.verifier_server.prompt import load_prompt
-from speciarl.verifier_server.request import AnyDecoder, ask
+from speciarl.verifier_server.prompt import SAMPLE_PAIR, load_prompt
+from speciarl.verifier_server.request import AnyDecoder, ask, chat_body
 from speciarl.verifier_server.routing import Endpoint, EndpointStats, Router
 from speciarl.verifier_server.stats import Stats
 from speciarl.verifier_server.store import (
@@ -108,6 +110,7 @@ class LLMVerifier:
             about = partial(ask, self._dispatcher, self.config, self.prompt, self._decoder)
             config = self.config
             self._batcher = Batcher(about, config.pairs_per_request, config.gather_s, config.total_deadline_s)
+        await asyncio.gather(*(self._coalesce(endpoint, self._decoder) for endpoint in self.endpoints))
         self._health = HealthWatch(router)
         self._health.start()
         _log.info(
@@ -151,6 +154,9 @@ class LLMVerifier:
         await self._cache.aclose()
         if self._batcher is not None:
             await self._batcher.aclose()
+        for endpoint in self.endpoints:
+            if endpoint.coalescer is not None:
+                await endpoint.coalescer.aclose()
         keeper, self._keeper = self._keeper, None
         if keeper is not None:
             await keeper.aclose()
@@ -193,6 +199,18 @@ class LLMVerifier:
         if self._keeper is None:
             return await judge(self.config.total_deadline_s)
         return await self._keeper.settle(pair, judge)
+
+    async def _coalesce(self, endpoint: Endpoint, decoder: AnyDecoder) -> None:
+        """Let chats to the endpoint share HTTP requests, if it can do that."""
+        config = self.config
+        # Fields of the user's own might be none that this route knows, and it ignores what it does not know.
+        if config.chats_per_request == 1 or config.request_fields:
+            return
+        if not (isinstance(decoder, Decoder) and decoder.mode is Mode.FIRST_TOKEN):
+            return
+        body = chat_body(config, self.prompt, decoder, SAMPLE_PAIR)
+        if await takes_several(endpoint.client, body, decoder.read):
+            endpoint.coalescer = Coalescer(endpoint.client, config.chats_per_request)
 
     async def _make_keeper(self, store: VerdictStore, decoder: AnyDecoder, timeout_s: float) -> Keeper:
         try:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import re
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from functools import partial
@@ -34,6 +35,13 @@ def describe() -> VerifierConfig:
         {"name": "laptop", "model": JUDGE, "served_model_name": NAME, "prompt": "compact", "max_string_chars": 120,
          "pool": pool}
     )  # fmt: skip
+
+
+def pairs_of(body: dict[str, Any]) -> list[Pair]:
+    """What a request asks about: one chat, or several that share it."""
+    chats = body["messages"] if isinstance(body["messages"][0], list) else [body["messages"]]
+    found = [json.loads(re.search(r"\{.*\}", chat[-1]["content"], re.DOTALL)[0]) for chat in chats]  # type: ignore[index]
+    return [Pair(one["ground_truth"], one["prediction"]) for one in found]
 
 
 class JudgeBehindFaults:
@@ -73,11 +81,9 @@ class JudgeBehindFaults:
         decide = fault_of
 
         async def judge(proxy: FaultProxy, request: web.Request) -> web.StreamResponse:
-            content = json.loads(await request.read())["messages"][-1]["content"]
-            found = json.loads(content[content.index("{") : content.rindex("}") + 1])
-            fault = decide(Pair(found["ground_truth"], found["prediction"]))
-            if fault is not None:
-                return await fault(proxy, request)
+            for pair in pairs_of(json.loads(await request.read())):
+                if (fault := decide(pair)) is not None:
+                    return await fault(proxy, request)
             status, body = await proxy.forward(request)
             return web.Response(status=status, body=body, content_type="application/json")
 
@@ -106,9 +112,16 @@ class JudgeBehindFaults:
         return asyncio.run(ask())
 
     def stop(self) -> None:
-        """End the proxy."""
+        """End the proxy, and the requests that it lets hang."""
         self._do(self._proxy.stop())
+        self._do(self._end_tasks())
         self._loop.call_soon_threadsafe(self._loop.stop)
+
+    async def _end_tasks(self) -> None:
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def _do(self, work: Coroutine[Any, Any, None] | Awaitable[None]) -> None:
         asyncio.run_coroutine_threadsafe(work, self._loop).result(60)  # type: ignore[arg-type]

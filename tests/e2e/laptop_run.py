@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,8 +50,8 @@ class LaptopRun:
     """All that the trainer printed."""
 
     def trajectories(self, step: int) -> list[dict[str, Any]]:
-        """Every trajectory that was learnt from in a step, as stored: ``uid`` (PROMPT_SESSION_0), ``output``, ``score``,
-        ``advantage``, ``response_tokens`` and the whole ``reward_extra_info`` record."""
+        """Every trajectory that was learnt from in a step, as stored: ``uid`` (PROMPT_SESSION_0), ``output``,
+        ``score``, ``advantage``, ``response_tokens`` and the whole ``reward_extra_info`` record."""
         lines = (self.folder / "rollouts" / f"{step}.jsonl").read_text().splitlines()
         return [json.loads(line) for line in lines]
 
@@ -83,16 +84,30 @@ def command(folder: Path, data: Path, *overrides: str) -> list[str]:
 
 
 def train(
-    folder: Path, data: Path, *overrides: str, status: int | None = 0, deadline_s: float = DEADLINE_S
+    folder: Path,
+    data: Path,
+    *overrides: str,
+    status: int | None = 0,
+    deadline_s: float = DEADLINE_S,
+    modules: Sequence[Path] = (),
+    variables: Mapping[str, str] | None = None,
 ) -> LaptopRun:
     """Run to the end; later overrides win. Started again in the same folder it resumes, where a checkpoint was saved.
+
+    `modules` are directories to import from, `variables` further environment variables, both for all its processes.
 
     Raises AssertionError with the end of the log when the exit status is another than asked for (None: any), or when
     the deadline passes, in which case everything of the run is killed.
     """
     folder.mkdir(parents=True, exist_ok=True)
     metrics, log = folder / "metrics.jsonl", folder / "train.log"
-    environment = {**os.environ, "VERL_FILE_LOGGER_PATH": str(metrics), "TENSORBOARD_DIR": str(folder / "tensorboard")}
+    environment = {
+        **os.environ,
+        "VERL_FILE_LOGGER_PATH": str(metrics),
+        "TENSORBOARD_DIR": str(folder / "tensorboard"),
+        "PYTHONPATH": os.pathsep.join([*map(str, modules), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep),
+        **(variables or {}),
+    }
     with log.open("wb") as output:
         process = subprocess.Popen(
             command(folder, data, *overrides), stdout=output, stderr=subprocess.STDOUT, env=environment, cwd=folder

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import math
+import selectors
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
@@ -26,7 +27,9 @@ class FakeJudge:
 
     `answers` maps a prediction to the label it gets; equal strings are "specific", the rest is "wrong".
     `features` are the request fields and routes it knows; like the real thing it ignores unknown fields.
-    `plan` gives the fault of the n-th chat request (counted from 0 after `arm`), None for none.
+    `plan` gives the fault of the n-th chat request (counted from 0 after `arm`), None for none. With the feature
+    `batch` several chats may come in one request, which gets the fault of its first; `batches` has their numbers.
+    `gate` holds replies back while it is not set.
     """
 
     def __init__(self) -> None:
@@ -39,8 +42,11 @@ class FakeJudge:
         self.ill = False
         self.mass = 0.95
         self.delay_s = 0.0
+        self.gate = asyncio.Event()
+        self.gate.set()
         self.plan: Callable[[int], Fault | None] = lambda _: None
         self.requests: list[dict[str, Any]] = []
+        self.batches: list[int] = []
         self.headers: list[Mapping[str, str]] = []
         self.most_at_once = 0
         self.url = ""
@@ -68,6 +74,7 @@ class FakeJudge:
         app.router.add_post("/tokenize", self._tokenize)
         app.router.add_post("/detokenize", self._detokenize)
         app.router.add_post("/v1/chat/completions", self._chat)
+        app.router.add_post("/v1/chat/completions/batch", self._batch)
         runner = web.AppRunner(app, shutdown_timeout=0.1)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -117,9 +124,26 @@ class FakeJudge:
                 response: web.StreamResponse = await fault(self, request)
                 return response
             await asyncio.sleep(self.delay_s)
+            await self.gate.wait()
             return web.json_response(self.completion(body))
         finally:
             self._now -= 1
+
+    async def _batch(self, request: web.Request) -> web.StreamResponse:
+        if "batch" not in self.features:
+            raise web.HTTPNotFound
+        body = await request.json()
+        fault = self.plan(self.chats)
+        chats = [{**body, "messages": messages} for messages in body["messages"]]
+        self.requests += chats
+        self.batches.append(len(chats))
+        if fault is not None:
+            response: web.StreamResponse = await fault(self, request)
+            return response
+        await asyncio.sleep(self.delay_s)
+        choices = [self.completion(chat)["choices"][0] | {"index": index} for index, chat in enumerate(chats)]
+        usage = {"prompt_tokens": 50 * len(chats), "completion_tokens": len(chats)}
+        return web.json_response({"object": "chat.completion", "choices": choices[::-1], "usage": usage})
 
     def completion(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """The reply to a chat request."""
@@ -162,6 +186,40 @@ def fake_judge() -> Callable[[], FakeJudge]:
 
 
 @pytest.fixture
-def anyio_backend() -> str:
+def anyio_backend() -> Any:
     """Async tests run on asyncio, as the product does."""
     return "asyncio"
+
+
+@pytest.fixture
+def virtual_time() -> Any:
+    """For modules without sockets and threads, which return it as their `anyio_backend`: see `VirtualTimeLoop`."""
+    return "asyncio", {"loop_factory": VirtualTimeLoop}
+
+
+class VirtualTimeLoop(asyncio.SelectorEventLoop):
+    """Its clock only moves when nothing else is left to do: waiting takes no time and is exact, so that a busy machine
+    cannot make a test late."""
+
+    def __init__(self) -> None:
+        super().__init__(_Jumping(self))
+        self.now_s = 0.0
+
+    def time(self) -> float:
+        """Seconds on the virtual clock, from 0."""
+        return self.now_s
+
+
+class _Jumping(selectors.DefaultSelector):
+    """Waits for nothing, but has the clock moved."""
+
+    def __init__(self, loop: VirtualTimeLoop) -> None:
+        super().__init__()
+        self._loop = loop
+
+    def select(self, timeout: float | None = None) -> Any:
+        """What is ready at once."""
+        if timeout is None:
+            raise AssertionError("everybody waits, and no timer will wake anybody")
+        self._loop.now_s += max(timeout, 0.0)
+        return super().select(0)

@@ -20,7 +20,7 @@ def test_defaults() -> None:
     [
         ({"verifier": {**JUDGE, "max_concurency": 3}}, "verifier.max_concurency", "did you mean max_concurrency"),
         ({"verifier": {"model": "m", "pool": {"replica": 2}}}, "verifier.pool.replica", "did you mean replicas"),
-        ({"verifier": JUDGE, "zzz": 1}, "zzz", "known: data_hint, reward, training, verifier"),
+        ({"verifier": JUDGE, "zzz": 1}, "zzz", "known: algorithm, data_hint, reward, training, verifier"),
         ({"verifier": JUDGE, "reward": {"quorum": 0}}, "reward.quorum", "greater than or equal to 1"),
         ({"verifier": {"model": "m"}}, "verifier", "give either `endpoints` or `pool` (neither is given)"),
     ],

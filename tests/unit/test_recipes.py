@@ -2,6 +2,8 @@
 
 import functools
 import itertools
+import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from verl.utils.config import validate_config
 
 from data_prep.compose import settings
 from data_prep.config import BuildConfig
+from speciarl import reward
 from speciarl.config import load
 from speciarl.errors import DataError
 from speciarl.recipe_source import recipe_directory
@@ -41,6 +44,7 @@ ADDRESS = {
 ADDED_KEYS = {
     "actor_rollout_ref.rollout.agent.agent_loop_manager_class": "read by main_ppo's TaskRunnerV1",
     "actor_rollout_ref.rollout.enable_sleep_mode": "field of veRL's RolloutConfig",
+    "actor_rollout_ref.rollout.engine_kwargs.vllm.distributed_executor_backend": "passed on to vLLM",
     "actor_rollout_ref.rollout.engine_kwargs.vllm.limit_mm_per_prompt.image": "passed on to vLLM",
     "actor_rollout_ref.rollout.engine_kwargs.vllm.limit_mm_per_prompt.video": "passed on to vLLM",
     "actor_rollout_ref.model.override_config.attn_implementation": "passed on to transformers",
@@ -87,7 +91,18 @@ def variants() -> list[tuple[str, ...]]:
     return lines
 
 
-@pytest.mark.parametrize("line", variants(), ids=" ".join)
+def paper_runs() -> list[tuple[str, ...]]:
+    """The overrides of every command line in docs/paper_runs.md."""
+    page = (Path(__file__).parents[2] / "docs" / "paper_runs.md").read_text(encoding="utf-8")
+    lines = re.findall(r"^\| .* \| `(python -m [^`]*)` \|$", page, re.MULTILINE)
+    assert len(lines) == page.count("python -m"), "a command line of docs/paper_runs.md stands outside a table row"
+    return [tuple(shlex.split(line.removeprefix("python -m verl.trainer.main_ppo "))) for line in lines]
+
+
+LINES = list(dict.fromkeys([*variants(), *paper_runs()]))
+
+
+@pytest.mark.parametrize("line", LINES, ids=" ".join)
 def test_composes_and_passes_verls_validation(line: tuple[str, ...]) -> None:
     config = composed(*line)
     validate_config(config, need_reference_policy(config), need_critic(config))
@@ -97,7 +112,7 @@ def test_composes_and_passes_verls_validation(line: tuple[str, ...]) -> None:
         assert settings.verifier.name == option
 
 
-@pytest.mark.parametrize("line", variants(), ids=" ".join)
+@pytest.mark.parametrize("line", LINES, ids=" ".join)
 def test_sets_no_key_that_verl_ignores(line: tuple[str, ...]) -> None:
     base, ours = plain(composed()), plain(composed(*line))
     for path in ours:
@@ -106,6 +121,69 @@ def test_sets_no_key_that_verl_ignores(line: tuple[str, ...]) -> None:
         assert path in ADDED_KEYS, f"{path} is not in veRL's configuration"
     changed = {path for path, value in ours.items() if path in base and base[path] != value}
     assert not [path for path in changed if path.split(".")[0] in IGNORED_KEYS]
+
+
+@pytest.mark.parametrize("line", paper_runs(), ids=" ".join)
+def test_a_run_of_the_paper_fills_its_batches(line: tuple[str, ...]) -> None:
+    config = composed(*line)
+    actor, rollout, data = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout, config.data
+    if data.train_max_samples > 0:
+        assert data.train_max_samples >= data.train_batch_size  # veRL drops what does not fill a batch
+    assert data.train_batch_size % actor.ppo_mini_batch_size == 0
+    per_gpu = actor.ppo_mini_batch_size * rollout.n // config.trainer.n_gpus_per_node
+    assert actor.use_dynamic_bsz or per_gpu % actor.ppo_micro_batch_size_per_gpu == 0
+
+
+def test_the_papers_runs_are_all_there() -> None:
+    runs = [composed(*line) for line in paper_runs()]
+
+    def values(path: str) -> set[Any]:
+        return {OmegaConf.select(config, path) for config in runs}
+
+    assert values("actor_rollout_ref.rollout.n") == {5, 10, 15}
+    assert values("data.train_max_samples") == {128, 1024, 2048, 3000, -1}
+    assert values("speciarl.reward.noise.probability") == {0, 0.05, 0.1, 0.25}
+    assert values("speciarl.reward.name") == {
+        "dynamic", "dynamic_single", "binary", "graded_1", "graded_2", "graded_3",
+    }  # fmt: skip
+    methods = {(config.speciarl.algorithm, config.speciarl.reward.name) for config in runs}
+    assert methods >= set(itertools.product(("grpo", "dr_grpo", "dapo", "dapo_filtered"), ("binary", "dynamic")))
+    files = {Path(config.data.train_files).parent.name for config in runs}
+    assert files == {"cub200", "aircraft", "flowers", "food", "pets", "cars", "mix"}
+
+
+def test_the_algorithms() -> None:
+    """What each sets, with the paper's values; that they act is seen in tests/e2e/test_algorithms.py."""
+    runs = {name: composed("+recipe=speciarl", f"recipe/algorithm={name}") for name in OPTIONS["algorithm"]}
+    actors = {name: config.actor_rollout_ref.actor for name, config in runs.items()}
+    assert {name: config.speciarl.algorithm for name, config in runs.items()} == {name: name for name in runs}
+    assert {name for name, config in runs.items() if config.algorithm.norm_adv_by_std_in_grpo} == set(runs) - {
+        "dr_grpo"
+    }
+    assert {name for name, actor in actors.items() if actor.use_kl_loss} == {"grpo"}
+    assert (actors["dr_grpo"].loss_agg_mode, actors["dr_grpo"].loss_scale_factor) == ("seq-mean-token-sum-norm", 2048)
+    for name in ("dapo", "dapo_filtered"):
+        actor, overlong = actors[name], load(runs[name]).reward.overlong
+        assert (actor.clip_ratio_low, actor.clip_ratio_high, actor.clip_ratio_c) == (0.2, 0.28, 10)
+        assert (actor.loss_agg_mode, actor.use_dynamic_bsz) == ("token-mean", True)
+        assert overlong is not None
+        assert overlong.buffer_share * runs[name].data.max_response_length == 512
+        assert overlong.penalty == 1
+    filtered = runs["dapo_filtered"]
+    assert filtered.algorithm.filter_groups.enable
+    assert filtered.algorithm.filter_groups.metric == "group_reward"
+    assert filtered.algorithm.filter_groups.max_inflight_gen_batches * filtered.data.train_batch_size == 768
+    assert not runs["dapo"].algorithm.filter_groups.enable
+    assert actors["gspo"].policy_loss.loss_mode == "gspo"
+    assert {name for name, config in runs.items() if load(config).reward.overlong} == {"dapo", "dapo_filtered"}
+
+
+def test_the_rewards() -> None:
+    for name in OPTIONS["reward"]:
+        settings = load(composed("+recipe=speciarl", f"recipe/reward={name}")).reward
+        assert settings.name == name
+        assert callable(reward.load(settings.name, settings.params))
+    assert set(OPTIONS["reward"]) == set(reward.NAMES)
 
 
 def test_the_papers_main_run() -> None:

@@ -133,4 +133,4 @@ def test_an_unknown_reward_is_refused_in_one_line(name: str) -> None:
 
 def test_only_functions_are_rewards() -> None:
     with pytest.raises(ValueError, match="is no function"):
-        load("speciarl.reward.dynamic:UNPARSABLE_REWARD")
+        load("speciarl.reward.member:UNPARSABLE_REWARD")

@@ -2,18 +2,22 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import ray
 from omegaconf import OmegaConf
 from verl.trainer.ppo.v1 import agent_loop_tq
 
 from speciarl.category import Category
 from speciarl.config import parse
-from speciarl.reward.dynamic import rewards
+from speciarl.reward import load
+from speciarl.reward.memory import BestLevels
+from speciarl.reward.noise import Noise, RolloutIdentity
 from speciarl.training.agent_loop import GroupAgentLoopManager, GroupAgentLoopWorker
+from speciarl.training.level_memory import Recall
 from speciarl.training.rollout_sample import SampleBook, SampledGroup
 from speciarl.training.silence import SilenceClock
 from speciarl.training.stats import RolloutStats
@@ -21,6 +25,8 @@ from speciarl.training.wait_clock import WaitClock
 from speciarl.verdict import Judgement, Pair, Reason, Source, Unscorable, Verdict
 
 PATIENCE_S = 20.0
+RESPONSE_LIMIT = 40
+"""Tokens; the fake tokenizer counts characters."""
 STOCK = agent_loop_tq.AgentLoopWorkerTQ.__ray_actor_class__
 
 
@@ -42,6 +48,26 @@ class FakeVerifier:
         if pair.prediction == "lost":
             return Unscorable(Reason.TIMEOUT, "no reply")
         return Verdict(Category[pair.prediction.upper()], 1.0, Source.LIVE)
+
+
+class FakeMemory:
+    """The actor that remembers, in this process; `broken` has died."""
+
+    def __init__(self, broken: bool = False) -> None:
+        self.levels = BestLevels()
+        self.noted = 0
+        self.broken = broken
+        self.before = SimpleNamespace(remote=self._before)
+        self.note = SimpleNamespace(remote=self._note)
+
+    async def _before(self, image: str, step: int) -> Category | None:
+        if self.broken:
+            raise ray.exceptions.RayActorError
+        return self.levels.before(image, step)
+
+    async def _note(self, image: str, step: int, level: Category) -> None:
+        self.noted += 1
+        self.levels.note(image, step, level)
 
 
 class FakeQueue:
@@ -79,6 +105,8 @@ def run_prompt(
     deadline_s: float = 60.0,
     step: int = 1,
     samples: list[SampledGroup] | None = None,
+    reward: Mapping[str, Any] | None = None,
+    memory: "FakeMemory | None" = None,
 ) -> tuple[dict[int, Any], str, RolloutStats]:
     """Run one prompt; returns what was stored, the group's status and the counters of training or validation."""
     stored: dict[int, Any] = {}
@@ -87,16 +115,21 @@ def run_prompt(
     monkeypatch.setattr(STOCK, "_run_agent_loop", fake_generation(script, stored))
     worker = object.__new__(GroupAgentLoopWorker)
     worker.config = OmegaConf.create(
-        {"actor_rollout_ref": {"rollout": {"n": len(script), "val_kwargs": {"n": len(script)}}}}
+        {
+            "actor_rollout_ref": {
+                "rollout": {"n": len(script), "val_kwargs": {"n": len(script)}, "response_length": RESPONSE_LIMIT}
+            }
+        }
     )
     worker.tokenizer = FakeTokenizer()
     worker._settings = parse(
         {
             "verifier": {"kind": "taxonomy", "taxonomy": "unused.json"},
-            "reward": {"quorum": quorum, "group_deadline_s": deadline_s},
+            "reward": {"quorum": quorum, "group_deadline_s": deadline_s, **(reward or {})},
         }
     )
-    worker._reward, worker._verifier, worker._groups = rewards, FakeVerifier(), {}
+    worker._reward, worker._verifier, worker._groups = load(worker._settings.reward.name), FakeVerifier(), {}
+    worker._recall = Recall(memory) if memory is not None else None
     worker._stats = {part: RolloutStats() for part in (False, True)}
     worker._clocks = {part: WaitClock() for part in (False, True)}
     worker._silence, worker._samples = SilenceClock(), SampleBook(every=2, per_step=1)
@@ -182,6 +215,71 @@ def test_other_steps_and_validation_are_not_sampled(monkeypatch: pytest.MonkeyPa
     samples: list[SampledGroup] = []
     run_prompt(monkeypatch, ["generic", "specific"], validate=validate, step=step, samples=samples)
     assert samples == []
+
+
+def records(stored: dict[int, Any]) -> dict[int, dict[str, Any]]:
+    return {session: output.extra_fields["reward_extra_info"] for session, output in stored.items()}
+
+
+def test_noise_moves_what_the_reward_sees_and_keeps_the_true_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
+    script, noise = ["generic", "specific", "wrong", "rambling"], {"probability": 1.0, "seed": 3}
+    stored, _, _ = run_prompt(monkeypatch, script, reward={"noise": noise}, step=5)
+    true = {session: record["category"] for session, record in records(stored).items()}
+    assert true == {0: "generic", 1: "specific", 2: "wrong", 3: "unparsable"}
+    seen = {session: record["seen_category"] for session, record in records(stored).items()}
+    for session in range(3):
+        verdict = Verdict(Category[true[session].upper()], 1.0, Source.LIVE)
+        moved = Noise.model_validate(noise).apply(verdict, RolloutIdentity("unknown/s", 5, session))
+        assert isinstance(moved, Verdict)
+        assert seen[session] == moved.category.name.lower()
+        assert seen[session] != true[session]
+    assert seen[3] == "unparsable"
+    best = max(Category[name.upper()] for session, name in seen.items() if session != 3)
+    assert earned(stored) == {
+        session: -1.0 if session == 3 else float(Category[name.upper()] >= best) for session, name in seen.items()
+    }
+
+
+def test_validation_sees_true_verdicts_and_pays_no_penalty(monkeypatch: pytest.MonkeyPatch) -> None:
+    changes = {"noise": {"probability": 1.0}, "overlong": {"buffer_share": 1.0}}
+    stored, _, _ = run_prompt(monkeypatch, ["generic"], validate=True, reward=changes)
+    assert records(stored)[0]["seen_category"] == "generic"
+    assert earned(stored) == {0: 1.0}
+
+
+def test_the_overlong_penalty_comes_on_top_and_is_kept_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    script = ["generic", "less_specific", "wrong"]  # with their tags 24, 30 and 22 characters of 40
+    stored, _, _ = run_prompt(monkeypatch, script, reward={"overlong": {"buffer_share": 0.5, "penalty": 2.0}})
+    assert {session: record["group_reward"] for session, record in records(stored).items()} == {0: 0, 1: 1, 2: 0}
+    penalties = {session: record["overlong_penalty"] for session, record in records(stored).items()}
+    assert penalties == {0: pytest.approx(-0.4), 1: pytest.approx(-1.0), 2: pytest.approx(-0.2)}
+    assert earned(stored) == {session: pytest.approx((session == 1) + term) for session, term in penalties.items()}
+
+
+def test_an_image_is_measured_against_its_best_of_earlier_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory, anchored = FakeMemory(), {"name": "best_so_far"}
+    first, _, _ = run_prompt(monkeypatch, ["less_specific", "generic"], step=1, reward=anchored, memory=memory)
+    assert earned(first) == {0: 1.0, 1: 0.0}
+    second, _, _ = run_prompt(monkeypatch, ["generic", "wrong"], step=2, reward=anchored, memory=memory)
+    assert earned(second) == {0: 0.0, 1: 0.0}
+    assert {record["best_so_far"] for record in records(second).values()} == {"less_specific"}
+    again, _, _ = run_prompt(monkeypatch, ["generic", "wrong"], step=1, reward=anchored, memory=memory)
+    assert earned(again) == {0: 1.0, 1: 0.0}
+    assert memory.noted == 3
+
+
+def test_validation_neither_uses_nor_fills_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory, anchored = FakeMemory(), {"name": "best_so_far"}
+    run_prompt(monkeypatch, ["specific", "generic"], step=1, reward=anchored, memory=memory)
+    stored, _, _ = run_prompt(monkeypatch, ["generic"], step=2, reward=anchored, memory=memory, validate=True)
+    assert earned(stored) == {0: 1.0}
+    assert memory.noted == 1
+
+
+def test_without_its_memory_a_group_stores_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    lost = FakeMemory(broken=True)
+    stored, status, _ = run_prompt(monkeypatch, ["specific", "generic"], reward={"name": "best_so_far"}, memory=lost)
+    assert (stored, status) == ({}, "failure")
 
 
 def test_refills_rotate_over_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:

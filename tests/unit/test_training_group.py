@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -92,6 +93,17 @@ def test_error_of_a_custom_reward_reaches_every_waiter() -> None:
         group.arrive(0, SPECIFIC)
         with pytest.raises(ZeroDivisionError, match="custom reward"):
             await group.outcome()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("returned", [[], [1.0, 1.0], [float("nan")], [float("inf")], ["x"]])
+def test_what_is_not_one_number_per_rollout_is_every_waiters_error(returned: list[Any]) -> None:
+    async def run() -> None:
+        group = RewardGroup(1, lambda members: returned)
+        group.arrive(0, SPECIFIC)
+        with pytest.raises((ValueError, TypeError)):
+            await asyncio.wait_for(group.outcome(), PATIENCE_S)
 
     asyncio.run(run())
 

@@ -112,7 +112,7 @@ def run(
     worker._settings, worker._reward, worker._verifier = load(config), rewards, FakeVerifier()
     worker._groups, worker._samples = {}, SampleBook(every=1, per_step=1)
     worker._stats, worker._clocks = {False: RolloutStats()}, {False: WaitClock()}
-    worker._silence = SilenceClock()
+    worker._silence, worker._recall = SilenceClock(), None
     stock_call = type(model.processor).__call__
 
     def counted(self: Any, *args: Any, **kwargs: Any) -> Any:

@@ -15,7 +15,9 @@ OUTCOME = GroupOutcome((1.0, 0.0), Category.SPECIFIC, 2)
 
 def record(category: Category | None, answer: str = "lion", margin: float = 2.0) -> dict[str, object]:
     member = Unparsable() if category is None else Verdict(category, margin, Source.LIVE)
-    return reward_extra_info(member, answer, OUTCOME, "pets", {"sample_id": "a", "stratum": "known"})
+    return reward_extra_info(
+        member, answer, OUTCOME, "pets", {"sample_id": "a", "stratum": "known"}, seen=member, group_reward=1.0
+    )
 
 
 def test_every_record_has_the_same_keys_and_round_trips() -> None:

@@ -1,7 +1,7 @@
-"""What travels and what is shared: wire format, verdict cache, bundler."""
+"""What travels and what is shared: wire format, verdict cache."""
 
 import asyncio
-from collections.abc import Sequence
+from typing import Any
 
 import orjson
 import pytest
@@ -10,13 +10,20 @@ from hypothesis import strategies as st
 
 from speciarl.category import Category
 from speciarl.verdict import Judgement, Pair, Reason, Source, Unscorable, Verdict
-from speciarl.verifier_server.bundler import Bundler
+from speciarl.verifier_server.deadline import within
 from speciarl.verifier_server.flight import Flight
 from speciarl.verifier_server.stats import Stats
 from speciarl.verifier_server.verdict_cache import VerdictCache
 from speciarl.verifier_server.wire import from_wire, to_wire
 
 pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend(virtual_time: Any) -> Any:
+    """No sockets here."""
+    return virtual_time
+
 
 verdicts = st.builds(
     Verdict,
@@ -94,55 +101,33 @@ async def test_a_failure_is_told_to_all_who_wait_and_then_forgotten() -> None:
     assert asked == 2
 
 
-def echo(pair: Pair) -> Judgement:
-    """A judgement that tells pairs apart."""
-    return Unscorable(Reason.OFF_LABEL, pair.prediction)
+async def test_the_successor_of_a_dropped_flight_waits_until_that_has_ended() -> None:
+    """A dropped one gives back its claim on the pair on its way out, which must not be the claim of the next."""
+    cache = VerdictCache(2, Stats())
+    pair = Pair("dog", "animal")
+    begun, ending, may_end = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
+    async def dawdle(_: Flight) -> Judgement:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+            raise AssertionError
+        finally:
+            ending.set()
+            await may_end.wait()
 
-async def test_pairs_travel_together_and_come_back_to_their_own() -> None:
-    sent: list[int] = []
+    async def answer(_: Flight) -> Judgement:
+        assert may_end.is_set()
+        return Verdict(Category.GENERIC, None, Source.LIVE)
 
-    async def send(pairs: Sequence[Pair]) -> list[Judgement]:
-        sent.append(len(pairs))
-        await asyncio.sleep(0.005)
-        return [echo(pair) for pair in pairs]
-
-    bundler = Bundler(send, most_pairs=4, gather_s=0.01)
-    pairs = [Pair("dog", str(number)) for number in range(10)]
-    assert await asyncio.gather(*map(bundler.ask, pairs)) == [echo(pair) for pair in pairs]
-    assert sent == [4, 4, 2]
-    await bundler.aclose()
-
-
-async def test_who_leaves_while_pairs_are_gathered_is_not_asked_for() -> None:
-    sent: list[Sequence[Pair]] = []
-
-    async def send(pairs: Sequence[Pair]) -> list[Judgement]:
-        sent.append(pairs)
-        return [echo(pair) for pair in pairs]
-
-    bundler = Bundler(send, most_pairs=4, gather_s=0.02)
-    stays, leaves = (asyncio.create_task(bundler.ask(Pair("dog", name))) for name in ("stays", "leaves"))
-    await asyncio.sleep(0)
-    leaves.cancel()
-    assert await stays == echo(Pair("dog", "stays"))
-    assert sent == [[Pair("dog", "stays")]]
-
-
-async def test_nobody_is_left_waiting_when_a_request_breaks_or_is_cut_off() -> None:
-    async def broken(_: Sequence[Pair]) -> list[Judgement]:
-        raise RuntimeError("bug")
-
-    with pytest.raises(RuntimeError, match="bug"):
-        await Bundler(broken, most_pairs=1, gather_s=0.01).ask(Pair("dog", "cat"))
-
-    async def hang(_: Sequence[Pair]) -> list[Judgement]:
-        await asyncio.sleep(60)
-        return []
-
-    bundler = Bundler(hang, most_pairs=2, gather_s=0.01)
-    waiting = [asyncio.create_task(bundler.ask(Pair("dog", str(number)))) for number in range(3)]
-    await asyncio.sleep(0)
-    await bundler.aclose()
-    closed = Unscorable(Reason.CANCELLED, "the verifier was closed")
-    assert await asyncio.wait_for(asyncio.gather(*waiting), 1) == [closed] * 3
+    first = asyncio.create_task(cache.judge_once(pair, dawdle))
+    await begun.wait()
+    first.cancel()
+    await ending.wait()
+    second = asyncio.create_task(cache.judge_once(pair, answer))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert not second.done()
+    may_end.set()
+    assert isinstance(await within(30, second), Verdict)
+    assert cache.in_flight == 0
