@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from fastapi import Request
 
 from speciarl.verdict import Judgement, Pair
+from speciarl.verifier_server.managed_pools import ManagedPools
 from speciarl.verifier_server.service import judge_metrics
 from speciarl.verifier_server.service.admission import Admission
 from speciarl.verifier_server.service.errors import ApiError
 from speciarl.verifier_server.service.judges import BuildVerifier, Judge, Judges, OnFailure
 from speciarl.verifier_server.service.judging import ClientGone, judge_pairs, while_connected
 from speciarl.verifier_server.service.log_rows import make_row
-from speciarl.verifier_server.managed_pools import ManagedPools
 from speciarl.verifier_server.service.metrics import Metrics, own_families
 from speciarl.verifier_server.service.run_registry import RunRegistry
 from speciarl.verifier_server.service.settings import ServiceConfig
