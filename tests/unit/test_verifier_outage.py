@@ -112,7 +112,7 @@ async def test_a_fault_of_requests_only_is_found_by_trials_and_stays_bounded(fak
         judgements = await within(60, ask_all(verifier, PAIRS))
         # A deadline that passes in the instant between two trials is nobody's fault.
         assert {j.reason for j in judgements if isinstance(j, Unscorable)} <= {Reason.CONNECTION, Reason.TIMEOUT}
-        assert all("Server disconnected" in j.detail for j in judgements if isinstance(j, Unscorable))
+        assert verifier.stats()["ejections"] >= 1
         assert scored(judgements) == 0
         judge.arm(lambda _: None)
         verifier.config = verifier.config.model_copy(update={"total_deadline_s": 120.0})
