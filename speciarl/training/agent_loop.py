@@ -253,11 +253,11 @@ class GroupAgentLoopWorker(_StockWorker):
         clock.enter(rollout, Phase.JUDGED)
         stats.judge_seconds += time.time() - started
         stats.count(member)
-        if group.draft is not None:
-            group.draft.note(session, response, text, member)
         seen = member
         if not group.validate:
             seen = self._settings.reward.noise.apply(member, RolloutIdentity(group.image, group.step, session))
+        if group.draft is not None:
+            group.draft.note(session, response, text, member, seen)
         group.barrier.arrive(session, seen)
         outcome = await group.barrier.outcome()
         clock.leave(rollout)

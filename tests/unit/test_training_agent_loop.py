@@ -210,6 +210,15 @@ def test_a_sampled_step_shows_every_judged_rollout_with_its_reward(monkeypatch: 
     ]
 
 
+def test_a_sampled_step_tells_of_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    samples: list[SampledGroup] = []
+    run_prompt(monkeypatch, ["wrong", "wrong"], step=2, samples=samples, reward={"noise": {"probability": 1.0}})
+    (group,) = samples
+    assert [(one.category, one.reward, one.note) for one in group.rollouts] == [
+        ("wrong", 1.0, "live; moved to abstain by noise")
+    ] * 2
+
+
 @pytest.mark.parametrize(("step", "validate"), [(1, False), (2, True), (0, False)])
 def test_other_steps_and_validation_are_not_sampled(monkeypatch: pytest.MonkeyPatch, step: int, validate: bool) -> None:
     samples: list[SampledGroup] = []
