@@ -52,7 +52,7 @@ class _Note:
     response: str
     answer: str | None
     member: Member
-    seen: Member
+    seen: Member | None
 
 
 @dataclass(slots=True)
@@ -65,8 +65,8 @@ class GroupDraft:
     sample_id: str
     _notes: dict[int, _Note] = field(default_factory=dict)
 
-    def note(self, session: int, response: str, answer: str | None, member: Member, seen: Member) -> None:
-        """A rollout was judged; `seen` is what the reward got to see, which verdict noise may have moved."""
+    def note(self, session: int, response: str, answer: str | None, member: Member, seen: Member | None = None) -> None:
+        """A rollout was judged; `seen` is what the reward sees of it, where verdict noise has moved it."""
         self._notes[session] = _Note(clipped(response), answer if answer is None else clipped(answer), member, seen)
 
     def finish(self, outcome: GroupOutcome, image: Any | None) -> SampledGroup:
