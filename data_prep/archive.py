@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import lzma
 import os
@@ -21,7 +22,16 @@ from typing import IO
 from data_prep.errors import DataPrepError
 
 CHUNK = 1 << 20
-_DAMAGED = (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile)
+_DAMAGED = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    EOFError,
+    zlib.error,
+    lzma.LZMAError,
+    gzip.BadGzipFile,
+    NotImplementedError,  # zipfile: a method or version that does not exist
+    UnicodeDecodeError,
+)
 
 
 @dataclass(frozen=True)
@@ -43,7 +53,6 @@ class _Entry:
 
     name: str
     open: Callable[[], IO[bytes] | None] | None
-    size: int
 
 
 def unpack(
@@ -64,11 +73,20 @@ def unpack(
         try:
             files = _write(archive, draft, limits or Limits(), progress or (lambda _: None))
         except _DAMAGED as error:
-            raise DataPrepError(f"{archive}: damaged or cut short ({error}); delete it and fetch it again") from error
+            raise _damaged(archive, error) from error
+        except OSError as error:
+            if error.errno == errno.EINVAL:  # zipfile: an offset before the file's start
+                raise _damaged(archive, error) from error
+            raise
         _merge(draft, into)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return files
+
+
+def _damaged(archive: Path, error: Exception) -> DataPrepError:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return DataPrepError(f"{archive}: damaged or cut short ({reason}); delete it and fetch it again")
 
 
 def _write(archive: Path, draft: Path, limits: Limits, progress: Callable[[int], object]) -> int:
@@ -87,23 +105,19 @@ def _write(archive: Path, draft: Path, limits: Limits, progress: Callable[[int],
             _make_folder(archive, target.parent, entry.name)
             if target.is_dir():
                 raise DataPrepError(f"{archive}: '{entry.name}' is a file and a directory; refused")
-            size = 0
             source = entry.open()
             if source is None:
                 raise DataPrepError(f"{archive}: '{entry.name}' has no content; refused")
             with source, target.open("wb") as out:
                 while chunk := source.read(CHUNK):
-                    size += len(chunk)
-                    if written + size > most:
+                    written += len(chunk)
+                    if written > most:
                         raise DataPrepError(
                             f"{archive}: unpacks to more than {most} bytes from {packed} "
                             "(limits max_bytes, max_ratio): refused as a decompression bomb"
                         )
                     out.write(chunk)
                     progress(len(chunk))
-            if size != entry.size:
-                raise EOFError(f"'{entry.name}' has {size} of {entry.size} bytes")
-            written += size
             files += 1
     return files
 
@@ -141,22 +155,30 @@ def _tar_entries(archive: Path) -> Generator[_Entry, None, None]:
     with tarfile.open(archive) as tar:
         for member in tar:
             if member.isdir():
-                yield _Entry(member.name, None, 0)
+                yield _Entry(member.name, None)
             elif member.isreg():
                 regular[os.path.normpath(member.name)] = member
-                yield _Entry(member.name, partial(tar.extractfile, member), member.size)
+                yield _Entry(member.name, partial(tar.extractfile, member))
             elif member.issym() or member.islnk():
-                _parts(archive, member.name)
                 links.append(member)
             else:
                 raise DataPrepError(f"{archive}: '{member.name}' is a device or special file; refused")
+        _read_to_end(archive, tar)
         for link in links:
             pointed = regular.get(_target(archive, link))
             if pointed is None:
                 raise DataPrepError(
                     f"{archive}: the link '{link.name}' does not point at a file of it ({link.linkname}); refused"
                 )
-            yield _Entry(link.name, partial(tar.extractfile, pointed), pointed.size)
+            yield _Entry(link.name, partial(tar.extractfile, pointed))
+
+
+def _read_to_end(archive: Path, tar: tarfile.TarFile) -> None:
+    """Have the compressed stream's own checksum compared, which comes behind the last member."""
+    for _ in range(Limits.free_bytes // CHUNK):
+        if tar.fileobj is None or not tar.fileobj.read(CHUNK):
+            return
+    raise DataPrepError(f"{archive}: more than {Limits.free_bytes} bytes follow the last file; refused")
 
 
 def _target(archive: Path, link: tarfile.TarInfo) -> str:
@@ -177,9 +199,9 @@ def _zip_entries(archive: Path) -> Generator[_Entry, None, None]:
             if member.flag_bits & 1:
                 raise DataPrepError(f"{archive}: '{member.filename}' needs a password; unpack it by hand")
             if member.is_dir():
-                yield _Entry(member.filename, None, 0)
+                yield _Entry(member.filename, None)
             else:
-                yield _Entry(member.filename, partial(packed.open, member), member.file_size)
+                yield _Entry(member.filename, partial(packed.open, member))
 
 
 def _merge(draft: Path, into: Path) -> None:

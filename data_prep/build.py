@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,7 +63,9 @@ def build(
     # Everything that can be wrong with the settings is looked at before the first image.
     pools = _pools(config)
     readers = {name: load(source.dataset or name, source.options) for name, source in config.sources.items()}
-    with Spool(config.out) as spool:
+    # Pillow warns of odd metadata and large sizes; what matters it raises. All threads share the filters: hence here.
+    with warnings.catch_warnings(), Spool(config.out) as spool:
+        warnings.filterwarnings("ignore", module=r"PIL\.")
         return _build(config, readers, pools, spool, progress, report)
 
 

@@ -54,8 +54,8 @@ Other keys:
   on_broken=skip  check_counts=warn                go on without what is broken; it is listed in report.json
   order=shuffled  workers=N  row_group_mb=N
 
-The same seed takes the same rows on any machine. Nothing is written unless all of it is; images that are RGB JPEG or PNG
-already stay byte for byte.
+The same seed takes the same rows on any machine. Nothing is written unless all of it is. Images that are RGB JPEG or
+PNG already stay byte for byte.
 """
 
 T = TypeVar("T")

@@ -109,7 +109,7 @@ class Dedup(Part):
     """Images that are in more than one place."""
 
     by: Literal["none", "bytes", "pixels"] = "none"
-    """What must be equal: the file, or size and colours of the decoded image (reads and decodes every image once more)."""
+    """What must be equal: the file, or size and colours of the decoded image. Every image is read once more."""
     action: Literal["report", "drop"] = "report"
     """Whether train loses the images that a test file holds too or that it holds twice. Test files never shrink."""
 
@@ -142,7 +142,7 @@ class BuildConfig(Part):
     dedup: Dedup = Dedup()
     """Images that are in more than one place."""
     on_broken: Literal["fail", "skip"] = "fail"
-    """Whether images that cannot be decoded, empty labels and repeated ids end the build or are left out, and listed."""
+    """Whether broken images, empty labels and repeated ids end the build, or are left out and listed."""
     check_counts: Literal["fail", "warn"] = "fail"
     """Whether a split of another size than its publisher states ends the build."""
     taxonomy: bool = True

@@ -66,12 +66,19 @@ def fault_of(archive: Archive, file: Path) -> str | None:
     return None
 
 
-def download(archive: Archive, folder: Path, policy: Policy | None = None, progress: Progress | None = None) -> Path:
+def download(
+    archive: Archive,
+    folder: Path,
+    policy: Policy | None = None,
+    progress: Progress | None = None,
+    say: Callable[[str], object] = lambda _: None,
+) -> Path:
     """Fetch `archive.url` into `folder`; returns the finished and checked file.
 
     What came before an interruption stays in FILE.part and is continued with a Range request, if the server still has
     the same file (its ETag or date is kept in FILE.part.tag); a server that cannot do that sends all of it again. A
-    file that is there already is checked, not fetched. Bytes are stored as sent, without undoing any encoding.
+    file that is there already is checked, not fetched. Bytes are stored as sent, without undoing any encoding. `say`
+    is told when an attempt failed and another follows.
 
     Raises DataPrepError with the URL and what to do by hand: offline, refused or missing (no retry), still failing
     after the policy's tries or time, wrong checksum or size (the file is then thrown away), another process at it.
@@ -87,7 +94,7 @@ def download(archive: Archive, folder: Path, policy: Policy | None = None, progr
         if file.exists():
             _part(file).unlink(missing_ok=True)
             return file
-        _Transfer(archive, part, policy or Policy(), progress or (lambda _: None)).run()
+        _Transfer(archive, part, policy or Policy(), progress or (lambda _: None), say).run()
         os.replace(_part(file), file)
         _tag(file).unlink(missing_ok=True)
     return file
@@ -101,8 +108,10 @@ def by_hand(archive: Archive, folder: Path) -> str:
 class _Transfer:
     """One file on its way into an open .part file."""
 
-    def __init__(self, archive: Archive, part: IO[bytes], policy: Policy, progress: Progress) -> None:
-        self.archive, self.part, self.policy, self.progress = archive, part, policy, progress
+    def __init__(
+        self, archive: Archive, part: IO[bytes], policy: Policy, progress: Progress, say: Callable[[str], object]
+    ) -> None:
+        self.archive, self.part, self.policy, self.progress, self.say = archive, part, policy, progress, say
         self.folder = Path(part.name).parent
         self.tag_file = _tag(self.folder / archive.file_name)
         self.deadline = time.monotonic() + policy.total_s
@@ -140,6 +149,7 @@ class _Transfer:
                     pause = max(pause * random.uniform(0.5, 1.0), min(error.after_s, self.policy.longest_pause_s))
                     if time.monotonic() + pause > self.deadline:
                         raise self._error(f"{error}; not done within {self.policy.total_s:g} s") from error
+                    self.say(f"{self.archive.file_name}: {error}; trying again in {pause:.0f} s")
                     time.sleep(pause)
 
     def _attempt(self, session: requests.Session) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import io
 import math
 import struct
-import warnings
 import zlib
 from dataclasses import dataclass
 
@@ -18,6 +17,8 @@ from data_prep.errors import DataPrepError
 
 _ORIENTATION = 0x0112
 _UPRIGHT = (None, 0, 1)
+_LYING = (5, 6, 7, 8)
+"""Values of the tag that swap width and height."""
 _LOSSY = ("JPEG", "MPO", "WEBP", "AVIF")
 _PNG_DEPTH_AT = 24
 """Byte offset of the bit depth in a PNG: signature (8), length and name of IHDR (8), width and height (8)."""
@@ -51,10 +52,8 @@ def encode(data: bytes, max_pixels: int | None = None, jpeg_quality: int = 92) -
     Raises BrokenImageError for bytes that cannot be decoded to the end.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # odd metadata and large sizes; what matters raises
-            with Image.open(io.BytesIO(data)) as image:
-                return _encode(image, data, max_pixels, jpeg_quality)
+        with Image.open(io.BytesIO(data)) as image:
+            return _encode(image, data, max_pixels, jpeg_quality)
     except BrokenImageError:
         raise
     except _FAULTS as error:
@@ -64,10 +63,8 @@ def encode(data: bytes, max_pixels: int | None = None, jpeg_quality: int = 92) -
 def pixels(data: bytes) -> bytes:
     """What the decoded image shows: size and upright RGB pixels. Raises BrokenImageError."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data)) as image:
-                shown = _rgb(image)
+        with Image.open(io.BytesIO(data)) as image:
+            shown = _rgb(image)
     except _FAULTS as error:
         raise BrokenImageError(_reason(error)) from error
     return struct.pack(">II", *shown.size) + shown.tobytes()
@@ -138,11 +135,10 @@ def _shrunk(image: Image.Image, max_pixels: int) -> Image.Image:
     scale = math.sqrt(max_pixels / (image.width * image.height))
     target = (max(1, int(image.width * scale)), max(1, int(image.height * scale)))
     # A JPEG can be decoded at a half, a quarter or an eighth; twice the target leaves the resampling enough to work on.
-    image.draft(None, (2 * target[0], 2 * target[1]))  # type: ignore[arg-type]
-    shown = _rgb(image)
-    if (shown.width > shown.height) != (target[0] > target[1]):
+    image.draft(None, (2 * target[0], 2 * target[1]))
+    if image.getexif().get(_ORIENTATION) in _LYING:
         target = (target[1], target[0])
-    return shown.resize(target, Image.Resampling.LANCZOS)
+    return _rgb(image).resize(target, Image.Resampling.LANCZOS)
 
 
 def _jpeg(image: Image.Image, quality: int, fine_colour: bool) -> bytes:

@@ -56,7 +56,7 @@ def fetch(
                 say(f"{archive.file_name}: already there")
                 continue
             given = _given(about, archive, source)
-            file = given or _obtain(archive, root, offline, bars, policy)
+            file = given or _obtain(archive, root, offline, bars, policy, say)
             if archive.unpack:
                 say(f"{archive.file_name}: {_unpack(archive, file, root, bars, limits)} files unpacked into {root}")
                 if given is None and not keep_archives:
@@ -93,11 +93,13 @@ def _given(about: About, archive: Archive, source: Path | None) -> Path | None:
     return file
 
 
-def _obtain(archive: Archive, root: Path, offline: bool, bars: bool, policy: Policy | None) -> Path:
+def _obtain(
+    archive: Archive, root: Path, offline: bool, bars: bool, policy: Policy | None, say: Callable[[str], object]
+) -> Path:
     if offline and not (root / archive.file_name).exists():
         raise DataPrepError(f"{archive.file_name} is not in {root}; {by_hand(archive, root)}")
     with _bar(archive.file_name, archive.size_bytes, bars) as progress:
-        return download(archive, root, policy, progress)
+        return download(archive, root, policy, progress, say)
 
 
 def _unpack(archive: Archive, file: Path, root: Path, bars: bool, limits: Limits | None) -> int:

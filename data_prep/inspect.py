@@ -13,7 +13,7 @@ from data_prep.errors import DataPrepError
 from data_prep.rows import metadata_of
 from data_prep.validate import IMAGE_KEY, faults
 
-_BATCH_ROWS = 256
+_BATCH_ROWS = 32
 _TILE_PX = 160
 _TEXT_PX = 28
 _COLUMNS = 6

@@ -33,7 +33,8 @@ def constant_reward(**columns: Any) -> dict[str, Any]:
     """veRL's ``reward.custom_reward_function`` for ``stock`` steps: no work, and a record that our metrics can read."""
     verdict = Verdict(Category.SPECIFIC, None, Source.TAXONOMY)
     outcome = GroupOutcome((1.0,), Category.SPECIFIC, 1)
-    return {"score": 1.0} | reward_extra_info(verdict, "", outcome, columns["data_source"], {})
+    record = reward_extra_info(verdict, "", outcome, columns["data_source"], {}, seen=verdict, group_reward=1.0)
+    return {"score": 1.0} | record
 
 
 class PlannedWorker(GroupAgentLoopWorker):

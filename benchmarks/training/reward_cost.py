@@ -50,8 +50,11 @@ async def whole(several: Sequence[Sequence[Member]], name: str) -> None:
             barrier.join(session, lambda: None)
             barrier.arrive(session, member)
         outcome = await barrier.outcome()
-        for member in members:
-            reward_extra_info(member, "golden retriever", outcome, "pets", {"sample_id": "1"})
+        for session, member in enumerate(members):
+            earned = outcome.rewards[session] or 0.0
+            reward_extra_info(
+                member, "golden retriever", outcome, "pets", {"sample_id": "1"}, seen=member, group_reward=earned
+            )
 
 
 def main() -> None:

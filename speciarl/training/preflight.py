@@ -1,6 +1,7 @@
 """Checks that run in the driver before Ray starts: what is wrong with a run should cost seconds, not minutes."""
 
 import asyncio
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,9 @@ from speciarl.errors import ConfigError, DataError, SpeciaRLError
 from speciarl.training.sample import sample_id
 from speciarl.verifier_server import VerifierConfig, build
 from speciarl.verifier_server.pool import refuse_clashing_labels
+
+MERGER = "model.visual.merger.mlp.0"
+"""Of Qwen2.5-VL: a linear layer outside of all transformer layers, the only kind beside the output layer."""
 
 EXIT_CODE = 2
 """Exit status of a run that ended with one of our errors."""
@@ -68,6 +72,24 @@ def check_mode(config: DictConfig) -> None:
             "weights only, so the adapter would not reach them (the run hangs at its first weight update); set "
             "actor_rollout_ref.model.lora.merge=True, or train without LoRA (actor_rollout_ref.model.lora_rank=0)"
         )
+    if trains_adapter and config.actor_rollout_ref.actor.strategy == "fsdp2" and not _excludes(model, MERGER):
+        raise ConfigError(
+            "actor_rollout_ref.model.exclude_modules: in separate_async mode adapters are merged into the weights that "
+            "rollout servers get, and with actor.strategy=fsdp2 veRL merges those inside transformer layers only; "
+            "leave the vision tower out with actor_rollout_ref.model.exclude_modules='.*visual.*'"
+        )
+
+
+def _excludes(model: DictConfig, module: str) -> bool:
+    """Whether no adapter is put on a module, by PEFT's rules: a string is a pattern, a list holds ends of names."""
+
+    def matches(names: Any) -> bool:
+        if isinstance(names, str):
+            return re.fullmatch(names, module) is not None
+        return any(module == name or module.endswith(f".{name}") for name in names)
+
+    targeted = model.target_modules == "all-linear" or matches(model.target_modules)
+    return not targeted or (model.exclude_modules is not None and matches(model.exclude_modules))
 
 
 async def check_verifier(config: VerifierConfig) -> None:
@@ -125,13 +147,22 @@ class Preflight(Callback):
             _leave_ray()
         if job_return.status is not JobStatus.FAILED:
             return
-        error: Any = job_return._return_value
-        while error is not None and not isinstance(error, SpeciaRLError):
-            error = getattr(error, "cause", None) or getattr(error, "__cause__", None)
+        error = own_error(job_return._return_value)
         if error is not None and sweeps:
             _say(error)
         elif error is not None:
             _exit(error)
+
+
+def own_error(error: Any) -> SpeciaRLError | None:
+    """Our error that an exception is or stems from. Ray's wrapper passes for the error in it, with the whole traceback
+    as its message, so it is opened first."""
+    while error is not None:
+        inner = getattr(error, "cause", None)
+        if inner is None and isinstance(error, SpeciaRLError):
+            return error
+        error = inner or error.__cause__
+    return None
 
 
 def _leave_ray() -> None:

@@ -48,7 +48,7 @@ def render(title: str, groups: Iterable[SampledGroup]) -> str:
 </head>
 <body>
 <h1>{escape(title)}</h1>
-<p class="dim">Rows in bold reached the best level of their group, c*, and earned the reward for it. A rollout without a
+<p class="dim">c* is the best level that the group reached. Rows in bold earned a positive reward. A rollout without a
 verdict left no trajectory.</p>
 {sections}
 </body>

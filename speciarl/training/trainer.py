@@ -24,6 +24,7 @@ from speciarl.training.checkpoint import repair_tracker, tracked
 from speciarl.training.judges import ManagedJudges
 from speciarl.training.limits import AGAIN, refuse_unfinished, refuse_unscorable
 from speciarl.training.metrics import training_metrics, validation_metrics
+from speciarl.training.rollout_sample import SampledGroup
 from speciarl.training.seeding import prompt_uid
 from speciarl.training.stats import RolloutStats, merge
 from speciarl.training.watch import Watch
@@ -50,6 +51,7 @@ class VerdictTrainer(PPOTrainer):
         self.replay_buffer.poll_interval = self._settings.training.poll_interval_s
         self._judges = ManagedJudges(self._settings, str(config.trainer.device))
         self._step_stats = RolloutStats()
+        self._shown: list[SampledGroup] = []
         self._data_at_step: dict[str, Any] = {}
         self._in_step = False
         self._fetched = (0, 0)  # step, and prompts fetched in it
@@ -195,7 +197,8 @@ class VerdictTrainer(PPOTrainer):
         infos = [fields["reward_extra_info"] for fields in data.pop("extra_fields").tolist()]
         low_margin = self._settings.training.low_margin
         metrics.update(training_metrics(infos, self._step_stats, self._verifier_totals, low_margin))
-        self._show_samples()
+        if self._settings.training.samples_every:
+            self._show_samples()
 
     def _log_rollout_data(self, batch: Any, timing_raw: Any, rollout_data_dir: str) -> None:
         super()._log_rollout_data(rollout_dump.without_padding(batch), timing_raw, rollout_data_dir)
@@ -211,18 +214,19 @@ class VerdictTrainer(PPOTrainer):
         return merge(stats for stats, _ in answers)
 
     def _show_samples(self) -> None:
-        """Write the page of this step's sampled groups, if any were, and hand it to W&B."""
+        """Write the page of the groups that were sampled since the last call, if any were, and hand it to W&B."""
         training = self._settings.training
-        if not training.samples_every or self.global_steps % training.samples_every:
+        fresh = [group for kept in self._ask_workers("drain_samples") for group in kept]
+        if not fresh:
             return
-        groups = [group for kept in self._ask_workers("drain_samples") for group in kept]
-        groups = groups[: training.samples_per_step]
-        if not groups:
-            return
+        step = max(group.step for group in fresh)
+        # In asynchronous modes a step's groups may end after it: the page grows then.
+        groups = [group for group in self._shown + fresh if group.step == step]
+        self._shown = groups = groups[: training.samples_per_step]
         try:
-            page = sample_page.write(Path(training.samples_dir), self.global_steps, groups, training.samples_kept)
+            page = sample_page.write(Path(training.samples_dir), step, groups, training.samples_kept)
         except OSError as error:  # a full disk must not cost the step
-            logger.warning("no sample page for step %d: %s", self.global_steps, error)
+            logger.warning("no page of sampled rollouts for step %d: %s", step, error)
             return
         if "wandb" in self.logger.logger:
             import wandb

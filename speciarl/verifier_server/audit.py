@@ -5,7 +5,6 @@ import contextlib
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -128,19 +127,14 @@ def running(config: VerifierConfig) -> Iterator[VerifierConfig]:
     if config.pool is None:
         yield config
         return
-    import ray
+    from speciarl.verifier_server.managed_pools import ManagedPools
 
-    from speciarl.cpu import environment, stack
-    from speciarl.verifier_server.pool import JudgePool
-
-    ray.init(address="local", include_dashboard=False, log_to_driver=False)
-    try:
-        with tempfile.TemporaryDirectory(prefix="speciarl-audit-") as logs:
-            environ = environment.variables() if stack.active() else {}
-            with JudgePool(config, Path(logs), environ) as pool:
-                yield pool.config
-    finally:
-        ray.shutdown()
+    with tempfile.TemporaryDirectory(prefix="speciarl-audit-") as logs:
+        pools = ManagedPools(logs)
+        try:
+            yield pools.start(config)
+        finally:
+            pools.stop()
 
 
 def command(

@@ -49,7 +49,12 @@ class PoolConfig(BaseModel):
     """Most replicas that Ray Serve may start under load, `replicas` being the fewest; None keeps their number.
     A pool inside a training run does not grow."""
     target_ongoing_requests: float = Field(default=32, gt=0)
-    """Requests at once in one replica above which Ray Serve starts another."""
+    """HTTP requests at once in one replica above which Ray Serve starts another; twice as many may be in it. Chats
+    that share a request (`chats_per_request`) count once."""
+    grow_after_s: float = Field(default=30, ge=0)
+    """Seconds for which the load must be above that before Ray Serve starts a replica."""
+    shrink_after_s: float = Field(default=600, ge=0)
+    """Seconds for which fewer replicas would do before Ray Serve stops one."""
 
     @model_validator(mode="after")
     def _bounds_in_order(self) -> "PoolConfig":

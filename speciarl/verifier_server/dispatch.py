@@ -35,13 +35,13 @@ class Dispatcher:
         self._places = Places(config.max_concurrency)
         self._changed = asyncio.Event()
         self._turns = 0
-        self._open = 0
+        self._open = self._sending = 0
         router.listeners.append(self._pulse)
 
     @property
     def waiting(self) -> int:
-        """Requests in the local queue, those between two attempts included."""
-        return self._open - self._places.taken
+        """Pairs in the local queue, those between two attempts included."""
+        return self._open - self._sending
 
     async def ask(
         self,
@@ -50,33 +50,41 @@ class Dispatcher:
         only: Endpoint | None = None,
         flight: Flight | None = None,
         deadline_s: float | None = None,
+        pairs: int = 1,
     ) -> T | Unscorable:
         """Post a chat completion and read the reply, within `deadline_s` (`total_deadline_s` when not given). Raises
         only CancelledError.
 
         A passing failure, and a reply that makes no sense, is tried again on another endpoint when there is one;
         while none takes requests, the pair waits for the first to return. `only` pins the request to one
-        endpoint, whatever its state. With a `flight`, retries end when nobody waits for it any more.
+        endpoint, whatever its state. With a `flight`, retries end when nobody waits for it any more. `pairs`: how many
+        the request is about.
         """
         config = self._config
-        if self._open >= config.max_concurrency + config.max_waiting:
-            self._stats.rejected += 1
+        if self._places.taken >= config.max_concurrency and self.waiting + pairs > config.max_waiting:
+            self._stats.rejected += pairs
             return Unscorable(
                 Reason.OVERLOADED, f"the local queue is full (max_waiting={config.max_waiting}); ask again later"
             )
         within_s = config.total_deadline_s if deadline_s is None else deadline_s
         clock = asyncio.get_running_loop().time
         trail = _Trail(clock() + within_s)
-        self._open += 1
+        self._open += pairs
         try:
             with Deadline(within_s):
-                return await self._ask(body, read, only, flight, trail)
+                return await self._ask(body, read, only, flight, trail, pairs)
         finally:
-            self._open -= 1
+            self._open -= pairs
         return trail.missed(clock(), within_s, self.router.outage(clock()))
 
     async def _ask(
-        self, body: Mapping[str, Any], read: Read[T], only: Endpoint | None, flight: Flight | None, trail: "_Trail"
+        self,
+        body: Mapping[str, Any],
+        read: Read[T],
+        only: Endpoint | None,
+        flight: Flight | None,
+        trail: "_Trail",
+        pairs: int,
     ) -> T | Unscorable:
         clock = asyncio.get_running_loop().time
         self._turns += 1
@@ -85,6 +93,7 @@ class Dispatcher:
         while True:
             queued_at = trail.queued_since = clock()
             await self._places.take(turn)
+            self._sending += pairs
             try:
                 endpoint = only or await self._endpoint(tried, trail.expires)
                 trail.queued_since = None
@@ -98,6 +107,7 @@ class Dispatcher:
                 alone = only is not None or trail.attempts > 1
                 outcome = await self._sender.send(endpoint, body, read, flight, 1 if only else COPIES, alone)
             finally:
+                self._sending -= pairs
                 self._places.give_back()
             if not isinstance(outcome, Failure):
                 return outcome

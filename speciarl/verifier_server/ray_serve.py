@@ -63,6 +63,8 @@ def judge_application(config: VerifierConfig, log_dir: str | Path, env: Mapping[
             "min_replicas": pool.replicas,
             "max_replicas": pool.max_replicas or pool.replicas,
             "target_ongoing_requests": pool.target_ongoing_requests,
+            "upscale_delay_s": pool.grow_after_s,
+            "downscale_delay_s": pool.shrink_after_s,
         },
         # Twice the target may be in one replica before requests wait in Serve: room to grow under load.
         max_ongoing_requests=max(int(2 * pool.target_ongoing_requests), 1),

@@ -189,7 +189,7 @@ class RemoteVerifier:
             "deadline_s": DEADLINE_SHARE * min(config.request_timeout_s, config.total_deadline_s),
             "pairs": [{"ground_truth": pair.ground_truth, "prediction": pair.prediction} for pair in pairs],
         }
-        answer = await dispatcher.ask(body, partial(read_results, count=len(pairs)))
+        answer = await dispatcher.ask(body, partial(read_results, count=len(pairs)), pairs=len(pairs))
         judgements = [answer] * len(pairs) if isinstance(answer, Unscorable) else answer
         for one, judgement in zip(asked, judgements, strict=True):
             one.reply(judgement)

@@ -61,5 +61,5 @@ async def ask(
         alone = judgements[0] if len(judgements) == 1 else None
         return alone if isinstance(alone, Unscorable) else judgements
 
-    reading = await dispatcher.ask(body, read, only, flight, deadline_s)
+    reading = await dispatcher.ask(body, read, only, flight, deadline_s, len(pairs))
     return (reading,) * len(pairs) if isinstance(reading, Unscorable) else reading

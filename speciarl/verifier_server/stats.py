@@ -29,9 +29,9 @@ class Stats:
     dropped: int = 0
     """Pairs that left the local queue because all their callers had gone away."""
     rejected: int = 0
-    """Requests turned away because the local queue was full (`max_waiting`)."""
+    """Pairs turned away because the local queue was full (`max_waiting`)."""
     attempts: int = 0
-    """HTTP requests to a judge, copies included."""
+    """Requests to a judge, copies included; chats that share an HTTP request count each."""
     retries: int = 0
     """Attempts after one that failed."""
     hedges: int = 0

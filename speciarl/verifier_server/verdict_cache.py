@@ -57,7 +57,7 @@ class VerdictCache:
         flight = self._flights.get(pair)
         joined = flight is not None and not flight.dropped
         if flight is None or flight.dropped:
-            flight = self._launch(pair, judge)
+            flight = self._launch(pair, judge, after=flight)
         task = flight.task
         assert task is not None
         flight.join()
@@ -86,20 +86,25 @@ class VerdictCache:
         if tasks:
             await asyncio.wait(tasks)
 
-    def _launch(self, pair: Pair, judge: Judge) -> Flight:
+    def _launch(self, pair: Pair, judge: Judge, after: Flight | None) -> Flight:
         flight = Flight()
+        earlier = after.task if after is not None else None
 
         def land(_: asyncio.Task[Judgement]) -> None:
             self._stats.dropped += flight.dropped
             if self._flights.get(pair) is flight:  # a dropped one may have a successor
                 del self._flights[pair]
 
-        flight.task = asyncio.create_task(self._fly(pair, judge, flight))
+        flight.task = asyncio.create_task(self._fly(pair, judge, flight, earlier))
         flight.task.add_done_callback(land)
         self._flights[pair] = flight
         return flight
 
-    async def _fly(self, pair: Pair, judge: Judge, flight: Flight) -> Judgement:
+    async def _fly(
+        self, pair: Pair, judge: Judge, flight: Flight, earlier: asyncio.Task[Judgement] | None
+    ) -> Judgement:
+        if earlier is not None:  # what a dropped one gives back on its way out must not be ours
+            await asyncio.wait({earlier})
         judgement = await judge(flight)
         if isinstance(judgement, Verdict):
             self.remember(pair, judgement)

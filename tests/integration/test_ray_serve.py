@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pyarrow.parquet as pq
 import pytest
 
 from speciarl.cpu import environment, stack
 from speciarl.errors import VerifierStartError
 from speciarl.verdict import Pair, Verdict
 from speciarl.verifier_server import VerifierConfig, build, parse_config, ray_serve
+from speciarl.verifier_server.service.settings import parse_settings
 
 LAPTOP_JUDGE = str(resources.files("speciarl.laptop") / "models" / "judge")
 STARTUP_S = 240.0
@@ -86,21 +88,17 @@ def until(condition: Callable[[], bool], within_s: float) -> None:
         time.sleep(0.2)
 
 
-def post(url: str, body: dict[str, Any]) -> bytes:
-    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+def post(url: str, body: dict[str, Any], headers: dict[str, str] | None = None) -> bytes:
+    content_type = {"Content-Type": "application/json"}
+    request = urllib.request.Request(url, json.dumps(body).encode(), content_type | (headers or {}))
     with urllib.request.urlopen(request, timeout=60) as reply:
         content: bytes = reply.read()
         return content
 
 
 async def judge_all(config: VerifierConfig, url: str, pairs: list[Pair]) -> list[object]:
-    running = config.model_copy(update={"endpoints": (f"{url}/v1",), "pool": None, "total_deadline_s": STARTUP_S})
-    verifier = build(running)
-    await verifier.start()
-    try:
-        return list(await asyncio.gather(*map(verifier.verify, pairs)))
-    finally:
-        await verifier.aclose()
+    running = {"endpoints": (f"{url}/v1",), "pool": None, "total_deadline_s": STARTUP_S}
+    return await judged_by(config.model_copy(update=running), pairs)
 
 
 def test_a_pool_behind_one_url(options: ray_serve.ServeOptions, tmp_path: Path) -> None:
@@ -167,22 +165,109 @@ def test_no_room_is_said_in_one_line_and_leaves_nothing(options: ray_serve.Serve
     assert ray_serve.status() == []
 
 
-def test_any_asgi_application_can_be_the_service(options: ray_serve.ServeOptions) -> None:
-    def make_app() -> Any:
-        from fastapi import FastAPI
+def speak(options: ray_serve.ServeOptions, *words: str) -> str:
+    """What `speciarl verifier pool …` prints, from a process of its own."""
+    import ray
 
-        app = FastAPI()
+    address = ray.get_runtime_context().gcs_address
+    command = [sys.executable, "-m", "speciarl", "verifier", "pool", *words, "--address", address]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=STARTUP_S)
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout
 
-        @app.get("/ready")
-        def ready() -> dict[str, bool]:
-            return {"ready": True}
 
-        return app
+def served(server: psutil.Process) -> float:
+    """Requests that a vLLM server has answered, as its own metrics say."""
+    words = server.cmdline()
+    url = f"http://127.0.0.1:{words[words.index('--port') + 1]}/metrics"
+    with urllib.request.urlopen(url, timeout=10) as reply:
+        lines = reply.read().decode().splitlines()
+    return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith("vllm:request_success_total{"))
 
-    url = ray_serve._run(ray_serve.service_application(make_app, num_cpus=0.1), "service", 60.0, options)
-    with urllib.request.urlopen(f"{url}/ready", timeout=10) as reply:
-        assert json.loads(reply.read()) == {"ready": True}
-    assert ray_serve.remove("service")
+
+async def under_load(config: VerifierConfig, url: str, enough: Callable[[], bool]) -> int:
+    """Keep asking about pairs that nobody asked about before, 32 at once, until it is enough; how many were judged.
+
+    Raises AssertionError when one of them gets no verdict, or it never is enough.
+    """
+    running = config.model_copy(update={"endpoints": (f"{url}/v1",), "pool": None, "chats_per_request": 1})
+    verifier = build(running.model_copy(update={"total_deadline_s": STARTUP_S, "max_concurrency": 32}))
+    await verifier.start()
+    expires = time.monotonic() + STARTUP_S
+    judged = 0
+    try:
+        while not await asyncio.to_thread(enough):
+            assert time.monotonic() < expires, ray_serve.status()
+            pairs = [Pair("dog face", f"cat face {judged + number}") for number in range(64)]
+            judgements = await asyncio.gather(*map(verifier.verify, pairs))
+            assert all(isinstance(judgement, Verdict) for judgement in judgements), judgements
+            judged += len(pairs)
+    finally:
+        await verifier.aclose()
+    return judged
+
+
+def test_a_pool_from_the_command_line_grows_under_load(options: ray_serve.ServeOptions, tmp_path: Path) -> None:
+    config = describe("growing", target_ongoing_requests=4, grow_after_s=1, shrink_after_s=1)
+    file = tmp_path / "judge.json.yaml"
+    file.write_text(config.model_dump_json(exclude_defaults=True))  # JSON is YAML
+    said = speak(options, "up", str(file), "--port", str(options.port), "--logs", str(tmp_path))
+    url = said.strip().splitlines()[-1].removesuffix("/v1")
+    assert url == options.url("growing")
+    try:
+        assert ray_serve.status()[0].replicas == {"RUNNING": 1}
+
+        def both_serve() -> bool:
+            servers = [one for one in judge_servers() if "serve" in one.cmdline() and "--port" in one.cmdline()]
+            running = ray_serve.status()[0].replicas.get("RUNNING") == 2
+            return running and len(servers) == 2 and all(served(server) > 0 for server in servers)
+
+        assert asyncio.run(under_load(config, url, both_serve)) > 0
+        assert "2 running" in speak(options, "status")
+        # The load is gone, and so is the second replica before long.
+        until(lambda: ray_serve.status()[0].replicas == {"RUNNING": 1}, within_s=STARTUP_S)
+        [judgement] = asyncio.run(judge_all(config, url, [Pair("dog face", "cat face")]))
+        assert isinstance(judgement, Verdict)
+    finally:
+        speak(options, "down", "growing")
+    assert ray_serve.status() == []
+    _, left = psutil.wait_procs(judge_servers(), timeout=30)
+    assert not left
+
+
+def test_the_verdict_service_runs_on_ray_serve(options: ray_serve.ServeOptions, tmp_path: Path) -> None:
+    nodes = [{"name": "animal"}, {"name": "dog", "parent": "animal"}, {"name": "samoyed", "parent": "dog"}]
+    (tmp_path / "tree.json").write_text(json.dumps({"version": 1, "nodes": nodes}))
+    (tmp_path / "key").write_text("sesame-open-0123456789")
+    gold = {"kind": "taxonomy", "taxonomy": str(tmp_path / "tree.json")}
+    log = {"directory": str(tmp_path / "log")}
+    settings = parse_settings({"judges": {"gold": gold}, "key_file": str(tmp_path / "key"), "verdict_log": log})
+    url = ray_serve.deploy_service(settings, "verifier", 120.0, options)
+    try:
+        pairs = [Pair(truth, text) for truth in ("samoyed", "fox") for text in ("dog", "animal", "none", "Samoyed!")]
+        key = {"api_key_file": str(tmp_path / "key"), "startup_deadline_s": 60}
+        far = parse_config({"name": "gold", "service_url": url} | key)
+        assert asyncio.run(judged_by(far, pairs)) == asyncio.run(
+            judged_by(parse_config({"name": "gold"} | gold), pairs)
+        )
+        with pytest.raises(VerifierStartError, match="check `api_key_file`"):
+            asyncio.run(judged_by(far.model_copy(update={"api_key_file": None}), pairs))
+        body = {"ground_truths": ["samoyed"], "predictions": ["dog"], "run_name": "old"}
+        headers = {"Authorization": "Bearer sesame-open-0123456789"}
+        reply = json.loads(post(f"{url}/api/v1/classify/standard", body, headers))
+        assert reply == {"classifications": ["less specific"]}
+    finally:
+        assert ray_serve.remove("verifier")
+    assert pq.read_table(tmp_path / "log" / "old").num_rows == 1  # it was closed in good order
+
+
+async def judged_by(config: VerifierConfig, pairs: list[Pair]) -> list[object]:
+    verifier = build(config)
+    await verifier.start()
+    try:
+        return list(await asyncio.gather(*map(verifier.verify, pairs)))
+    finally:
+        await verifier.aclose()
 
 
 def test_the_command_says_in_one_line_that_there_is_no_ray() -> None:

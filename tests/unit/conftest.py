@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import math
+import selectors
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
@@ -28,6 +29,7 @@ class FakeJudge:
     `features` are the request fields and routes it knows; like the real thing it ignores unknown fields.
     `plan` gives the fault of the n-th chat request (counted from 0 after `arm`), None for none. With the feature
     `batch` several chats may come in one request, which gets the fault of its first; `batches` has their numbers.
+    `gate` holds replies back while it is not set.
     """
 
     def __init__(self) -> None:
@@ -40,6 +42,8 @@ class FakeJudge:
         self.ill = False
         self.mass = 0.95
         self.delay_s = 0.0
+        self.gate = asyncio.Event()
+        self.gate.set()
         self.plan: Callable[[int], Fault | None] = lambda _: None
         self.requests: list[dict[str, Any]] = []
         self.batches: list[int] = []
@@ -120,6 +124,7 @@ class FakeJudge:
                 response: web.StreamResponse = await fault(self, request)
                 return response
             await asyncio.sleep(self.delay_s)
+            await self.gate.wait()
             return web.json_response(self.completion(body))
         finally:
             self._now -= 1
@@ -181,6 +186,40 @@ def fake_judge() -> Callable[[], FakeJudge]:
 
 
 @pytest.fixture
-def anyio_backend() -> str:
+def anyio_backend() -> Any:
     """Async tests run on asyncio, as the product does."""
     return "asyncio"
+
+
+@pytest.fixture
+def virtual_time() -> Any:
+    """For modules without sockets and threads, which return it as their `anyio_backend`: see `VirtualTimeLoop`."""
+    return "asyncio", {"loop_factory": VirtualTimeLoop}
+
+
+class VirtualTimeLoop(asyncio.SelectorEventLoop):
+    """Its clock only moves when nothing else is left to do: waiting takes no time and is exact, so that a busy machine
+    cannot make a test late."""
+
+    def __init__(self) -> None:
+        super().__init__(_Jumping(self))
+        self.now_s = 0.0
+
+    def time(self) -> float:
+        """Seconds on the virtual clock, from 0."""
+        return self.now_s
+
+
+class _Jumping(selectors.DefaultSelector):
+    """Waits for nothing, but has the clock moved."""
+
+    def __init__(self, loop: VirtualTimeLoop) -> None:
+        super().__init__()
+        self._loop = loop
+
+    def select(self, timeout: float | None = None) -> Any:
+        """What is ready at once."""
+        if timeout is None:
+            raise AssertionError("everybody waits, and no timer will wake anybody")
+        self._loop.now_s += max(timeout, 0.0)
+        return super().select(0)

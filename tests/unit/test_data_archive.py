@@ -1,5 +1,6 @@
 """Unpacking: what is good comes out whole, what is hostile or broken leaves nothing behind."""
 
+import gzip
 import io
 import struct
 import tarfile
@@ -191,6 +192,21 @@ def test_damaged_bytes_are_found_by_the_archives_own_checks(tmp_path: Path) -> N
     raw[len(raw) // 2] ^= 0xFF
     archive.write_bytes(raw)
     _refused(archive, tmp_path, "damaged")
+
+
+@pytest.mark.parametrize("place", [-8, -1])
+def test_checksum_behind_the_last_file_is_compared(tmp_path: Path, place: int) -> None:
+    archive = _tar(tmp_path / "x.tgz", _file("a", bytes(range(256)) * 100))
+    raw = bytearray(archive.read_bytes())
+    raw[place] ^= 0xFF
+    archive.write_bytes(raw)
+    _refused(archive, tmp_path, "damaged")
+
+
+def test_endless_padding_is_refused(tmp_path: Path) -> None:
+    archive = _tar(tmp_path / "x.tar", _file("a"), mode="w")
+    archive.write_bytes(gzip.compress(archive.read_bytes() + bytes(65 << 20), 1))
+    _refused(archive, tmp_path, "follow the last file")
 
 
 def test_file_that_is_no_archive_is_refused(tmp_path: Path) -> None:

@@ -49,8 +49,11 @@ def test_file_arrives_once_and_is_only_checked_afterwards(server: FileServer, tm
 def test_connection_that_breaks_is_continued_where_it_was(server: FileServer, tmp_path: Path) -> None:
     server.faults = [cut_after(server, 100_000), cut_after(server, 50_000), status(503)]
     told: list[int] = []
-    download(_archive(server), tmp_path, QUICK, told.append)
+    said: list[str] = []
+    download(_archive(server), tmp_path, QUICK, told.append, said.append)
     _only(tmp_path)
+    assert len(said) == 3
+    assert said[-1] == "a.tgz: the server answers 503; trying again in 0 s"
     assert [asked for _, asked in server.asked] == [None, "bytes=100000-", "bytes=150000-", "bytes=150000-"]
     assert sum(told) == len(CONTENT)
 
@@ -157,6 +160,20 @@ def test_body_without_length_that_is_cut_short_is_fetched_again(server: FileServ
     _only(tmp_path)
 
 
+def test_body_that_ends_with_the_connection_is_measured_by_the_published_size(
+    server: FileServer, tmp_path: Path
+) -> None:
+    def cut(request: BaseHTTPRequestHandler, content: bytes) -> None:
+        request.send_response(200)
+        request.send_header("Connection", "close")
+        request.end_headers()
+        request.wfile.write(content[:1000])
+
+    server.faults = [cut]
+    download(replace(_archive(server), size_bytes=len(CONTENT)), tmp_path, QUICK)
+    _only(tmp_path)
+
+
 def test_body_without_length_arrives(server: FileServer, tmp_path: Path) -> None:
     server.faults = [chunked(CONTENT[:1000], CONTENT[1000:])]
     download(_archive(server), tmp_path, QUICK)
@@ -207,7 +224,7 @@ def test_wrong_part_from_the_server_is_not_stored(server: FileServer, tmp_path: 
         request.wfile.write(content[5:10])
 
     server.faults = [cut_after(server, 100_000), wrong]
-    download(_archive(server), tmp_path, QUICK)
+    download(_archive(server, None), tmp_path, QUICK)
     _only(tmp_path)
 
 

@@ -20,7 +20,8 @@ def everything() -> set[str]:
     stats = RolloutStats(groups=1, waited_s=1.0, judging_s=2.0)
     verdict = Verdict(Category.SPECIFIC, 1.0, Source.LIVE)
     stats.count(verdict)
-    record = reward_extra_info(verdict, "lion", GroupOutcome((1.0,), Category.SPECIFIC, 1), "pets", {})
+    outcome = GroupOutcome((1.0,), Category.SPECIFIC, 1)
+    record = reward_extra_info(verdict, "lion", outcome, "pets", {}, seen=verdict, group_reward=1.0)
     training = training_metrics([record], stats, [Stats().as_dict()], 1.0)
     columns = {"category": ["specific"] * 3, "answer": ["lion"] * 3}
     validation = validation_metrics(["pets"] * 3, ["u"] * 3, columns, {("pets", "u"): 3})

@@ -1,45 +1,77 @@
 """What the preflight check says about trainer modes, on composed recipes."""
 
+import copy
+import functools
+from typing import Any
+
 import pytest
 import verl  # noqa: F401  (loads our plug-in: search path and resolvers)
 from hydra import compose, initialize_config_module
+from omegaconf import DictConfig, OmegaConf
 
 from speciarl.errors import ConfigError
 from speciarl.training.preflight import check_mode
 
-UNMERGED = "actor_rollout_ref.model.lora.merge=false"
 
-
-def check(*overrides: str) -> None:
+@functools.cache
+def composed(mode: str) -> DictConfig:
     with initialize_config_module("verl.trainer.config", version_base=None):
-        check_mode(compose("ppo_trainer", overrides=["+recipe=speciarl", *overrides]))
+        return compose("ppo_trainer", overrides=["+recipe=speciarl", f"recipe/mode={mode}"])
+
+
+def check(mode: str, strategy: str = "fsdp", **model: Any) -> None:
+    """`model`: keys of ``actor_rollout_ref.model``, with ``__`` for a dot."""
+    config = copy.deepcopy(composed(mode))
+    config.actor_rollout_ref.actor.strategy = strategy
+    for key, value in model.items():
+        OmegaConf.update(config.actor_rollout_ref.model, key.replace("__", "."), value)
+    check_mode(config)
 
 
 @pytest.mark.parametrize("mode", ["sync", "colocate_async", "separate_async"])
 def test_the_recipes_modes_are_fit_for_adapters(mode: str) -> None:
-    check(f"recipe/mode={mode}")
+    check(mode)
 
 
-@pytest.mark.parametrize(
-    "adapter",
-    [
-        "actor_rollout_ref.model.lora_rank=8",
-        "actor_rollout_ref.model.lora.rank=8",
-        "actor_rollout_ref.model.lora_adapter_path=adapter",
-    ],
-)
-@pytest.mark.parametrize("mode", ["recipe/mode=separate_async", "trainer.v1.trainer_mode=separate_async"])
-def test_an_adapter_that_would_not_reach_the_rollout_servers_is_refused(mode: str, adapter: str) -> None:
+@pytest.mark.parametrize("adapter", [{"lora_rank": 8}, {"lora__rank": 8}, {"lora_adapter_path": "adapter"}])
+def test_an_adapter_that_would_not_reach_the_rollout_servers_is_refused(adapter: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="adapter would not reach"):
-        check(mode, UNMERGED, "actor_rollout_ref.model.lora_rank=0", adapter)
+        check("separate_async", **{"lora__merge": False, "lora_rank": 0, **adapter})
+
+
+def test_the_stock_mode_is_checked_as_well() -> None:
+    config = copy.deepcopy(composed("separate_async"))
+    config.trainer.v1.trainer_mode = "separate_async"
+    config.actor_rollout_ref.model.lora.merge = False
+    with pytest.raises(ConfigError, match="adapter would not reach"):
+        check_mode(config)
 
 
 def test_other_modes_and_full_training_need_no_merging() -> None:
-    check("recipe/mode=colocate_async", UNMERGED)
-    check("recipe/mode=separate_async", UNMERGED, "actor_rollout_ref.model.lora_rank=0")
+    check("colocate_async", lora__merge=False)
+    check("separate_async", lora__merge=False, lora_rank=0)
+
+
+@pytest.mark.parametrize("targets", ["all-linear", ["q_proj", "0"], ".*mlp.*"])
+@pytest.mark.parametrize("excluded", [None, ["lm_head"], "visual"])
+def test_adapters_that_would_not_be_merged_are_refused(targets: Any, excluded: Any) -> None:
+    check("separate_async", target_modules=targets, exclude_modules=excluded)  # FSDP1 merges them all
+    with pytest.raises(ConfigError, match="vision tower"):
+        check("separate_async", "fsdp2", target_modules=targets, exclude_modules=excluded)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        {"exclude_modules": ".*visual.*"},
+        {"exclude_modules": ["merger.mlp.0"]},
+        {"exclude_modules": None, "target_modules": ["q_proj", "v_proj"]},
+    ],
+)
+def test_adapters_inside_transformer_layers_are_merged(names: dict[str, Any]) -> None:
+    check("separate_async", "fsdp2", **names)
 
 
 def test_weights_are_sent_once_per_training_batch() -> None:
-    with initialize_config_module("verl.trainer.config", version_base=None):
-        config = compose("ppo_trainer", overrides=["+recipe=speciarl", "recipe/mode=separate_async"])
-    assert config.trainer.v1.separate_async.parameter_sync_step == 2  # batches of 256, updates of 128
+    sync_step = composed("separate_async").trainer.v1.separate_async.parameter_sync_step
+    assert sync_step == 2  # batches of 256, updates of 128

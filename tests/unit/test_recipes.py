@@ -15,9 +15,13 @@ from omegaconf import DictConfig, OmegaConf
 from verl.trainer.ppo.utils import need_critic, need_reference_policy
 from verl.utils.config import validate_config
 
+from data_prep.compose import settings
+from data_prep.config import BuildConfig
 from speciarl import reward
 from speciarl.config import load
+from speciarl.errors import DataError
 from speciarl.recipe_source import recipe_directory
+from speciarl.training.preflight import check_parquet
 
 ROOT = recipe_directory()  # not `import recipe`: TransferQueue's wheel ships a package of that name
 OPTIONS = {
@@ -81,6 +85,8 @@ def plain(config: DictConfig) -> dict[str, Any]:
 def variants() -> list[tuple[str, ...]]:
     lines = [(override,) for override in RECIPES.values()]
     for (group, names), override in itertools.product(OPTIONS.items(), RECIPES.values()):
+        if group == "data" and override == RECIPES["laptop"]:
+            continue  # they differ in paths alone, and each composition costs the suite a second
         lines += [(override, f"recipe/{group}={name}", *ADDRESS.get((group, name), [])) for name in names]
     return lines
 
@@ -210,6 +216,50 @@ def test_the_papers_main_run() -> None:
     assert judge.model == "Qwen/Qwen3-30B-A3B-Instruct-2507-FP8"
     assert judge.pool.replicas * judge.pool.gpus_per_replica == 2
     assert config.speciarl.reward.name == "dynamic"
+
+
+DATA = {
+    # option: (images that veRL draws at random from the file, how the file is built)
+    "cub200": (3000, "`python -m data_prep fetch cub200` and `python -m data_prep build dataset=cub200`"),
+    "aircraft": (3000, "`python -m data_prep fetch aircraft` and `python -m data_prep build dataset=aircraft`"),
+    "flowers": (-1, "`python -m data_prep fetch flowers` and `python -m data_prep build dataset=flowers`"),
+    "food": (3000, "`python -m data_prep fetch food` and `python -m data_prep build dataset=food`"),
+    "pets": (3000, "`python -m data_prep fetch pets` and `python -m data_prep build dataset=pets`"),
+    "cars": (3000, "`python -m data_prep fetch cars` and `python -m data_prep build dataset=cars`"),
+    "mix": (-1, "`python -m data_prep build dataset=mix` once the six datasets are fetched (docs/data.md)"),
+    "emoji": (-1, "`python -m data_prep build dataset=emoji`"),
+}
+
+
+def test_every_data_option_is_listed_here() -> None:
+    assert sorted(DATA) == OPTIONS["data"]
+
+
+@pytest.mark.parametrize("name", DATA)
+def test_data_options_point_at_what_the_builder_writes(name: str) -> None:
+    config = composed("+recipe=speciarl", f"recipe/data={name}")
+    assert (config.data.train_files, config.data.val_files) == (
+        f"data/{name}/train.parquet",
+        f"data/{name}/test.parquet",
+    )
+    assert (config.data.image_key, config.data.train_max_samples) == ("images", DATA[name][0])
+    assert config.data.seed == 42
+    assert config.data.shuffle  # else veRL would take the first rows, which are those of the first classes
+    assert load(config).data_hint == f"build it with {DATA[name][1]}"
+    built = settings([f"dataset={name}"])
+    assert str(built.out) == f"data/{name}"
+    if isinstance(built, BuildConfig):
+        assert built.files == ["train", "test"]
+
+
+def test_a_missing_data_file_is_answered_with_the_command(tmp_path: Path) -> None:
+    hint = load(composed("+recipe=speciarl", "recipe/data=food")).data_hint
+    with pytest.raises(DataError) as caught:
+        check_parquet(tmp_path / "train.parquet", "data.train_files", "images", hint)
+    assert str(caught.value) == (
+        f"data.train_files: {tmp_path}/train.parquet does not exist; "
+        "build it with `python -m data_prep fetch food` and `python -m data_prep build dataset=food`"
+    )
 
 
 def test_an_option_on_the_command_line_replaces_the_recipes() -> None:

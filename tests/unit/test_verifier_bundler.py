@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import pytest
 
@@ -10,6 +10,13 @@ from speciarl.verifier_server.bundler import Asked, Bundler
 from speciarl.verifier_server.deadline import within
 
 pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend(virtual_time: Any) -> Any:
+    """No sockets here."""
+    return virtual_time
+
 
 Bundle: TypeAlias = "Sequence[Asked[int, str]]"
 

@@ -2,12 +2,14 @@
 
 import asyncio
 import math
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from speciarl.verdict import Judgement
+from speciarl.verifier_server.deadline import within
 from speciarl.verifier_server.flight import Flight
 from speciarl.verifier_server.hedging import Hedging
 from speciarl.verifier_server.histogram import SECONDS, Histogram
@@ -15,6 +17,12 @@ from speciarl.verifier_server.places import Places
 from speciarl.verifier_server.stats import Stats
 
 pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend(virtual_time: Any) -> Any:
+    """No sockets here."""
+    return virtual_time
 
 
 @given(st.integers(1, 3), st.lists(st.tuples(st.integers(0, 99), st.booleans()), max_size=12, unique_by=lambda t: t[0]))
@@ -43,7 +51,7 @@ def test_places_go_by_turn_and_none_is_lost(count: int, turns: list[tuple[int, b
         await asyncio.gather(*staying)
         # Every place came back, and those of the served ones are free as well.
         for turn in range(count + len(turns) - len(staying)):
-            await asyncio.wait_for(places.take(turn), 0.1)
+            await within(30, places.take(turn))
         return served
 
     assert asyncio.run(run()) == sorted(turn for turn, leaves in turns if not leaves)
@@ -56,7 +64,7 @@ async def test_a_place_granted_to_one_who_just_left_goes_on() -> None:
     await asyncio.sleep(0)
     places.give_back()
     leaving.cancel()
-    await asyncio.wait_for(next_one, 1.0)
+    await within(30, next_one)
     assert leaving.cancelled()
 
 

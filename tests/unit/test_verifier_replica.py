@@ -66,7 +66,7 @@ class FakeServer:
 
     def pids(self) -> list[int]:
         """The server's and its workers' process ids, once it runs."""
-        expires = time.monotonic() + 10
+        expires = time.monotonic() + 60
         while not self.pid_file.exists():
             assert time.monotonic() < expires
             time.sleep(0.02)
@@ -109,9 +109,9 @@ def test_stop_leaves_no_process(server: FakeServer, tmp_path: Path, how: str) ->
     assert replica.alive()
     begun = time.monotonic()
     replica.stop()
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 30
     assert not replica.alive()
-    assert all_gone(server.pids(), within_s=0.5)
+    assert all_gone(server.pids(), within_s=5)
     replica.stop()
 
 

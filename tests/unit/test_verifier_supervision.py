@@ -98,7 +98,7 @@ class FakeReplica:
 
 
 def until(condition: Callable[[], bool]) -> None:
-    expires = time.monotonic() + 5
+    expires = time.monotonic() + 30
     while not condition():
         assert time.monotonic() < expires
         time.sleep(0.005)

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from fastapi import Request
 
 from speciarl.verdict import Judgement, Pair
+from speciarl.verifier_server.managed_pools import ManagedPools
 from speciarl.verifier_server.service import judge_metrics
 from speciarl.verifier_server.service.admission import Admission
 from speciarl.verifier_server.service.errors import ApiError
 from speciarl.verifier_server.service.judges import BuildVerifier, Judge, Judges, OnFailure
 from speciarl.verifier_server.service.judging import ClientGone, judge_pairs, while_connected
 from speciarl.verifier_server.service.log_rows import make_row
-from speciarl.verifier_server.service.managed_pools import ManagedPools
 from speciarl.verifier_server.service.metrics import Metrics, own_families
 from speciarl.verifier_server.service.run_registry import RunRegistry
 from speciarl.verifier_server.service.settings import ServiceConfig
@@ -26,15 +26,15 @@ class Core:
 
     def __init__(self, settings: ServiceConfig, build_verifier: BuildVerifier) -> None:
         self.settings = settings
-        self.judges = Judges(
-            settings.judges, ManagedPools(settings.judge_log_dir, settings.ray_address), build_verifier
-        )
+        pools = ManagedPools(settings.judge_log_dir, settings.ray_address)
+        self.judges = Judges(settings.judges, pools, build_verifier)
         self.log = VerdictLog(settings.verdict_log) if settings.verdict_log else None
         self.runs = RunRegistry(self.log, settings.limits.runs)
         self.admission = Admission(settings.limits.waiting_pairs)
         self.metrics = Metrics()
         self.metrics.add(lambda: own_families(self.admission, self.log))
         self.metrics.add(lambda: judge_metrics.families(self.judges.all()))
+        self.metrics.add(lambda: [judge_metrics.replica_restarts(pools.restarts())])
         self._starting: asyncio.Task[None] | None = None
         self._stopping = False
 

@@ -32,7 +32,7 @@ DESCRIBED: Mapping[str, Described] = {
     "live": Described("live", True, "Verdicts for which a model was asked or a taxonomy read."),
     "abandoned": Described("abandoned", True, "Callers that went away before their verdict came."),
     "dropped": Described("dropped", True, "Pairs that left the queue because all their callers had gone away."),
-    "rejected": Described("rejected", True, "Requests turned away because the local queue was full."),
+    "rejected": Described("rejected", True, "Pairs turned away because the local queue was full."),
     "hedges": Described("hedges", True, "Copies of requests whose reply was oddly late."),
     "ejections": Described("ejections", True, "Times a server was shut out for its failures."),
     "returns": Described("returns", True, "Times a server that was shut out came back."),
@@ -40,7 +40,7 @@ DESCRIBED: Mapping[str, Described] = {
     "store_lost": Described("store_lost", True, "Verdicts that never reached the store."),
     "store_seconds": Described("store_seconds", True, "Looking up and writing verdicts, summed over pairs."),
     "lease_seconds": Described("lease_seconds", True, "Waiting for another service's verdict, summed over pairs."),
-    "attempts": Described("attempts", True, "HTTP requests to the judge's servers."),
+    "attempts": Described("attempts", True, "Requests to the judge's servers."),
     "retries": Described("retries", True, "Attempts after the first for one request."),
     "judge_seconds": Described("judge_seconds", True, "From sending a request until its reply, summed."),
     "queue_seconds": Described("queue_seconds", True, "Waiting in the local queue, summed over attempts."),
@@ -98,6 +98,16 @@ def families(judges: Iterable[Judge]) -> Iterator[Metric]:
     yield _hit_ratios(stats)
     yield from _histograms(judges)
     yield from _endpoints(judges)
+
+
+def replica_restarts(restarts: Mapping[str, Sequence[int]]) -> Metric:
+    """Restarts of each replica that we manage, by judge; no sample while there is none."""
+    text = "Restarts of a replica that was dead or stuck."
+    family = CounterMetricFamily(PREFIX + "replica_restarts", text, labels=["judge", "replica"])
+    for judge, counts in restarts.items():
+        for index, count in enumerate(counts):
+            family.add_metric([judge, str(index)], count)
+    return family
 
 
 def _counted(stats: Mapping[str, Mapping[str, float]]) -> Iterator[Metric]:

@@ -10,9 +10,9 @@ from urllib.parse import urlsplit, urlunsplit
 from speciarl.errors import SpeciaRLError
 from speciarl.verifier_server.config import VerifierConfig
 from speciarl.verifier_server.factory import build
+from speciarl.verifier_server.managed_pools import ManagedPools
 from speciarl.verifier_server.protocol import Verifier
 from speciarl.verifier_server.service.errors import ApiError
-from speciarl.verifier_server.service.managed_pools import ManagedPools
 
 RETRY_STARTING_S = 2.0
 

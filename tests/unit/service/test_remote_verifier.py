@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import dataclasses
-import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from speciarl.training.preflight import check_verifier
 from speciarl.verdict import Pair, Reason, Source, Unscorable, Verdict
 from speciarl.verifier_server import build, parse_config
 from speciarl.verifier_server.config import VerifierConfig
+from speciarl.verifier_server.deadline import within
 from speciarl.verifier_server.remote_verifier import RemoteVerifier, read_results
 
 pytestmark = pytest.mark.anyio
@@ -48,7 +48,7 @@ PAIRS = [Pair(truth, prediction) for truth in TRUTHS for prediction in TEXTS]
 
 
 def remote(url: str, **changes: Any) -> VerifierConfig:
-    defaults = {"name": "main", "service_url": url, "backoff_s": 0.01, "startup_deadline_s": 2}
+    defaults = {"name": "main", "service_url": url, "backoff_s": 0.01, "startup_deadline_s": 30}
     return parse_config(defaults | changes)
 
 
@@ -154,23 +154,27 @@ async def test_a_service_that_is_full_is_asked_again(make_settings: Make, listen
 
 
 async def test_one_slow_pair_holds_nobody_up_for_long(make_settings: Make, listening: Make, fake_judge: Make) -> None:
+    may_answer = asyncio.Event()
+
     async def slow(judge: Any, request: Any) -> Any:
-        await asyncio.sleep(1.6)
+        await may_answer.wait()
         return web.json_response(judge.completion(await request.json()))
 
     async with (
         fake_judge().running() as judge,
         listening(make_settings(judge.url)) as url,
-        started(remote(url, request_timeout_s=1)) as verifier,
+        started(remote(url, request_timeout_s=2)) as verifier,
     ):
         judge.arm(lambda number: slow if number == 0 else None)
-        begun = time.monotonic()
         tasks = [asyncio.create_task(verifier.verify(Pair("dog", f"cat {number}"))) for number in range(5)]
-        done, pending = await asyncio.wait(tasks, timeout=1.4)
-        assert (len(done), len(pending)) == (4, 1)
+        for quick in tasks[1:]:
+            assert isinstance(await within(30, quick), Verdict)
+        assert not tasks[0].done()
         # Late in two answers, the slow one is joined by the third request and judged once.
-        assert isinstance(await pending.pop(), Verdict)
-        assert time.monotonic() - begun < 4
+        while verifier.stats()["attempts"] < 3:
+            await asyncio.sleep(0.01)
+        may_answer.set()
+        assert isinstance(await within(30, tasks[0]), Verdict)
         assert judge.chats == 5
         assert verifier.stats()["unscorable"] == 0
 
@@ -212,7 +216,7 @@ async def test_a_lasting_fault_is_unscorable_and_bounded(status: int, content: s
         return web.Response(status=status, text=content)
 
     async with faulty_service(answer) as url, started(remote(url, retries=2, total_deadline_s=2)) as verifier:
-        judgement = await asyncio.wait_for(verifier.verify(Pair("dog", "cat")), 5)
+        judgement = await within(30, verifier.verify(Pair("dog", "cat")))
         assert isinstance(judgement, Unscorable)
         if reason is Reason.OVERLOADED:  # waited out until the deadline; which of the two ends it is a matter of chance
             assert judgement.reason in (reason, Reason.TIMEOUT)
@@ -224,18 +228,16 @@ async def test_a_lasting_fault_is_unscorable_and_bounded(status: int, content: s
 
 async def test_a_service_that_says_nothing_is_a_timeout() -> None:
     async def answer(_: web.Request) -> web.Response:
-        await asyncio.sleep(60)
+        await asyncio.sleep(600)
         return web.Response()
 
     async with (
         faulty_service(answer) as url,
         started(remote(url, request_timeout_s=0.1, total_deadline_s=0.5)) as verifier,
     ):
-        begun = time.monotonic()
-        judgement = await verifier.verify(Pair("dog", "cat"))
+        judgement = await within(30, verifier.verify(Pair("dog", "cat")))
         assert isinstance(judgement, Unscorable)
         assert judgement.reason is Reason.TIMEOUT
-        assert time.monotonic() - begun < 2
 
 
 async def test_closing_releases_those_who_wait(make_settings: Make, listening: Make, fake_judge: Make) -> None:
@@ -245,11 +247,13 @@ async def test_closing_releases_those_who_wait(make_settings: Make, listening: M
             Reason.CANCELLED, "the verifier is not running"
         )
         await verifier.start()
-        judge.delay_s = 1
+        judge.arm()
+        judge.gate.clear()
         waiting = asyncio.create_task(verifier.verify(Pair("dog", "cat")))
-        await asyncio.sleep(0.05)
-        await verifier.aclose()
-        judgement = await asyncio.wait_for(waiting, 1)
+        while not judge.chats:
+            await asyncio.sleep(0.01)
+        await within(30, verifier.aclose())
+        judgement = await within(30, waiting)
         assert isinstance(judgement, Unscorable)
         assert judgement.reason is Reason.CANCELLED
         await verifier.aclose()
@@ -259,11 +263,11 @@ async def test_it_waits_for_a_service_that_is_starting(make_settings: Make, list
     async with fake_judge().running() as judge:
         judge.warming_up = True
         async with listening(make_settings(judge.url)) as url:
-            starting = asyncio.create_task(check_verifier(remote(url, startup_deadline_s=10)))
+            starting = asyncio.create_task(check_verifier(remote(url, startup_deadline_s=60)))
             await asyncio.sleep(0.2)
             assert not starting.done()
             judge.warming_up = False
-            await asyncio.wait_for(starting, 5)
+            await within(30, starting)
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,11 @@ from typer.testing import CliRunner
 
 from speciarl.cli import app
 from speciarl.errors import ConfigError, SpeciaRLError, VerifierStartError
-from speciarl.verifier_server import parse_config
+from speciarl.verifier_server import managed_pools, parse_config
 from speciarl.verifier_server.config import VerifierConfig
-from speciarl.verifier_server.service import managed_pools
+from speciarl.verifier_server.managed_pools import ManagedPools
 from speciarl.verifier_server.service.errors import ApiError
 from speciarl.verifier_server.service.judges import Judges, public_url
-from speciarl.verifier_server.service.managed_pools import ManagedPools
 from speciarl.verifier_server.service.metrics import Metrics
 
 Make = Callable[..., Any]
@@ -83,7 +82,7 @@ async def test_a_failing_judge_is_told_at_once_and_once(fake_judge: Make) -> Non
 def test_pools_that_were_stopped_start_no_more() -> None:
     pools = ManagedPools("unused")
     pools.stop()
-    with pytest.raises(VerifierStartError, match="the service was stopped"):
+    with pytest.raises(VerifierStartError, match="it was stopped while it started"):
         pools.start(parse_config(POOLED))
     with pytest.raises(ConfigError, match="no `pool`"):
         pools.start(parse_config({"model": "m", "endpoints": ["http://localhost"]}))

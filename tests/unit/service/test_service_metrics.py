@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 
 from speciarl.verifier_server.routing import EndpointStats, State
-from speciarl.verifier_server.service.judge_metrics import DESCRIBED, families
+from speciarl.verifier_server.service.judge_metrics import DESCRIBED, families, replica_restarts
 from speciarl.verifier_server.service.judges import Judge
 from speciarl.verifier_server.service.metrics import Metrics
 from speciarl.verifier_server.service.top import Snapshot, view
@@ -148,3 +148,11 @@ def test_top_survives_a_restart_of_the_service() -> None:
 def test_top_refuses_what_is_no_page_of_metrics() -> None:
     with pytest.raises(ValueError, match=r".+"):
         Snapshot.parse("<html>nope</html>", 0.0)
+
+
+def test_restarts_of_managed_replicas() -> None:
+    metrics = Metrics()
+    metrics.add(lambda: [replica_restarts({"main": [0, 2]})])
+    text = metrics.page().decode()
+    assert 'speciarl_verifier_replica_restarts_total{judge="main",replica="0"} 0.0' in text
+    assert 'speciarl_verifier_replica_restarts_total{judge="main",replica="1"} 2.0' in text

@@ -136,14 +136,16 @@ async def test_too_many_pairs_and_too_long_texts(make_settings: Make, running: M
 async def test_more_than_can_wait_is_told_to_come_back(make_settings: Make, running: Make, fake_judge: Make) -> None:
     limits = {"pairs_per_request": 2, "waiting_pairs": 2}
     async with fake_judge().running() as judge, running(make_settings(judge.url, limits=limits)) as client:
-        judge.delay_s = 0.2
+        judge.gate.clear()
         body = {"judge": "main", "pairs": [{"ground_truth": "dog", "prediction": name} for name in ("cat", "fox")]}
         first = asyncio.create_task(client.post("/v1/judge", json=body))
-        await asyncio.sleep(0.1)
+        while client._transport.app.state.core.admission.waiting < 2:
+            await asyncio.sleep(0.005)
         refused = await client.post("/v1/judge", json=body)
         assert refused.status_code == 429
         assert refused.json()["error"]["code"] == "overloaded"
         assert int(refused.headers["Retry-After"]) >= 1
+        judge.gate.set()
         assert (await first).status_code == 200
         assert (await client.post("/v1/judge", json=body)).status_code == 200
         assert "speciarl_service_refused_total 1.0" in (await client.get("/metrics")).text

@@ -1,4 +1,4 @@
-"""vLLM replicas that the service starts for its judges, on Ray."""
+"""vLLM replicas that a process starts for its judges, on a Ray that it starts or joins."""
 
 import threading
 from pathlib import Path
@@ -11,14 +11,14 @@ from speciarl.verifier_server.pool import JudgePool
 
 
 class ManagedPools:
-    """The pools of one service. Every method blocks and may be called from any thread."""
+    """The pools of one process. Every method blocks and may be called from any thread."""
 
     def __init__(self, log_dir: str | Path, ray_address: str | None = None) -> None:
         """Nothing is started yet. `ray_address` None means a Ray of our own on this machine."""
         self._log_dir = Path(log_dir)
         self._address = ray_address
         self._lock = threading.Lock()
-        self._pools: list[JudgePool] = []
+        self._pools: dict[str, JudgePool] = {}
         self._owns_ray = False
         self._stopped = False
 
@@ -31,19 +31,24 @@ class ManagedPools:
         pool = JudgePool(config, self._log_dir, env)
         with self._lock:
             if self._stopped:
-                raise VerifierStartError(f"judge {config.name!r}: the service was stopped while it started")
+                raise VerifierStartError(f"judge {config.name!r}: it was stopped while it started")
             self._init_ray(config)
-            self._pools.append(pool)
+            self._pools[config.name] = pool
         pool.start()
         return pool.config
+
+    def restarts(self) -> dict[str, list[int]]:
+        """How often each replica was restarted, by judge."""
+        with self._lock:
+            return {name: pool.restarts() for name, pool in self._pools.items()}
 
     def stop(self) -> None:
         """Stop all replicas, and Ray if it is ours. Safe to call at any time, also twice."""
         with self._lock:
             self._stopped = True
-            pools, self._pools = self._pools, []
+            pools, self._pools = self._pools, {}
             owns_ray, self._owns_ray = self._owns_ray, False
-        for pool in pools:
+        for pool in pools.values():
             pool.stop()
         if owns_ray:
             _ray().shutdown()
