@@ -197,7 +197,7 @@ class GroupAgentLoopWorker(_StockWorker):
                 return await super()._run_agent_loop(params, trajectory, **kwargs)
             return await self._run_shared(group.rollout, params, trajectory, **kwargs)
         except BaseException as error:  # cancellation is how a group that expired ends
-            if not barrier.has_arrived(session):
+            if not isinstance(error, RolloutUnscorable | GroupUnderQuorum):  # these are counted by their causes
                 self._stats[group.validate].fail(error)
             raise
         finally:

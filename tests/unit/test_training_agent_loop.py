@@ -287,8 +287,17 @@ def test_validation_neither_uses_nor_fills_the_memory(monkeypatch: pytest.Monkey
 
 def test_without_its_memory_a_group_stores_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     lost = FakeMemory(broken=True)
-    stored, status, _ = run_prompt(monkeypatch, ["specific", "generic"], reward={"name": "best_so_far"}, memory=lost)
-    assert (stored, status) == ({}, "failure")
+    stored, status, stats = run_prompt(
+        monkeypatch, ["specific", "generic"], reward={"name": "best_so_far"}, memory=lost
+    )
+    assert (stored, status, stats.failed) == ({}, "failure", 2)
+    assert "RewardMemoryLost" in stats.last_failure
+
+
+def test_an_error_in_a_users_reward_counts_as_failures_which_end_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    stored, status, stats = run_prompt(monkeypatch, ["specific", "generic", "lost"], reward={"name": "operator:neg"})
+    assert (stored, status, stats.failed) == ({}, "failure", 3)
+    assert stats.last_failure.startswith("TypeError: bad operand type")
 
 
 def test_refills_rotate_over_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:
