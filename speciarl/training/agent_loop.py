@@ -197,7 +197,7 @@ class GroupAgentLoopWorker(_StockWorker):
                 return await super()._run_agent_loop(params, trajectory, **kwargs)
             return await self._run_shared(group.rollout, params, trajectory, **kwargs)
         except BaseException as error:  # cancellation is how a group that expired ends
-            if not barrier.has_arrived(session):
+            if not isinstance(error, RolloutUnscorable | GroupUnderQuorum):  # these are counted by their causes
                 self._stats[group.validate].fail(error)
             raise
         finally:
@@ -253,11 +253,11 @@ class GroupAgentLoopWorker(_StockWorker):
         clock.enter(rollout, Phase.JUDGED)
         stats.judge_seconds += time.time() - started
         stats.count(member)
-        if group.draft is not None:
-            group.draft.note(session, response, text, member)
         seen = member
         if not group.validate:
             seen = self._settings.reward.noise.apply(member, RolloutIdentity(group.image, group.step, session))
+        if group.draft is not None:
+            group.draft.note(session, response, text, member, seen)
         group.barrier.arrive(session, seen)
         outcome = await group.barrier.outcome()
         clock.leave(rollout)
