@@ -21,8 +21,7 @@ dev: ## The same, with what the tests need
 demo: setup ## Train the laptop world and show before and after (about 20 minutes on 2 cores)
 	@$(BIN)/python examples/laptop/demo.py
 
-test: dev lint types ## Everything that is checked before a change lands
-	@$(BIN)/python -m pytest
+test: dev lint types unit integration e2e ## Everything that is checked before a change lands
 
 lint: dev ## Style
 	@$(BIN)/ruff check .
@@ -36,8 +35,8 @@ unit: dev ## The tests that need neither Ray nor vLLM
 integration: dev ## The tests with real processes
 	@$(BIN)/python -m pytest tests/integration
 
-e2e: dev ## The tests that train
-	@$(BIN)/python -m pytest tests/e2e
+e2e: dev ## The tests that train; two files at a time, as a run loads for a minute on one core before it trains
+	@$(BIN)/python -m pytest tests/e2e --numprocesses 2 --dist loadfile
 
 doctor: setup ## Check the installation and tell how to mend it
 	@$(BIN)/speciarl doctor

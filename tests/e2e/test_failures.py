@@ -140,7 +140,8 @@ def test_a_run_that_is_stopped_again_and_again_goes_on_as_if_nothing_had_been(
     """Outage, a dead worker, kill -9 in a step and in a checkpoint, failure budget: each time the same command goes on
     at the right step, and seeded rollouts with kept verdicts earn the very rewards of a run without any fault."""
     limits = ["speciarl.reward.outage_deadline_s=4", "speciarl.reward.max_unscorable_rate=0.3"]
-    overrides = [*judge.overrides, *limits, "trainer.total_training_steps=8"]
+    patient = ["speciarl.verifier.request_timeout_s=20", "speciarl.verifier.total_deadline_s=40"]
+    overrides = [*judge.overrides, *limits, *patient, "trainer.total_training_steps=8"]
     often = "trainer.save_freq=1"
     judge.set_faults()
     with running(LongRun(tmp_path / "crooked", data, overrides)) as run:
