@@ -19,7 +19,7 @@ from verl.utils.tensordict_utils import assign_non_tensor_stack
 
 from speciarl.config import load
 from speciarl.errors import FailureBudgetExceeded, SpeciaRLError, VerifierOutage, WorkerLost
-from speciarl.training import rollout_dump, sample_page, warm_up
+from speciarl.training import rollout_dump, sample_page
 from speciarl.training.checkpoint import repair_tracker, tracked
 from speciarl.training.judges import ManagedJudges
 from speciarl.training.limits import AGAIN, refuse_unfinished, refuse_unscorable
@@ -60,7 +60,6 @@ class VerdictTrainer(PPOTrainer):
     def init(self) -> None:
         """Start the judges while veRL builds its workers, then hand their addresses to the agent loops."""
         self._judges.launch()
-        warm_up.begin()
         try:
             super().init()
             urls = self._judges.wait()
