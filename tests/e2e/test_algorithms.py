@@ -13,7 +13,7 @@ from loss_calls import LossCall
 from loss_spy import FOLDER
 
 from speciarl.category import Category
-from speciarl.reward import load
+from speciarl.reward import Member, Unparsable, load
 from speciarl.reward.noise import LADDER, Noise, RolloutIdentity
 from speciarl.verdict import Source, Verdict
 
@@ -208,13 +208,16 @@ def test_groups_without_a_signal_are_replaced_by_others(dapo_filtered: LaptopRun
         assert metrics["training/filter_groups/evicted_samples"] > 0
 
 
+def member(category: str) -> Member:
+    return Unparsable() if category == "unparsable" else Verdict(Category[category.upper()], None, Source.TAXONOMY)
+
+
 def test_filtering_looks_at_the_reward_before_the_penalty(dapo: LaptopRun, dapo_filtered: LaptopRun) -> None:
     """Both runs begin with the same prompts and, by their seeds, the same answers to them: what the first stored tells
     which groups the second had to throw away."""
     signal, told_apart = {}, {}
     for prompt, rows in dapo.groups(1).items():
-        verdicts = [Verdict(Category[row["category"].upper()], None, Source.TAXONOMY) for row in rows]
-        earned = load("binary")(verdicts)
+        earned = load("binary")([member(row["category"]) for row in rows])
         signal[prompt] = len(set(earned)) > 1
         scores = {
             mine + penalty(row["response_tokens"]) for mine, row in zip(earned, rows, strict=True) if mine is not None
