@@ -22,7 +22,7 @@ from speciarl import answer, reward, verifier_server
 from speciarl.category import Category
 from speciarl.config import load
 from speciarl.reward.noise import RolloutIdentity
-from speciarl.training import level_memory
+from speciarl.training import level_memory, workers
 from speciarl.training.group import GroupOutcome, GroupUnderQuorum, RewardGroup, RolloutUnscorable
 from speciarl.training.group_rollout import FEATURES, GroupRollout, ImageFeatures
 from speciarl.training.level_memory import Recall
@@ -326,6 +326,9 @@ class GroupAgentLoopManager(AgentLoopManagerTQ):
 
     def generate_sequences(self, prompts: Any) -> None:
         """Dispatch a batch of prompts; the workers are rotated so that refills of few prompts spread over all."""
-        super().generate_sequences(prompts)
+        try:
+            super().generate_sequences(prompts)
+        except ray.exceptions.RayActorError as error:
+            raise workers.lost(error) from error
         used = min(len(prompts), len(self.agent_loop_workers))
         self.agent_loop_workers = self.agent_loop_workers[used:] + self.agent_loop_workers[:used]
