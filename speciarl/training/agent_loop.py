@@ -328,7 +328,7 @@ class GroupAgentLoopManager(AgentLoopManagerTQ):
             ray.get(self._memory.save.remote(str(checkpoint)), timeout=level_memory.DEADLINE_S)
         except ray.exceptions.RayError as error:
             logger.error(
-                "%s is saved without what the reward remembers (%s); a run resumed from it begins with an empty memory. "
+                "%s is saved without what the reward remembers (%s); a run resumed from it begins with an empty one. "
                 "To keep it, resume from the checkpoint before (trainer.resume_mode=resume_path)",
                 checkpoint, error,
             )  # fmt: skip
