@@ -7,6 +7,7 @@ verdict is in, every reward of the group is final before any trajectory is store
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ from speciarl.training.silence import SilenceClock
 from speciarl.training.stats import RolloutStats, merge
 from speciarl.training.wait_clock import Phase, WaitClock
 from speciarl.verdict import Judgement, Pair, Unscorable, Verdict
+
+logger = logging.getLogger(__name__)
 
 SINGLE_TURN = "single_turn_agent"
 """veRL's name of the agent loop whose work we share among the rollouts of a group; others run as they are."""
@@ -315,9 +318,20 @@ class GroupAgentLoopManager(AgentLoopManagerTQ):
         await asyncio.gather(*[worker.start_verifier.remote() for worker in self.agent_loop_workers])
 
     def save_memory(self, checkpoint: Path) -> None:
-        """Save what the reward remembers, if it does, into a checkpoint's directory."""
-        if self._memory is not None:
+        """Save what the reward remembers, if it does, into a checkpoint's directory.
+
+        Should the memory be lost, the rest of the checkpoint is worth saving all the same.
+        """
+        if self._memory is None:
+            return
+        try:
             ray.get(self._memory.save.remote(str(checkpoint)), timeout=level_memory.DEADLINE_S)
+        except ray.exceptions.RayError as error:
+            logger.error(
+                "%s is saved without what the reward remembers (%s); a run resumed from it begins with an empty one. "
+                "To keep it, resume from the checkpoint before (trainer.resume_mode=resume_path)",
+                checkpoint, error,
+            )  # fmt: skip
 
     def load_memory(self, checkpoint: Path, step: int) -> None:
         """Go on with what the reward remembered when the checkpoint of `step` was saved."""
