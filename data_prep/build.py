@@ -63,7 +63,7 @@ def build(
     # Everything that can be wrong with the settings is looked at before the first image.
     pools = _pools(config)
     readers = {name: load(source.dataset or name, source.options) for name, source in config.sources.items()}
-    # Pillow warns of odd metadata and large sizes; what matters it raises. All threads share the filters: hence here.
+    # Pillow warns of odd metadata and large sizes; what matters it raises. All threads share the filters, hence here.
     with warnings.catch_warnings(), Spool(config.out) as spool:
         warnings.filterwarnings("ignore", module=r"PIL\.")
         return _build(config, readers, pools, spool, progress, report)

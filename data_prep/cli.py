@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from data_prep import emoji_cli
 from data_prep.errors import DataPrepError
+from data_prep.exits import USAGE_ERROR, told
 
 if TYPE_CHECKING:
-    from data_prep.compose import EmojiConfig
     from data_prep.config import BuildConfig
 
 TEACHING = """Make parquet files for training and evaluation, from public datasets or your own images.
@@ -59,28 +60,9 @@ PNG already stay byte for byte.
 """
 
 T = TypeVar("T")
-TROUBLE = 1
-USAGE_ERROR = 2
-
 app = typer.Typer(help=TEACHING, no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bar.")]
-
-
-@contextlib.contextmanager
-def _told() -> Iterator[None]:
-    """Turn what can go wrong into one line and an exit code."""
-    try:
-        yield
-    except DataPrepError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(USAGE_ERROR) from error
-    except OSError as error:
-        typer.echo(f"error: {error.filename or 'file'}: {error.strerror or error}", err=True)
-        raise typer.Exit(TROUBLE) from error
-    except KeyboardInterrupt as error:
-        typer.echo("interrupted; finished files are complete, no half-written ones are left", err=True)
-        raise typer.Exit(TROUBLE) from error
 
 
 @app.callback(help=TEACHING)
@@ -95,7 +77,7 @@ def list_datasets() -> None:
 
     from data_prep import datasets, tables
 
-    with _told():
+    with told():
         tables.datasets((datasets.load(name).about for name in datasets.NAMES), Console())
 
 
@@ -114,7 +96,7 @@ def fetch(
     from data_prep import datasets
     from data_prep.fetch import fetch as obtain
 
-    with _told():
+    with told():
         about = datasets.load(dataset).about
         if not about.archives:
             raise DataPrepError(f"{dataset} has nothing to fetch; give its folder to `build dataset={dataset} root=…`")
@@ -141,12 +123,12 @@ def build(
     """See BUILD."""
     from data_prep import compose
 
-    with _told():
+    with told():
         config = compose.settings(settings or [])
         if show:
             typer.echo(config.model_dump_json(indent=2))
         elif isinstance(config, compose.EmojiConfig):
-            _emoji(config, quiet)
+            emoji_cli.draw(config, quiet)
         else:
             _build(config, quiet)
 
@@ -184,24 +166,6 @@ def _ending_on_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _emoji(config: EmojiConfig, quiet: bool) -> None:
-    from collections import Counter
-
-    from tqdm import tqdm
-
-    from data_prep.emoji_concepts import load_concepts
-    from data_prep.emoji_dataset import build as draw
-    from data_prep.emoji_dataset import plan
-
-    concepts = load_concepts()
-    total = sum(map(len, plan(concepts, config.train_views).values()))
-    with tqdm(total=total, unit="view", desc="emoji", disable=quiet) as bar:
-        counts = draw(concepts, config.out, config.seed, config.train_views, bar.update)
-    domains = ", ".join(f"{name} {count}" for name, count in Counter(c.domain for c in concepts).items())
-    written = ", ".join(f"{name} ({count})" for name, count in counts.items())
-    typer.echo(f"{config.out}: {written}; concepts: {domains}")
-
-
 @app.command()
 def inspect(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Parquet files or folders with some.")],
@@ -219,7 +183,7 @@ def inspect(
     from data_prep import tables
     from data_prep.atomic import write_bytes
 
-    with _told():
+    with told():
         found = _parquet_files(files)
         if sheet is not None and len(found) > 1:
             raise DataPrepError(f"--sheet: {len(found)} files would write the same sheet; inspect one at a time")
@@ -250,7 +214,7 @@ def validate(
     """
     from data_prep.validate_files import check
 
-    with _told():
+    with told():
         verdicts = check(_parquet_files(files), image_key, None if all_images else images, taxonomy)
         bad = 0
         for file, found in verdicts:
@@ -276,42 +240,8 @@ def _parquet_files(given: Sequence[Path]) -> list[Path]:
     return found
 
 
-@app.command()
-def emoji(
-    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where to write; made if missing.")],
-    seed: Annotated[int, typer.Option("--seed", help="Seed of the augmentation.")] = 0,
-    train_views: Annotated[int, typer.Option("--train-views", min=1, help="Views per animal.")] = 8,
-    quiet: Quiet = False,
-) -> None:
-    """Draw emoji with Unicode's group > subgroup > name hierarchy: what `build dataset=emoji` writes.
-
-    Writes train.parquet (animals), test.parquet (animals, food, travel, objects; other views) and taxonomy.json. Takes
-    some seconds and needs no network. The same seed gives the same bytes.
-    """
-    from data_prep.compose import EmojiConfig
-
-    with _told():
-        _emoji(EmojiConfig(out=out, seed=seed, train_views=train_views), quiet)
-
-
-@app.command("emoji-facts")
-def emoji_facts(
-    emoji_test: Annotated[Path, typer.Option("--emoji-test", metavar="FILE", help="Unicode's emoji-test.txt.")],
-    out: Annotated[Path, typer.Option("--out", metavar="CSV", help="The table to write.")],
-) -> None:
-    """Regenerate the committed table of emoji facts.
-
-    Reduces Unicode's emoji-test.txt (Debian: unicode-data) and the aliases of the PyPI package emoji to the table that
-    the package ships.
-    """
-    from data_prep.atomic import write_bytes
-    from data_prep.emoji_facts import package_aliases, parse_emoji_test, to_csv
-
-    with _told():
-        with emoji_test.open(encoding="utf-8") as lines:
-            facts = parse_emoji_test(lines, package_aliases())
-        write_bytes(out, to_csv(facts).encode())
-        typer.echo(f"{out}: {len(facts)} facts")
+app.command("emoji")(emoji_cli.emoji)
+app.command("emoji-facts")(emoji_cli.emoji_facts)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import Field
 
 from data_prep.config import BuildConfig, Part, meant, parse
+from data_prep.emoji_dataset import TRAIN_VIEWS
 from data_prep.errors import DataPrepError
 
 _ROOT = "build"
@@ -23,7 +24,7 @@ class EmojiConfig(Part):
     """Folder to write into."""
     seed: int = 0
     """Of the augmentation."""
-    train_views: int = Field(default=8, ge=1)
+    train_views: int = Field(default=TRAIN_VIEWS, ge=1)
     """Views per animal."""
 
 

@@ -22,8 +22,11 @@ _LYING = (5, 6, 7, 8)
 _LOSSY = ("JPEG", "MPO", "WEBP", "AVIF")
 _PNG_DEPTH_AT = 24
 """Byte offset of the bit depth in a PNG: signature (8), length and name of IHDR (8), width and height (8)."""
-_FAULTS = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
-"""What Pillow raises for files that it cannot decode."""
+_FAULTS = (
+    *(OSError, EOFError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, RuntimeError),
+    *(struct.error, zlib.error, Image.DecompressionBombError),
+)
+"""What Pillow's decoders raise for damaged files; each has its own habits (found by damaging files at random)."""
 
 
 class BrokenImageError(DataPrepError):

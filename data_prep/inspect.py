@@ -64,7 +64,11 @@ def read(path: Path, pictures: int, progress: Callable[[int], object] = lambda _
         contents.metadata = metadata_of(file.schema_arrow)
         wanted = set(_spread(contents.rows, pictures))
         for index, cells in enumerate(_rows(file, progress)):
-            _count(contents, cells, index in wanted)
+            try:
+                _count(contents, cells, index in wanted)
+            except OSError as error:
+                remedy = f"`python -m data_prep validate --all-images {path}` lists all such"
+                raise DataPrepError(f"{path}, row {index}: an image cannot be opened; {remedy}") from error
     return contents
 
 

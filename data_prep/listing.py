@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from data_prep.dataset import Dataset
 from data_prep.problem import Kind, Problem
 from data_prep.sample import Sample
 from data_prep.selection import first_by_id
+from speciarl.answer import normalise
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,7 @@ def read(
         listing.counts[split] = count
         listing.problems += _count_problems(count, source, file, split)
         for sample in found:
-            if sample.label.strip() and all(name.strip() for name in sample.label_path) and sample.label_path:
+            if sample.label_path and all(map(_says_something, (sample.label, *sample.label_path))):
                 labelled.append(sample)
             else:
                 path = " > ".join(sample.label_path)
@@ -72,6 +74,12 @@ def read(
         for key in again
     ]
     return listing
+
+
+@functools.lru_cache(maxsize=4096)
+def _says_something(name: str) -> bool:
+    """Whether anything is left of a name in the form in which answers are compared with it."""
+    return bool(normalise(name))
 
 
 def _named(sample: Sample, source: str, dataset: str) -> Sample:

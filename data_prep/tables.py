@@ -73,7 +73,8 @@ def contents(found: Contents, console: Console) -> None:
     table.add_row("images", f"{found.image_bytes / found.images:.0f} bytes on average, {_counted(found.formats)}")
     table.add_row("sizes", f"{size_line(found.sizes)} (smallest / median / largest)")
     for prompt, rows in found.prompts.most_common(_MOST_LISTED):
-        table.add_row("prompt", f"{rows} x {prompt if prompt in found.texts else ''}: {_short(found.texts[prompt])}")
+        text = found.texts[prompt]
+        table.add_row("prompt", f"{rows} x {'' if prompt == text else f'{prompt}: '}{_short(text)}")
     for name, facts in _datasets(found.metadata):
         table.add_row("from", f"{name}: {facts.get('title')} {facts.get('version')}; licence: {facts.get('licence')}")
     if "seed" in found.metadata:

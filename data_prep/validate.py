@@ -6,6 +6,7 @@ text is read, of the images only a bounded sample. It knows the file format alon
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 from data_prep.encoded import BrokenImageError, encode
 from data_prep.prompt_pool import IMAGE
+from speciarl.answer import normalise
 
 TEXT_COLUMNS = ("prompt", "data_source", "reward_model", "extra_info")
 """What training reads from every row beside the image column."""
@@ -150,6 +152,8 @@ def _row_faults(
     truth = (cells["reward_model"] or {}).get("ground_truth")
     if not isinstance(truth, str) or not truth.strip():
         yield Fault(row, "reward_model.ground_truth", "is missing or empty")
+    elif not _says_something(truth):
+        yield Fault(row, "reward_model.ground_truth", f"is {truth!r}, which holds no letter or digit to compare with")
     if not (cells["data_source"] or "").strip():
         yield Fault(row, "data_source", "is missing or empty; metrics are reported by it")
     yield from _prompt_faults(row, cells["prompt"], image_key, images)
@@ -162,6 +166,11 @@ def _row_faults(
     label_path = extra.get("label_path")
     if label_path and truth and label_path[-1] != truth:
         yield Fault(row, "extra_info.label_path", f"ends with {label_path[-1]!r}, the ground truth is {truth!r}")
+
+
+@functools.lru_cache(maxsize=4096)
+def _says_something(label: str) -> bool:
+    return bool(normalise(label))
 
 
 def _prompt_faults(row: int, prompt: Any, image_key: str, images: int | None) -> Iterator[Fault]:

@@ -22,7 +22,7 @@ from speciarl import answer, reward, verifier_server
 from speciarl.category import Category
 from speciarl.config import load
 from speciarl.reward.noise import RolloutIdentity
-from speciarl.training import level_memory
+from speciarl.training import level_memory, workers
 from speciarl.training.group import GroupOutcome, GroupUnderQuorum, RewardGroup, RolloutUnscorable
 from speciarl.training.group_rollout import FEATURES, GroupRollout, ImageFeatures
 from speciarl.training.level_memory import Recall
@@ -197,7 +197,7 @@ class GroupAgentLoopWorker(_StockWorker):
                 return await super()._run_agent_loop(params, trajectory, **kwargs)
             return await self._run_shared(group.rollout, params, trajectory, **kwargs)
         except BaseException as error:  # cancellation is how a group that expired ends
-            if not barrier.has_arrived(session):
+            if not isinstance(error, RolloutUnscorable | GroupUnderQuorum):  # these are counted by their causes
                 self._stats[group.validate].fail(error)
             raise
         finally:
@@ -253,11 +253,11 @@ class GroupAgentLoopWorker(_StockWorker):
         clock.enter(rollout, Phase.JUDGED)
         stats.judge_seconds += time.time() - started
         stats.count(member)
-        if group.draft is not None:
-            group.draft.note(session, response, text, member)
         seen = member
         if not group.validate:
             seen = self._settings.reward.noise.apply(member, RolloutIdentity(group.image, group.step, session))
+        if group.draft is not None:
+            group.draft.note(session, response, text, member, seen)
         group.barrier.arrive(session, seen)
         outcome = await group.barrier.outcome()
         clock.leave(rollout)
@@ -326,6 +326,9 @@ class GroupAgentLoopManager(AgentLoopManagerTQ):
 
     def generate_sequences(self, prompts: Any) -> None:
         """Dispatch a batch of prompts; the workers are rotated so that refills of few prompts spread over all."""
-        super().generate_sequences(prompts)
+        try:
+            super().generate_sequences(prompts)
+        except ray.exceptions.RayActorError as error:
+            raise workers.lost(error) from error
         used = min(len(prompts), len(self.agent_loop_workers))
         self.agent_loop_workers = self.agent_loop_workers[used:] + self.agent_loop_workers[:used]

@@ -94,7 +94,7 @@ def test_missing_data_names_the_command_that_builds_it(good: Path) -> None:
     line = the_line(refuse(good, *taxonomy(good), f"data.train_files={good}/nowhere.parquet"))
     assert "data.train_files" in line
     assert "nowhere.parquet" in line
-    assert "python -m data_prep emoji" in line
+    assert "python -m data_prep build dataset=emoji" in line
 
 
 def test_missing_column_is_named(good: Path, tmp_path: Path) -> None:

@@ -100,6 +100,8 @@ def test_recipes_compose_under_verls_own_command(
     assert "device: cpu" in composed
     assert f"path: {home}" in composed  # the laptop policy, shipped in the package
     assert "+recipe=laptop" in run(binaries / "speciarl", "recipes", cwd=tmp_path)
+    shown = run(binaries / "speciarl", "data", "build", "dataset=cub200", "prompts=specific", "--show", cwd=tmp_path)
+    assert '"root": "data/raw/cub200"' in shown
 
 
 def test_help_of_verls_command_lists_our_groups_only(from_wheel: Path, tmp_path: Path) -> None:

@@ -304,6 +304,36 @@ def test_dropped_images_are_made_up_for(tmp_path: Path) -> None:
     assert report.files["train"].rows == 5
 
 
+def taken(folder: Path) -> list[str]:
+    return [row["extra_info"]["sample_id"].removeprefix("tiny/") for row in rows_of(folder / "train.parquet")]
+
+
+def test_range_classes_and_size_come_in_this_order(tmp_path: Path) -> None:
+    many = [tiny(f"{number:02d}.jpg", f"class {number % 2}") for number in range(20)]
+    select = {"exclude": ["class 1"]}
+    left = [f"{number:02d}.jpg" for number in range(4, 14, 2)]
+    of(many, TEST, tmp_path, subset={"start": 4, "stop": 14}, select=select)
+    assert taken(tmp_path) == left
+    of(many, TEST, tmp_path, subset={"start": 4, "stop": 14, "count": 3}, select=select)
+    assert len(taken(tmp_path)) == 3
+    assert set(taken(tmp_path)) < set(left)
+    with pytest.raises(DataPrepError, match="train: 6 samples are wanted of tiny, which has 5"):
+        of(many, TEST, tmp_path, subset={"start": 4, "stop": 14, "count": 6}, select=select)
+
+
+def test_a_file_that_nothing_is_left_for_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataPrepError, match="test: no sample is left"):
+        of(GOOD, TEST, tmp_path, select={"include": ["class 1"]})
+
+
+def test_classes_of_one_dataset_of_a_mix(raw: Path, tmp_path: Path) -> None:
+    words = [f"~sources.{name}" for name in ("cub200", "flowers", "cars", "aircraft")]
+    sizes = [f"sources.{name}.{key}=null" for name in ("food", "pets") for key in ("count", "test_count")]
+    chosen = "select.include=[cat,Bibimbap]"
+    report, _ = run("dataset=mix", f"root={raw}", f"out={tmp_path}", "check_counts=warn", *words, *sizes, chosen)
+    assert {label for _, label in report.files["train"].labels} == {"Abyssinian", "Egyptian Mau", "Bibimbap"}
+
+
 def test_few_shot_says_which_classes_are_short(tmp_path: Path) -> None:
     report = of([*GOOD, tiny("r.jpg", "rare")], TEST, tmp_path, subset={"per_class": 2})
     assert report.files["train"].few_shot_short == {"tiny/rare": 1}

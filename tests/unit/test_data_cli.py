@@ -11,6 +11,8 @@ import time
 from pathlib import Path
 
 import data_prep_fixtures as fixtures
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
@@ -159,6 +161,30 @@ def test_emoji_by_both_commands_gives_the_same_bytes(
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     assert main(["validate", str(tmp_path / "a")]) == 0
     capsys.readouterr()
+
+
+def test_the_defaults_of_both_commands_for_emoji_agree() -> None:
+    import inspect
+
+    from data_prep.emoji_cli import emoji
+
+    config = compose.settings(["dataset=emoji"])
+    assert isinstance(config, compose.EmojiConfig)
+    defaults = {name: parameter.default for name, parameter in inspect.signature(emoji).parameters.items()}
+    assert (config.seed, config.train_views) == (defaults["seed"], defaults["train_views"])
+    assert config == compose.EmojiConfig(out=config.out)
+
+
+def test_inspect_names_the_row_of_an_image_that_cannot_be_opened(
+    pets: list[str], tmp_path: Path, capsys: Capture
+) -> None:
+    assert main(pets) == 0
+    rows = pq.read_table(tmp_path / "out" / "test.parquet").to_pylist()
+    rows[5]["images"][0]["bytes"] = b"none"
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "broken.parquet", row_group_size=6)
+    assert "broken.parquet, row 5: an image cannot be opened" in error_of(
+        ["inspect", "--quiet", str(tmp_path / "broken.parquet")], capsys
+    )
 
 
 def test_list_shows_every_dataset_with_its_licence(capsys: Capture) -> None:

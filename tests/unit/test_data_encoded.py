@@ -194,6 +194,27 @@ def test_other_bytes_are_broken() -> None:
         encode(bytes(damaged))
 
 
+KINDS = ("JPEG", "PNG", "GIF", "TIFF", "WEBP", "BMP", "PPM", "TGA")
+ORIGINALS = [saved(noise(60, 40), kind) for kind in KINDS] + [saved(noise(60, 40), "JPEG", **rotated(6))]
+
+
+@given(st.sampled_from(ORIGINALS), st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), max_size=6))
+@settings(max_examples=150, derandomize=True)  # a search on every run would be a test of Pillow
+def test_damage_of_any_kind_is_a_broken_image_or_none(original: bytes, changes: list[tuple[int, int]]) -> None:
+    data = bytearray(original)
+    for place, value in changes:
+        data[place % len(data)] = value
+    try:
+        encoded = encode(bytes(data), max_pixels=10_000)
+    except BrokenImageError as error:
+        message = str(error)
+    else:
+        shown(encoded)
+        message = "none"
+    assert message
+    assert "\n" not in message
+
+
 def test_pixels_without_a_range_are_refused() -> None:
     with pytest.raises(BrokenImageError, match="mode F"):
         encode(saved(picture().convert("F"), "TIFF"))

@@ -67,6 +67,10 @@ USER = {"role": "user", "content": "<image>What?"}
         (change(reward_model={"style": "verifier", "ground_truth": " "}), "reward_model.ground_truth is missing"),
         (change(reward_model={"style": "verifier", "ground_truth": None}), "reward_model.ground_truth is missing"),
         (change(reward_model=None), "reward_model.ground_truth is missing"),
+        (
+            change(reward_model={"style": "v", "ground_truth": "?!"}),
+            "reward_model.ground_truth is '?!', which holds no",
+        ),
         (change(data_source=""), "data_source is missing or empty"),
         (change(data_source=None), "data_source is missing or empty"),
         (change(prompt=[]), "prompt is missing or empty"),
