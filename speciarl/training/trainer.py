@@ -69,11 +69,13 @@ class VerdictTrainer(PPOTrainer):
                 self.config.speciarl.verifier.update(endpoints=urls, pool=None)
 
     def fit(self, agent_loop_manager: Any) -> None:
-        """Train; the judges stop with the run."""
+        """Train; the judges stop with the run. One that cannot go on saves what it has before it says why."""
         try:
             if self.global_steps:
                 agent_loop_manager.load_memory(self._checkpoint_folder(), self.global_steps)
             super().fit(agent_loop_manager)
+        except (VerifierOutage, FailureBudgetExceeded, WorkerLost) as error:
+            raise self._give_up(error) from error
         finally:
             self._judges.stop()
 
