@@ -22,6 +22,8 @@ from data_prep.emoji_dataset import build
 from speciarl import answer, reward
 from speciarl.verdict import Pair, Verdict
 
+pytestmark = pytest.mark.timeout(2400)  # seven attempts at one run, a minute each on an idle machine
+
 OUR_ERROR = 2
 GROUP = 4
 
