@@ -24,8 +24,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-from planned_worker import FREE, condition
+from plan import FREE, condition
 from rich.console import Console
 from rich.table import Table
 
@@ -38,13 +37,12 @@ def main() -> None:
     options = parse()
     steps = options.cycles * options.hold * len(options.plan)
     rows = train(options, steps)
-    benchmark = OmegaConf.create({"plan": options.plan, "hold": options.hold})
     by_cycle: dict[int, dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
     for step, row in rows.items():
         cycle, place = divmod(step - 1, options.hold * len(options.plan))
         settled = options.hold == 1 or place % options.hold >= SETTLING
         if settled and (cycle > 0 or options.cycles == 1):
-            by_cycle[cycle][condition(benchmark, step)].append(row)
+            by_cycle[cycle][condition(options.plan, options.hold, step)].append(row)
     report(options, by_cycle)
 
 

@@ -1,8 +1,6 @@
 """Our agent-loop worker under conditions that change from step to step of one run, for `overlap.py`.
 
-``+benchmark.plan=[free,stock,1,5]`` and ``+benchmark.hold=1`` say what each step is: ``free``, ours with verdicts at no
-cost; a number, ours with every verdict that many seconds late; ``stock``, veRL's own worker with a constant reward. A
-step belongs to the plan's entry number ``(step - 1) // hold``, modulo its length.
+The run's ``benchmark`` node has the plan, e.g. ``+benchmark.plan=[free,stock,1,5] +benchmark.hold=1``: see `plan.py`.
 """
 
 import asyncio
@@ -10,6 +8,7 @@ from contextvars import ContextVar
 from typing import Any
 
 import ray
+from plan import FREE, STOCK, condition
 from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorkerTQ
 
 from speciarl.category import Category
@@ -18,15 +17,7 @@ from speciarl.training.group import GroupOutcome
 from speciarl.training.sample import reward_extra_info
 from speciarl.verdict import Judgement, Pair, Source, Verdict
 
-FREE = "free"
-STOCK = "stock"
-
 _delay_s: ContextVar[float] = ContextVar("delay_s", default=0.0)
-
-
-def condition(benchmark: Any, step: int) -> str:
-    """What a step is, by the run's ``benchmark`` node."""
-    return str(benchmark.plan[(step - 1) // benchmark.hold % len(benchmark.plan)])
 
 
 def constant_reward(**columns: Any) -> dict[str, Any]:
@@ -43,7 +34,7 @@ class PlannedWorker(GroupAgentLoopWorker):
     async def _run_prompt(
         self, prompt: dict[str, Any], sampling_params: dict[str, Any], trajectory: dict[str, Any], trace: bool = False
     ) -> None:
-        name = condition(self.config.benchmark, max(trajectory["step"], 1))
+        name = _condition(self.config, trajectory["step"])
         _delay_s.set(0.0 if name in (FREE, STOCK) else float(name))  # the prompt's tasks inherit it
         await super()._run_prompt(prompt, sampling_params, trajectory, trace)
 
@@ -67,7 +58,7 @@ class PlannedManager(GroupAgentLoopManager):
 
     def generate_sequences(self, prompts: Any) -> None:
         """See the base class."""
-        if condition(self.config.benchmark, max(int(prompts["global_steps"]), 1)) != STOCK:
+        if _condition(self.config, int(prompts["global_steps"])) != STOCK:
             super().generate_sequences(prompts)
             return
         ours, self.agent_loop_workers = self.agent_loop_workers, self.stock_workers
@@ -75,3 +66,7 @@ class PlannedManager(GroupAgentLoopManager):
             AgentLoopManagerTQ.generate_sequences(self, prompts)
         finally:
             self.agent_loop_workers = ours
+
+
+def _condition(config: Any, step: int) -> str:
+    return condition(config.benchmark.plan, config.benchmark.hold, step)

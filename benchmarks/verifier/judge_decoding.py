@@ -44,8 +44,9 @@ Ask = Callable[[VerifierConfig, list[Pair]], Awaitable[tuple[float, list[str]]]]
 def pairs(count: int, turn: int) -> list[Pair]:
     """Distinct pairs of known words, told apart by a number; other ones for each turn, so that no prefix of the pair
     itself is cached."""
-    combinations = itertools.product(itertools.count(turn * count), WORDS, WORDS)
-    return [Pair(truth, f"{answer} {number}") for number, truth, answer in itertools.islice(combinations, count)]
+    words = list(itertools.product(WORDS, WORDS))
+    numbered = (divmod(number, len(words)) for number in range(turn * count, (turn + 1) * count))
+    return [Pair(words[index][0], f"{words[index][1]} {number}") for number, index in numbered]
 
 
 async def ask_plainly(config: VerifierConfig, batch: list[Pair]) -> tuple[float, list[str]]:

@@ -7,6 +7,7 @@ verdict is in, every reward of the group is final before any trajectory is store
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from speciarl import answer, reward, verifier_server
 from speciarl.category import Category
 from speciarl.config import load
 from speciarl.reward.noise import RolloutIdentity
-from speciarl.training import level_memory
+from speciarl.training import level_memory, workers
 from speciarl.training.group import GroupOutcome, GroupUnderQuorum, RewardGroup, RolloutUnscorable
 from speciarl.training.group_rollout import FEATURES, GroupRollout, ImageFeatures
 from speciarl.training.level_memory import Recall
@@ -33,6 +34,8 @@ from speciarl.training.silence import SilenceClock
 from speciarl.training.stats import RolloutStats, merge
 from speciarl.training.wait_clock import Phase, WaitClock
 from speciarl.verdict import Judgement, Pair, Unscorable, Verdict
+
+logger = logging.getLogger(__name__)
 
 SINGLE_TURN = "single_turn_agent"
 """veRL's name of the agent loop whose work we share among the rollouts of a group; others run as they are."""
@@ -197,7 +200,7 @@ class GroupAgentLoopWorker(_StockWorker):
                 return await super()._run_agent_loop(params, trajectory, **kwargs)
             return await self._run_shared(group.rollout, params, trajectory, **kwargs)
         except BaseException as error:  # cancellation is how a group that expired ends
-            if not barrier.has_arrived(session):
+            if not isinstance(error, RolloutUnscorable | GroupUnderQuorum):  # these are counted by their causes
                 self._stats[group.validate].fail(error)
             raise
         finally:
@@ -253,11 +256,11 @@ class GroupAgentLoopWorker(_StockWorker):
         clock.enter(rollout, Phase.JUDGED)
         stats.judge_seconds += time.time() - started
         stats.count(member)
-        if group.draft is not None:
-            group.draft.note(session, response, text, member)
         seen = member
         if not group.validate:
             seen = self._settings.reward.noise.apply(member, RolloutIdentity(group.image, group.step, session))
+        if group.draft is not None:
+            group.draft.note(session, response, text, member, seen)
         group.barrier.arrive(session, seen)
         outcome = await group.barrier.outcome()
         clock.leave(rollout)
@@ -315,9 +318,20 @@ class GroupAgentLoopManager(AgentLoopManagerTQ):
         await asyncio.gather(*[worker.start_verifier.remote() for worker in self.agent_loop_workers])
 
     def save_memory(self, checkpoint: Path) -> None:
-        """Save what the reward remembers, if it does, into a checkpoint's directory."""
-        if self._memory is not None:
+        """Save what the reward remembers, if it does, into a checkpoint's directory.
+
+        Should the memory be lost, the rest of the checkpoint is worth saving all the same.
+        """
+        if self._memory is None:
+            return
+        try:
             ray.get(self._memory.save.remote(str(checkpoint)), timeout=level_memory.DEADLINE_S)
+        except ray.exceptions.RayError as error:
+            logger.error(
+                "%s is saved without what the reward remembers (%s); a run resumed from it begins with an empty one. "
+                "To keep it, resume from the checkpoint before (trainer.resume_mode=resume_path)",
+                checkpoint, error,
+            )  # fmt: skip
 
     def load_memory(self, checkpoint: Path, step: int) -> None:
         """Go on with what the reward remembered when the checkpoint of `step` was saved."""
@@ -326,6 +340,9 @@ class GroupAgentLoopManager(AgentLoopManagerTQ):
 
     def generate_sequences(self, prompts: Any) -> None:
         """Dispatch a batch of prompts; the workers are rotated so that refills of few prompts spread over all."""
-        super().generate_sequences(prompts)
+        try:
+            super().generate_sequences(prompts)
+        except ray.exceptions.RayActorError as error:
+            raise workers.lost(error) from error
         used = min(len(prompts), len(self.agent_loop_workers))
         self.agent_loop_workers = self.agent_loop_workers[used:] + self.agent_loop_workers[:used]

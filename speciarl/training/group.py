@@ -64,10 +64,6 @@ class RewardGroup:
         self._members[session] = member
         self._settle(session)
 
-    def has_arrived(self, session: int) -> bool:
-        """Whether the session has a member in the group."""
-        return self._members[session] is not None
-
     def fail(self, session: int) -> None:
         """The session ended, arrived or not: nobody waits for it any more."""
         self._settle(session)

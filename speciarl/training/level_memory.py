@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from speciarl.category import Category
 from speciarl.errors import SpeciaRLError
@@ -63,8 +64,9 @@ class LevelMemory:
 
 
 def start() -> Any:
-    """A handle on a new actor, which lives as long as the handle's owner."""
-    return ray.remote(num_cpus=0)(LevelMemory).remote()
+    """A handle on a new actor, which lives as long as the handle's owner, and on its node, where checkpoints are."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return ray.remote(num_cpus=0, scheduling_strategy=here)(LevelMemory).remote()
 
 
 class RewardMemoryLost(SpeciaRLError):

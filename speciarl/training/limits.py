@@ -6,15 +6,13 @@ from speciarl.config import RewardConfig
 from speciarl.errors import FailureBudgetExceeded, VerifierOutage
 from speciarl.training.stats import RolloutStats
 
-AGAIN = "mend it and start the same command again; it resumes"
-
 
 def refuse_unscorable(stats: RolloutStats, limits: RewardConfig) -> None:
     """Raise FailureBudgetExceeded when too large a share of the rollouts has no verdict."""
     if stats.unscorable_rate > limits.max_unscorable_rate:
         raise FailureBudgetExceeded(
             f"{stats.unscorable_rate:.0%} of the step's rollouts have no verdict ({_reasons(stats)}), more than "
-            f"speciarl.reward.max_unscorable_rate={limits.max_unscorable_rate:.0%}; the verifier is at fault: {AGAIN}"
+            f"speciarl.reward.max_unscorable_rate={limits.max_unscorable_rate:.0%}; the verifier is at fault"
         )
 
 
@@ -34,12 +32,12 @@ def refuse_unfinished(stats: RolloutStats, limits: RewardConfig, batch: int, jud
         where = ", ".join(judges) or "its configured address"
         raise VerifierOutage(
             f"the verifier was asked for {stats.silent_s:.0f} s and gave no verdict "
-            f"(speciarl.reward.outage_deadline_s={limits.outage_deadline_s:.0f}); look at the judge at {where}: {AGAIN}"
+            f"(speciarl.reward.outage_deadline_s={limits.outage_deadline_s:.0f}); look at the judge at {where}"
         )
     if stats.failed >= batch:
         raise FailureBudgetExceeded(
             f"{stats.failed} rollouts of one step failed, a whole batch of {batch}; the last one with "
-            f"{stats.last_failure or 'no message'}; {AGAIN}"
+            f"{stats.last_failure or 'no message'}"
         )
     if stats.scored >= batch:
         refuse_unscorable(stats, limits)

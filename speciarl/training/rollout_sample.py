@@ -52,6 +52,7 @@ class _Note:
     response: str
     answer: str | None
     member: Member
+    seen: Member | None
 
 
 @dataclass(slots=True)
@@ -64,9 +65,9 @@ class GroupDraft:
     sample_id: str
     _notes: dict[int, _Note] = field(default_factory=dict)
 
-    def note(self, session: int, response: str, answer: str | None, member: Member) -> None:
-        """A rollout was judged."""
-        self._notes[session] = _Note(clipped(response), answer if answer is None else clipped(answer), member)
+    def note(self, session: int, response: str, answer: str | None, member: Member, seen: Member | None = None) -> None:
+        """A rollout was judged; `seen` is what the reward sees of it, where verdict noise has moved it."""
+        self._notes[session] = _Note(clipped(response), answer if answer is None else clipped(answer), member, seen)
 
     def finish(self, outcome: GroupOutcome, image: Any | None) -> SampledGroup:
         """The group with its rewards. `image`: a PIL image or None."""
@@ -131,6 +132,8 @@ def _rollout(session: int, note: _Note, reward: float | None) -> SampledRollout:
     member = note.member
     if isinstance(member, Verdict):
         category, remark, margin = key(member.category), member.source.value, member.margin
+        if isinstance(note.seen, Verdict) and note.seen.category is not member.category:
+            remark += f"; moved to {note.seen.category.label} by noise"
     elif isinstance(member, Unscorable):
         category, remark, margin = "unscorable", clipped(f"{member.reason.value}: {member.detail}"), None
     else:

@@ -19,7 +19,8 @@ class RolloutStats:
     rollouts: int = 0
     """Sessions that were judged, unparsable or unscorable ones included."""
     failed: int = 0
-    """Sessions that ended in an error before they could be judged."""
+    """Sessions that ended in an error of their own, most of them before they could be judged. An error in the reward is
+    one, a missing verdict is not."""
     unscorable: Counter[str] = field(default_factory=Counter)
     """Unscorable rollouts by reason."""
     groups: int = 0
@@ -50,7 +51,7 @@ class RolloutStats:
             self.unscorable[member.reason.value] += 1
 
     def fail(self, error: BaseException) -> None:
-        """Note a session that ended in an error before it could be judged."""
+        """Note a session that ended in an error."""
         self.failed += 1
         self.last_failure = " ".join(f"{type(error).__name__}: {error}".split())[:MOST_CHARS]
 

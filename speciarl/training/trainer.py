@@ -8,7 +8,6 @@ import logging
 from pathlib import Path
 from typing import Any, ClassVar
 
-import ray
 import transfer_queue as tq
 from omegaconf import open_dict
 from verl.trainer.ppo.v1.trainer_base import PPOTrainer, register_trainer
@@ -19,20 +18,19 @@ from verl.utils.tensordict_utils import assign_non_tensor_stack
 
 from speciarl.config import load
 from speciarl.errors import FailureBudgetExceeded, SpeciaRLError, VerifierOutage, WorkerLost
-from speciarl.training import rollout_dump, sample_page, warm_up
+from speciarl.training import rollout_dump, sample_page, workers
 from speciarl.training.checkpoint import repair_tracker, tracked
 from speciarl.training.judges import ManagedJudges
-from speciarl.training.limits import AGAIN, refuse_unfinished, refuse_unscorable
+from speciarl.training.limits import refuse_unfinished, refuse_unscorable
 from speciarl.training.metrics import training_metrics, validation_metrics
 from speciarl.training.rollout_sample import SampledGroup
 from speciarl.training.seeding import prompt_uid
 from speciarl.training.stats import RolloutStats, merge
 from speciarl.training.watch import Watch
 
-logger = logging.getLogger(__name__)
+AGAIN = "start the same command again when that is mended; it resumes"
 
-WORKER_REPLY_DEADLINE_S = 300.0
-"""Agent-loop workers answer from memory, between two pieces of other work; one that takes longer hangs."""
+logger = logging.getLogger(__name__)
 
 
 class VerdictTrainer(PPOTrainer):
@@ -60,7 +58,6 @@ class VerdictTrainer(PPOTrainer):
     def init(self) -> None:
         """Start the judges while veRL builds its workers, then hand their addresses to the agent loops."""
         self._judges.launch()
-        warm_up.begin()
         try:
             super().init()
             urls = self._judges.wait()
@@ -72,11 +69,13 @@ class VerdictTrainer(PPOTrainer):
                 self.config.speciarl.verifier.update(endpoints=urls, pool=None)
 
     def fit(self, agent_loop_manager: Any) -> None:
-        """Train; the judges stop with the run."""
+        """Train; the judges stop with the run. One that cannot go on saves what it has before it says why."""
         try:
             if self.global_steps:
                 agent_loop_manager.load_memory(self._checkpoint_folder(), self.global_steps)
             super().fit(agent_loop_manager)
+        except (VerifierOutage, FailureBudgetExceeded, WorkerLost) as error:
+            raise self._give_up(error) from error
         finally:
             self._judges.stop()
 
@@ -87,24 +86,17 @@ class VerdictTrainer(PPOTrainer):
         self._in_step = True
 
     def on_step_end(self) -> None:
-        """Collect the workers' counters and stop the run, resumably, when too much went unscored."""
+        """Collect the workers' counters and stop the run when too much went unscored."""
         super().on_step_end()
         self._in_step = False
         self._step_stats = self._drain()
-        try:
-            refuse_unscorable(self._step_stats, self._settings.reward)
-        except FailureBudgetExceeded as error:
-            raise self._give_up(error) from error
+        refuse_unscorable(self._step_stats, self._settings.reward)
 
     def _look_around(self) -> None:
-        """Called while rollouts are waited for: stop the run, resumably, when they cannot be expected any more."""
-        rollout = self.config.actor_rollout_ref.rollout
-        try:
-            stats = merge(self._ask_workers("stats_so_far"))
-            batch = int(self.config.data.train_batch_size * rollout.n)
-            refuse_unfinished(stats, self._settings.reward, batch, self._judge_urls())
-        except (VerifierOutage, FailureBudgetExceeded, WorkerLost) as error:
-            raise self._give_up(error) from error
+        """Called while rollouts are waited for: stop the run when they cannot be expected any more."""
+        stats = merge(self._ask_workers("stats_so_far"))
+        batch = int(self.config.data.train_batch_size * self.config.actor_rollout_ref.rollout.n)
+        refuse_unfinished(stats, self._settings.reward, batch, self._judge_urls())
 
     def _judge_urls(self) -> list[str]:
         judge = self.config.speciarl.verifier
@@ -115,14 +107,14 @@ class VerdictTrainer(PPOTrainer):
         now, last = self.global_steps, self.global_steps - self._in_step
         where = f"step {now} was given up" if self._in_step else f"after step {now}"
         if last < 1:
-            return type(error)(f"{where}, and no step is finished: {error}")
+            return type(error)(f"{where}, and no step is finished: {error}; {AGAIN}")
         if self._in_step and self.trainer_mode == "sync":  # the other modes save the prompts that are under way
             self.train_dataloader.load_state_dict(self._data_at_step)
             self.train_dataloader_it = None
         if tracked(Path(self.config.trainer.default_local_dir)) != last:
             self.global_steps = last
             self._save_checkpoint()
-        return type(error)(f"{where}, step {last} is saved: {error}")
+        return type(error)(f"{where}, step {last} is saved: {error}; {AGAIN}")
 
     def _checkpoint_folder(self) -> Path:
         """Of the checkpoint that the run resumed from."""
@@ -167,8 +159,7 @@ class VerdictTrainer(PPOTrainer):
         except Exception as error:  # without a single verdict veRL has nothing to average
             stats = self._drain(validate=True)
             if stats.rollouts and not stats.scored:
-                silent = VerifierOutage(f"not one rollout of the validation has a verdict; {AGAIN}")
-                raise self._give_up(silent) from error
+                raise VerifierOutage("not one rollout of the validation has a verdict") from error
             raise
         stats = self._drain(validate=True)
         metrics["val-core/unscorable_rate"] = stats.unscorable_rate
@@ -234,16 +225,7 @@ class VerdictTrainer(PPOTrainer):
             self.logger.log({"speciarl/samples": wandb.Html(page, inject=False)}, self.global_steps, ["wandb"])
 
     def _ask_workers(self, method: str, *arguments: Any) -> list[Any]:
-        workers = self.agent_loop_manager.agent_loop_workers
-        asked = [getattr(worker, method).remote(*arguments) for worker in workers]
-        try:
-            replies: list[Any] = ray.get(asked, timeout=WORKER_REPLY_DEADLINE_S)
-        except ray.exceptions.GetTimeoutError as error:
-            raise WorkerLost(f"an agent-loop worker did not reply within {WORKER_REPLY_DEADLINE_S:g} s") from error
-        except ray.exceptions.RayActorError as error:
-            cause = " ".join(str(error).split())
-            raise WorkerLost(f"an agent-loop worker died, and its rollouts with it ({cause}); {AGAIN}") from error
-        return replies
+        return workers.ask(self.agent_loop_manager.agent_loop_workers, method, *arguments)
 
 
 @register_trainer("speciarl")

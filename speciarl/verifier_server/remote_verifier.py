@@ -17,13 +17,10 @@ from speciarl.verifier_server.config import VerifierConfig
 from speciarl.verifier_server.deadline import within
 from speciarl.verifier_server.dispatch import Dispatcher
 from speciarl.verifier_server.flight import Flight
-from speciarl.verifier_server.health import HealthWatch
-from speciarl.verifier_server.histogram import Snapshot
+from speciarl.verifier_server.http_verifier import HttpVerifier
 from speciarl.verifier_server.key_file import read_key
 from speciarl.verifier_server.length import judge_by_length
-from speciarl.verifier_server.routing import Endpoint, EndpointStats, Router
-from speciarl.verifier_server.stats import Stats
-from speciarl.verifier_server.verdict_cache import VerdictCache
+from speciarl.verifier_server.routing import Endpoint
 from speciarl.verifier_server.wire import from_wire
 
 MOST_PAIRS = 256
@@ -56,7 +53,7 @@ class ServiceClient(Client):
         return await self._request("GET", f"{self.root}/{route}")
 
 
-class RemoteVerifier:
+class RemoteVerifier(HttpVerifier):
     """Judges pairs through a verifier service, with the results that its judge would give in process.
 
     Pairs asked for at about the same time travel together. Memory and single flight work as in `LLMVerifier`;
@@ -65,15 +62,7 @@ class RemoteVerifier:
 
     def __init__(self, config: VerifierConfig, chance: random.Random | None = None) -> None:
         """Opens nothing."""
-        self.config = config
-        self._chance = chance or random.Random()
-        self._stats = Stats()
-        self._cache = VerdictCache(config.cache_size, self._stats)
-        self.endpoints: tuple[Endpoint, ...] = ()
-        """The service, from `start` on."""
-        self._session: aiohttp.ClientSession | None = None
-        self._dispatcher: Dispatcher | None = None
-        self._health: HealthWatch | None = None
+        super().__init__(config, chance)
         self._bundler: Bundler[Pair, Judgement] | None = None
         self._max_string_chars = self._most_chars = config.max_string_chars
         """Longest text that is judged, normalised, and longest that is sent; both as the service
@@ -94,39 +83,13 @@ class RemoteVerifier:
         except BaseException:
             await self.aclose()
             raise
-        router = Router([Endpoint(client)], config.health_interval_s, self._stats)
-        self.endpoints = router.endpoints
         calm = config.model_copy(update={"hedge_share": 0.0})  # the service hedges; a copy would only be judged twice
-        self._dispatcher = dispatcher = Dispatcher(calm, router, self._stats, self._chance)
-        self._health = HealthWatch(router)
-        self._health.start()
         self._bundler = Bundler(
-            partial(self._send, dispatcher),
+            partial(self._send, self._connect([Endpoint(client)], calm)),
             min(MOST_PAIRS, most_pairs),
             GATHER_S,
             closed=Unscorable(Reason.CANCELLED, "the verifier was closed"),
         )
-
-    async def verify(self, pair: Pair) -> Judgement:
-        """See `Verifier.verify`."""
-        self._stats.requests += 1
-        judgement = await self._verify(pair)
-        self._stats.note(judgement)
-        return judgement
-
-    def stats(self) -> dict[str, float]:
-        """See `Verifier.stats`. Queue, judge and attempts are those of requests to the service."""
-        waiting = self._dispatcher.waiting if self._dispatcher is not None else 0
-        return self._stats.as_dict() | {"in_flight": float(self._cache.in_flight), "waiting": float(waiting)}
-
-    def histograms(self) -> dict[str, Snapshot]:
-        """Distributions of queue and judge seconds by name: bounds, cumulative counts, sum."""
-        return self._stats.histograms()
-
-    def endpoint_stats(self) -> list[EndpointStats]:
-        """State and counters of the service as an endpoint; none before `start`."""
-        now = asyncio.get_running_loop().time()
-        return [endpoint.stats(now) for endpoint in self.endpoints]
 
     async def aclose(self) -> None:
         """See `Verifier.aclose`."""

@@ -19,15 +19,14 @@ from speciarl.verifier_server.config import VerifierConfig
 from speciarl.verifier_server.decoding import Decoder, Mode
 from speciarl.verifier_server.dispatch import Dispatcher
 from speciarl.verifier_server.flight import Flight
-from speciarl.verifier_server.health import HealthWatch
-from speciarl.verifier_server.histogram import Snapshot
+from speciarl.verifier_server.http_verifier import HttpVerifier
 from speciarl.verifier_server.key_file import read_key
 from speciarl.verifier_server.length import judge_by_length
 from speciarl.verifier_server.many import ManyDecoder, refuse_misfit
 from speciarl.verifier_server.probe import probe
 from speciarl.verifier_server.prompt import SAMPLE_PAIR, load_prompt
 from speciarl.verifier_server.request import AnyDecoder, ask, chat_body
-from speciarl.verifier_server.routing import Endpoint, EndpointStats, Router
+from speciarl.verifier_server.routing import Endpoint, Router
 from speciarl.verifier_server.stats import Stats
 from speciarl.verifier_server.store import (
     Keeper,
@@ -40,7 +39,6 @@ from speciarl.verifier_server.store import (
     model_revision,
     open_store,
 )
-from speciarl.verifier_server.verdict_cache import VerdictCache
 
 PROBE_RETRIES = 3
 STORE_CLOSE_S = 10.0
@@ -49,7 +47,7 @@ STORE_CLOSE_S = 10.0
 _log = logging.getLogger(__name__)
 
 
-class LLMVerifier:
+class LLMVerifier(HttpVerifier):
     """Judges pairs with a language model, each distinct pair once.
 
     Cheapest step first: shortcuts, memory, an equal pair already in flight, the store, the judge. A verdict is
@@ -63,19 +61,11 @@ class LLMVerifier:
             raise ConfigError(
                 f"judge {config.name!r} has no endpoints; start its pool first and use the pool's `config`"
             )
-        self.config = config
+        super().__init__(config, chance)
         self.prompt = load_prompt(config.prompt)
         refuse_misfit(config, self.prompt)
-        self._chance = chance or random.Random()
-        self._stats = Stats()
-        self._cache = VerdictCache(config.cache_size, self._stats)
-        self.endpoints: tuple[Endpoint, ...] = ()
-        """The servers, from `start` on."""
-        self._session: aiohttp.ClientSession | None = None
-        self._dispatcher: Dispatcher | None = None
         self._decoder: AnyDecoder | None = None
         self._batcher: Batcher | None = None
-        self._health: HealthWatch | None = None
         self._store: VerdictStore | None = None
         self._keeper: Keeper | None = None
 
@@ -100,51 +90,27 @@ class LLMVerifier:
             self._decoder = await probe(self.config, self.prompt, Dispatcher(trying, probed, Stats(), self._chance))
             if self._store is not None and self.config.store is not None:
                 self._keeper = await self._make_keeper(self._store, self._decoder, self.config.store.timeout_s)
+            endpoints = [await self._endpoint(client, self._decoder) for client in clients]
         except BaseException:
             await self.aclose()
             raise
-        router = Router([Endpoint(client) for client in clients], self.config.health_interval_s, self._stats)
-        self.endpoints = router.endpoints
-        self._dispatcher = Dispatcher(self.config, router, self._stats, self._chance)
+        dispatcher = self._connect(endpoints, self.config)
         if isinstance(self._decoder, ManyDecoder):
-            about = partial(ask, self._dispatcher, self.config, self.prompt, self._decoder)
+            about = partial(ask, dispatcher, self.config, self.prompt, self._decoder)
             config = self.config
             self._batcher = Batcher(about, config.pairs_per_request, config.gather_s, config.total_deadline_s)
-        await asyncio.gather(*(self._coalesce(endpoint, self._decoder) for endpoint in self.endpoints))
-        self._health = HealthWatch(router)
-        self._health.start()
         _log.info(
-            "judge %r is ready: %s on %d endpoint(s)",
+            "judge %r is ready: %s on %d endpoint(s), %d of which take several chats in one request",
             self.config.name,
             self._decoder.mode.value,
-            len(clients),
+            len(endpoints),
+            sum(endpoint.coalescer is not None for endpoint in endpoints),
         )
-
-    async def verify(self, pair: Pair) -> Judgement:
-        """See `Verifier.verify`."""
-        self._stats.requests += 1
-        judgement = await self._verify(Pair(normalise(pair.ground_truth), normalise(pair.prediction)))
-        self._stats.note(judgement)
-        return judgement
 
     @property
     def decoding(self) -> str | None:
         """How the judge decodes, as the start-up probe settled it; None before `start`."""
         return self._decoder.mode.value if self._decoder else None
-
-    def stats(self) -> dict[str, float]:
-        """See `Verifier.stats`; the start-up probe is not counted."""
-        waiting = self._dispatcher.waiting if self._dispatcher is not None else 0
-        return self._stats.as_dict() | {"in_flight": float(self._cache.in_flight), "waiting": float(waiting)}
-
-    def histograms(self) -> dict[str, Snapshot]:
-        """Distributions of queue and judge seconds by name: bounds, cumulative counts, sum."""
-        return self._stats.histograms()
-
-    def endpoint_stats(self) -> list[EndpointStats]:
-        """State and counters of each endpoint; none before `start`."""
-        now = asyncio.get_running_loop().time()
-        return [endpoint.stats(now) for endpoint in self.endpoints]
 
     async def aclose(self) -> None:
         """See `Verifier.aclose`."""
@@ -167,6 +133,7 @@ class LLMVerifier:
             await session.close()
 
     async def _verify(self, pair: Pair) -> Judgement:
+        pair = Pair(normalise(pair.ground_truth), normalise(pair.prediction))
         judgement = judge_by_length(pair, self.config.max_string_chars) or self._shortcut(pair)
         if isinstance(judgement, Verdict):
             self._stats.note_source(judgement.source)
@@ -200,17 +167,16 @@ class LLMVerifier:
             return await judge(self.config.total_deadline_s)
         return await self._keeper.settle(pair, judge)
 
-    async def _coalesce(self, endpoint: Endpoint, decoder: AnyDecoder) -> None:
-        """Let chats to the endpoint share HTTP requests, if it can do that."""
+    async def _endpoint(self, client: Client, decoder: AnyDecoder) -> Endpoint:
+        """A server that passed the probe; its chats may share HTTP requests if it can do that."""
         config = self.config
         # Fields of the user's own might be none that this route knows, and it ignores what it does not know.
-        if config.chats_per_request == 1 or config.request_fields:
-            return
-        if not (isinstance(decoder, Decoder) and decoder.mode is Mode.FIRST_TOKEN):
-            return
-        body = chat_body(config, self.prompt, decoder, SAMPLE_PAIR)
-        if await takes_several(endpoint.client, body, decoder.read):
-            endpoint.coalescer = Coalescer(endpoint.client, config.chats_per_request)
+        wanted = config.chats_per_request > 1 and not config.request_fields
+        if wanted and isinstance(decoder, Decoder) and decoder.mode is Mode.FIRST_TOKEN:
+            body = chat_body(config, self.prompt, decoder, SAMPLE_PAIR)
+            if await takes_several(client, body, decoder.read):
+                return Endpoint(client, Coalescer(client, config.chats_per_request))
+        return Endpoint(client)
 
     async def _make_keeper(self, store: VerdictStore, decoder: AnyDecoder, timeout_s: float) -> Keeper:
         try:

@@ -13,7 +13,7 @@ from loss_calls import LossCall
 from loss_spy import FOLDER
 
 from speciarl.category import Category
-from speciarl.reward import load
+from speciarl.reward import Member, Unparsable, load
 from speciarl.reward.noise import LADDER, Noise, RolloutIdentity
 from speciarl.verdict import Source, Verdict
 
@@ -46,7 +46,8 @@ def run(tmp_path_factory: pytest.TempPathFactory, laptop_data: Path) -> Train:
 
 @pytest.fixture(scope="module")
 def grpo(run: Train) -> LaptopRun:
-    return run("grpo", "speciarl.reward.noise.probability=0.25")
+    # Without warming up, which would leave the policy where it is in the first step.
+    return run("grpo", "speciarl.reward.noise.probability=0.25", "actor_rollout_ref.actor.optim.lr_warmup_steps=0")
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +62,9 @@ def dapo(run: Train) -> LaptopRun:
 
 @pytest.fixture(scope="module")
 def dapo_filtered(run: Train) -> LaptopRun:
-    return run("dapo_filtered", f"data.max_response_length={LONGEST}")
+    return run(
+        "dapo_filtered", f"data.max_response_length={LONGEST}", "recipe/reward=binary"
+    )  # few groups have a signal
 
 
 @pytest.fixture(scope="module")
@@ -171,7 +174,7 @@ def test_dapos_clip_bounds_reach_the_loss(dapo: LaptopRun) -> None:
         assert call.mode == "vanilla"
         assert call.loss == pytest.approx(loss(call, 0.2, 0.28, 10.0), rel=1e-3, abs=1e-5)
     for other in ((0.28, 0.28, 10.0), (0.2, 0.2, 10.0), (0.2, 0.28, 3.0)):  # each bound has made a difference
-        assert [call for call in found if call.loss != pytest.approx(loss(call, *other), rel=1e-2, abs=1e-4)], other
+        assert [call for call in found if call.loss != pytest.approx(loss(call, *other), rel=2e-3, abs=1e-4)], other
     assert not [name for metrics in dapo.metrics.values() for name in metrics if "kl_loss" in name]
 
 
@@ -201,20 +204,30 @@ def test_the_advantage_includes_the_penalty(dapo: LaptopRun) -> None:
 def test_groups_without_a_signal_are_replaced_by_others(dapo_filtered: LaptopRun) -> None:
     for rows in groups(dapo_filtered):  # as many as without filtering
         assert len({row["group_reward"] for row in rows}) > 1
-    assert sum(metrics.get("training/filter_groups/evicted_samples", 0) for metrics in dapo_filtered.metrics.values())
+    for metrics in dapo_filtered.metrics.values():
+        assert metrics["training/filter_groups/evicted_samples"] > 0
+
+
+def member(category: str) -> Member:
+    return Unparsable() if category == "unparsable" else Verdict(Category[category.upper()], None, Source.TAXONOMY)
 
 
 def test_filtering_looks_at_the_reward_before_the_penalty(dapo: LaptopRun, dapo_filtered: LaptopRun) -> None:
-    """The same first groups, sampled with the same seeds: one that only the penalty tells apart is gone."""
-
-    def only_by_penalty(rows: list[dict[str, Any]]) -> bool:
-        return len({row["group_reward"] for row in rows}) == 1 and len({row["score"] for row in rows}) > 1
-
-    unfiltered = dapo.groups(1)
-    doomed = {prompt for prompt, rows in unfiltered.items() if only_by_penalty(rows)}
-    assert doomed
-    assert not doomed & set(dapo_filtered.groups(1))
-    assert set(unfiltered) & set(dapo_filtered.groups(1))  # else the runs would not be comparable
+    """Both runs begin with the same prompts and, by their seeds, the same answers to them: what the first stored tells
+    which groups the second had to throw away."""
+    signal, told_apart = {}, {}
+    for prompt, rows in dapo.groups(1).items():
+        earned = load("binary")([member(row["category"]) for row in rows])
+        signal[prompt] = len(set(earned)) > 1
+        scores = {
+            mine + penalty(row["response_tokens"]) for mine, row in zip(earned, rows, strict=True) if mine is not None
+        }
+        told_apart[prompt] = len(scores) > 1
+    by_penalty_alone = {prompt for prompt in signal if told_apart[prompt] and not signal[prompt]}
+    assert by_penalty_alone
+    assert not by_penalty_alone & set(dapo_filtered.groups(1))
+    evicted = dapo_filtered.metrics[1]["training/filter_groups/evicted_samples"]
+    assert evicted >= sum(not has_signal for has_signal in signal.values())
 
 
 def test_gspos_loss_has_one_ratio_per_response(gspo: LaptopRun) -> None:

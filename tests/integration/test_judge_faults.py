@@ -10,6 +10,7 @@ import itertools
 import os
 import random
 import signal
+import sqlite3
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -25,6 +26,7 @@ from speciarl.category import Category
 from speciarl.cpu import environment, stack
 from speciarl.verdict import Judgement, Pair, Reason, Unscorable, Verdict
 from speciarl.verifier_server import VerifierConfig, parse_config
+from speciarl.verifier_server.config import StoreConfig
 from speciarl.verifier_server.pool import JudgePool
 from speciarl.verifier_server.routing import State
 from speciarl.verifier_server.verifier import LLMVerifier
@@ -222,6 +224,29 @@ async def test_an_outage_beyond_the_deadline_is_bounded_and_clear(pool: JudgePoo
         await until(lambda: any(one.state is not State.EJECTED for one in verifier.endpoint_stats()), within_s=60)
     async with judged_by(tuple(proxy.upstream for proxy in proxies)) as verifier:
         await expect_the_truth(verifier, truth, within_s=120)
+
+
+@pytest.mark.parametrize("damage", ["entries", "file"])
+async def test_a_corrupted_store_costs_no_verdict(
+    pool: JudgePool, truth: dict[Pair, Category], tmp_path: Path, damage: str
+) -> None:
+    path = tmp_path / "verdicts.db"
+    kept = {"store": StoreConfig(path=str(path))}
+    async with judged_by(pool.config.endpoints, **kept) as verifier:
+        await expect_the_truth(verifier, truth, within_s=120)
+    if damage == "entries":
+        with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+            connection.execute("UPDATE verdicts SET content = substr(content, 1, 90) || x'ff' || substr(content, 92)")
+    else:
+        content = bytearray(path.read_bytes())
+        content[4096:] = random.Random(0).randbytes(len(content) - 4096)
+        path.write_bytes(content)
+    async with judged_by(pool.config.endpoints, **kept) as verifier:
+        await expect_the_truth(verifier, truth, within_s=120)
+        assert verifier.stats()["live"] == len(PAIRS)
+    async with judged_by(pool.config.endpoints, **kept) as verifier:  # and nothing stays poisoned
+        await expect_the_truth(verifier, truth, within_s=120)
+        assert verifier.stats()["store_hits"] == len(PAIRS)
 
 
 async def test_a_slow_start_is_waited_for(pool: JudgePool, truth: dict[Pair, Category]) -> None:

@@ -126,16 +126,18 @@ async def test_first_token_judging_equals_constrained_decoding(replica: Replica)
 async def test_many_pairs_at_once_are_judged_as_one_by_one(replica: Replica) -> None:
     pairs = [Pair(*both) for both in itertools.product(TRUTHS, PREDICTIONS)]
     async with started(replica.url, exact_shortcut=False) as verifier:
+        assert verifier.endpoints[0].coalescer is not None  # they share HTTP requests
         together = await asyncio.gather(*map(verifier.verify, pairs * 3))
         stats = verifier.stats()
         assert stats["live"] == stats["attempts"] == len(pairs)
         assert stats["unscorable"] == 0
-    async with started(replica.url, exact_shortcut=False) as verifier:
+    async with started(replica.url, exact_shortcut=False, chats_per_request=1) as verifier:
         alone = [await verifier.verify(pair) for pair in pairs]
     for one, many in zip(alone * 3, together, strict=True):
         assert isinstance(one, Verdict)
         assert isinstance(many, Verdict)
         assert one.category is many.category
+        assert many.margin == pytest.approx(one.margin, abs=1e-3)
 
 
 UNTAUGHT = {"instruction", "praise"}

@@ -210,6 +210,15 @@ def test_a_sampled_step_shows_every_judged_rollout_with_its_reward(monkeypatch: 
     ]
 
 
+def test_a_sampled_step_tells_of_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    samples: list[SampledGroup] = []
+    run_prompt(monkeypatch, ["wrong", "wrong"], step=2, samples=samples, reward={"noise": {"probability": 1.0}})
+    (group,) = samples
+    assert [(one.category, one.reward, one.note) for one in group.rollouts] == [
+        ("wrong", 1.0, "live; moved to abstain by noise")
+    ] * 2
+
+
 @pytest.mark.parametrize(("step", "validate"), [(1, False), (2, True), (0, False)])
 def test_other_steps_and_validation_are_not_sampled(monkeypatch: pytest.MonkeyPatch, step: int, validate: bool) -> None:
     samples: list[SampledGroup] = []
@@ -278,8 +287,17 @@ def test_validation_neither_uses_nor_fills_the_memory(monkeypatch: pytest.Monkey
 
 def test_without_its_memory_a_group_stores_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     lost = FakeMemory(broken=True)
-    stored, status, _ = run_prompt(monkeypatch, ["specific", "generic"], reward={"name": "best_so_far"}, memory=lost)
-    assert (stored, status) == ({}, "failure")
+    stored, status, stats = run_prompt(
+        monkeypatch, ["specific", "generic"], reward={"name": "best_so_far"}, memory=lost
+    )
+    assert (stored, status, stats.failed) == ({}, "failure", 2)
+    assert "RewardMemoryLost" in stats.last_failure
+
+
+def test_an_error_in_a_users_reward_counts_as_failures_which_end_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    stored, status, stats = run_prompt(monkeypatch, ["specific", "generic", "lost"], reward={"name": "operator:neg"})
+    assert (stored, status, stats.failed) == ({}, "failure", 3)
+    assert stats.last_failure.startswith("TypeError: bad operand type")
 
 
 def test_refills_rotate_over_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:

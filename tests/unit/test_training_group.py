@@ -108,13 +108,12 @@ def test_what_is_not_one_number_per_rollout_is_every_waiters_error(returned: lis
     asyncio.run(run())
 
 
-def test_a_session_that_failed_has_not_arrived() -> None:
+def test_the_end_of_a_session_takes_nothing_from_what_it_brought() -> None:
     async def run() -> None:
         group = RewardGroup(2, rewards)
         group.arrive(0, SPECIFIC)
         group.fail(0)
         group.fail(1)
-        assert (group.has_arrived(0), group.has_arrived(1)) == (True, False)
         assert (await group.outcome()).rewards == (1.0, None)
 
     asyncio.run(run())

@@ -24,7 +24,7 @@ def test_a_step_in_good_health_goes_on() -> None:
 
 
 def test_an_outage_is_told_with_the_judge_and_the_key() -> None:
-    with pytest.raises(VerifierOutage, match=r"61 s.*outage_deadline_s=60.*http://judge:8000.*resumes"):
+    with pytest.raises(VerifierOutage, match=r"61 s.*outage_deadline_s=60.*http://judge:8000"):
         look(RolloutStats(rollouts=5, unscorable=Counter(connection=5), silent_s=61.0))
 
 

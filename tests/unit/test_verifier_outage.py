@@ -112,7 +112,7 @@ async def test_a_fault_of_requests_only_is_found_by_trials_and_stays_bounded(fak
         judgements = await within(60, ask_all(verifier, PAIRS))
         # A deadline that passes in the instant between two trials is nobody's fault.
         assert {j.reason for j in judgements if isinstance(j, Unscorable)} <= {Reason.CONNECTION, Reason.TIMEOUT}
-        assert all("Server disconnected" in j.detail for j in judgements if isinstance(j, Unscorable))
+        assert verifier.stats()["ejections"] >= 1
         assert scored(judgements) == 0
         judge.arm(lambda _: None)
         verifier.config = verifier.config.model_copy(update={"total_deadline_s": 120.0})
@@ -139,15 +139,16 @@ async def test_an_endpoint_with_a_failing_check_gets_nothing(fake_judge: MakeJud
 @pytest.mark.parametrize("count", [1, 2])
 async def test_one_hung_request_in_twenty_costs_little(fake_judge: MakeJudge, count: int) -> None:
     judges = [fake_judge() for _ in range(count)]
-    async with judged_by(*judges, max_concurrency=8, hedge_after_s=0.1) as verifier:
+    patience = {"request_timeout_s": 600.0, "total_deadline_s": 600.0}
+    async with judged_by(*judges, max_concurrency=8, hedge_after_s=0.3, hedge_share=1.0, **patience) as verifier:
         assert scored(await ask_all(verifier, [Pair("dog", f"cat {i}") for i in range(60)])) == 60
         for judge in judges:
             judge.arm(lambda number: hang if number % 20 == 7 else None)
         pairs = [Pair("lion", f"tiger {index}") for index in range(200)]
-        # Without copies ten would wait for their time-outs of 60 s.
-        assert scored(await within(50, ask_all(verifier, pairs))) == len(pairs)
+        # Without copies ten would wait for their time-outs of ten minutes.
+        assert scored(await within(200, ask_all(verifier, pairs))) == len(pairs)
         stats = verifier.stats()
-        assert 9 <= stats["hedges"] <= 40
+        assert stats["hedges"] >= 9
         assert stats["attempts"] == 60 + 200 + stats["hedges"] + stats["retries"]
         assert [one.in_flight for one in verifier.endpoint_stats()] == [0] * count
 

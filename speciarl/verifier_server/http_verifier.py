@@ -1,0 +1,66 @@
+"""What verifiers that ask servers have in common, be these judges or a verifier service."""
+
+import abc
+import asyncio
+import random
+
+import aiohttp
+
+from speciarl.verdict import Judgement, Pair
+from speciarl.verifier_server.config import VerifierConfig
+from speciarl.verifier_server.dispatch import Dispatcher
+from speciarl.verifier_server.health import HealthWatch
+from speciarl.verifier_server.histogram import Snapshot
+from speciarl.verifier_server.routing import Endpoint, EndpointStats, Router
+from speciarl.verifier_server.stats import Stats
+from speciarl.verifier_server.verdict_cache import VerdictCache
+
+
+class HttpVerifier(abc.ABC):
+    """Counters, memory and single flight, and the way to some endpoints."""
+
+    def __init__(self, config: VerifierConfig, chance: random.Random | None = None) -> None:
+        """Opens nothing."""
+        self.config = config
+        self._chance = chance or random.Random()
+        self._stats = Stats()
+        self._cache = VerdictCache(config.cache_size, self._stats)
+        self.endpoints: tuple[Endpoint, ...] = ()
+        """The servers, from `start` on."""
+        self._session: aiohttp.ClientSession | None = None
+        self._dispatcher: Dispatcher | None = None
+        self._health: HealthWatch | None = None
+
+    async def verify(self, pair: Pair) -> Judgement:
+        """See `Verifier.verify`."""
+        self._stats.requests += 1
+        judgement = await self._verify(pair)
+        self._stats.note(judgement)
+        return judgement
+
+    def stats(self) -> dict[str, float]:
+        """See `Verifier.stats`. What was asked during `start` is not counted."""
+        waiting = self._dispatcher.waiting if self._dispatcher is not None else 0
+        return self._stats.as_dict() | {"in_flight": float(self._cache.in_flight), "waiting": float(waiting)}
+
+    def histograms(self) -> dict[str, Snapshot]:
+        """Distributions of queue and judge seconds by name: bounds, cumulative counts, sum."""
+        return self._stats.histograms()
+
+    def endpoint_stats(self) -> list[EndpointStats]:
+        """State and counters of each endpoint; none before `start`."""
+        now = asyncio.get_running_loop().time()
+        return [endpoint.stats(now) for endpoint in self.endpoints]
+
+    @abc.abstractmethod
+    async def _verify(self, pair: Pair) -> Judgement:
+        """The judgement, with verdicts counted by their source."""
+
+    def _connect(self, endpoints: list[Endpoint], config: VerifierConfig) -> Dispatcher:
+        """Take the endpoints into use, and watch their health from now on."""
+        router = Router(endpoints, config.health_interval_s, self._stats)
+        self.endpoints = router.endpoints
+        self._health = HealthWatch(router)
+        self._health.start()
+        self._dispatcher = Dispatcher(config, router, self._stats, self._chance)
+        return self._dispatcher
