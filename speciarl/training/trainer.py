@@ -17,7 +17,7 @@ from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils.tensordict_utils import assign_non_tensor_stack
 
 from speciarl.config import load
-from speciarl.errors import SpeciaRLError, VerifierOutage
+from speciarl.errors import FailureBudgetExceeded, SpeciaRLError, VerifierOutage, WorkerLost
 from speciarl.training import rollout_dump, sample_page, workers
 from speciarl.training.checkpoint import repair_tracker, tracked
 from speciarl.training.judges import ManagedJudges
@@ -69,11 +69,13 @@ class VerdictTrainer(PPOTrainer):
                 self.config.speciarl.verifier.update(endpoints=urls, pool=None)
 
     def fit(self, agent_loop_manager: Any) -> None:
-        """Train; the judges stop with the run."""
+        """Train; the judges stop with the run. One that cannot go on saves what it has before it says why."""
         try:
             if self.global_steps:
                 agent_loop_manager.load_memory(self._checkpoint_folder(), self.global_steps)
             super().fit(agent_loop_manager)
+        except (VerifierOutage, FailureBudgetExceeded, WorkerLost) as error:
+            raise self._give_up(error) from error
         finally:
             self._judges.stop()
 

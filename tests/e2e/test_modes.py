@@ -67,7 +67,7 @@ def test_an_adapter_reaches_separate_rollout_servers(separate: LaptopRun) -> Non
     assert last["training/off_policy/trajectory_staleness/max"] == 0
     moved = last["actor/kl_loss"]  # from the base model, which is what the servers began with
     assert moved > 1e-3
-    assert last["rollout_corr/k3_kl"] < moved / 10  # of the servers from the trainer; merged weights are rounded
+    assert last["rollout_corr/k3_kl"] < moved / 1000  # of the servers from the trainer; merged weights are rounded
 
 
 def test_validation_with_several_tries(colocated: LaptopRun) -> None:

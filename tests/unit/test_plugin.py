@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from speciarl import activation, plugin
+from speciarl import activation, plugin, verl_patches
 from speciarl.patching import PatchState
 
 
@@ -78,4 +78,4 @@ def test_on_gpus_nothing_of_the_cpu_is_set(monkeypatch: pytest.MonkeyPatch) -> N
     assert not state.on_cpu
     assert environ == {}
     assert registered == []
-    assert set(state.board.states) == {"equal-length-mrope"}
+    assert set(state.board.states) == {patch.name for patch in verl_patches.ALL}

@@ -205,16 +205,20 @@ async def test_a_pause_beyond_the_deadline_is_not_waited_for(fake_judge: MakeJud
 
 
 async def test_the_total_deadline_covers_the_local_queue(fake_judge: MakeJudge) -> None:
-    limits = {"max_concurrency": 1, "total_deadline_s": 0.5}
-    async with fake_judge().running() as judge, started(judge.url, **limits) as verifier:
+    async with fake_judge().running() as judge, started(judge.url, max_concurrency=1) as verifier:
         judge.arm(lambda _: hang)
+        first = asyncio.create_task(verifier.verify(PAIR))
+        await until(lambda: judge.chats == 1)  # it has the only place
+        verifier.config = verifier.config.model_copy(update={"total_deadline_s": 0.5})
         asked = [verifier.verify(Pair("lion", f"cat {i}")) for i in range(3)]
         judgements = await within(BOUND_S, asyncio.gather(*asked))
         lost = [judgement for judgement in judgements if isinstance(judgement, Unscorable)]
         assert [judgement.reason for judgement in lost] == [Reason.TIMEOUT] * 3
-        waited = re.search(r"0 attempts, (\d+\.\d) s in the local queue", lost[2].detail)
-        assert waited is not None
-        assert float(waited.group(1)) >= 0.5
+        for judgement in lost:
+            waited = re.search(r"0 attempts, (\d+\.\d) s in the local queue", judgement.detail)
+            assert waited is not None
+            assert float(waited.group(1)) >= 0.5
+        first.cancel()
 
 
 async def test_concurrency_is_bounded(fake_judge: MakeJudge) -> None:

@@ -1,6 +1,8 @@
-"""M-RoPE position ids of equally long sequences: veRL 0.9.1 stops without the patch; see docs/patches.md."""
+"""The patches of veRL 0.9.1: what goes wrong without them, and what they leave alone; see docs/patches.md."""
 
 import importlib.util
+import inspect
+import logging
 from types import ModuleType
 
 import pytest
@@ -139,3 +141,23 @@ def test_importing_verl_applies_it_everywhere() -> None:
 
     assert installed.maybe_fix_3d_position_ids.__module__ == "speciarl.verl_patches"
     assert base.maybe_fix_3d_position_ids is installed.maybe_fix_3d_position_ids
+
+
+def test_a_log_call_with_flush_is_taken_and_no_other_is_changed(caplog: pytest.LogCaptureFixture) -> None:
+    module = ModuleType("trainer_separate_async")
+    module.logger = logging.getLogger("separate")  # type: ignore[attr-defined]
+    module.logger.setLevel(logging.INFO)
+    with pytest.raises(TypeError, match="flush"):
+        module.logger.info("rollout served by %d replicas", 2, flush=True)
+    verl_patches.ROLLOUT_ON_ITS_OWN.apply(module)
+    verl_patches.ROLLOUT_ON_ITS_OWN.apply(module)
+    module.logger.info("rollout served by %d replicas", 2, flush=True)
+    module.logger.info("switching")
+    assert caplog.messages == ["rollout served by 2 replicas", "switching"]
+
+
+def test_the_patched_trainer_still_has_that_call() -> None:
+    from verl.trainer.ppo.v1 import trainer_separate_async
+
+    assert "flush=True" in inspect.getsource(trainer_separate_async.PPOTrainerSeparateAsync._setup)
+    assert isinstance(trainer_separate_async.logger, logging.LoggerAdapter)
