@@ -88,4 +88,4 @@ def test_a_resumed_run_goes_on_with_it(whole: LaptopRun, resumed: LaptopRun) -> 
         return sorted(tuple(row[name] for name in kept) for row in run.trajectories(3))
 
     assert rows(resumed) == rows(whole)
-    assert {row["best_so_far"] for row in resumed.trajectories(3)} > {"generic"}
+    assert "none" not in {row["best_so_far"] for row in resumed.trajectories(3)}

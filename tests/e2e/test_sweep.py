@@ -13,8 +13,9 @@ CHOSEN_BY_THE_SWEEP = ("trainer.default_local_dir=", "trainer.logger=", "trainer
 
 def test_static_against_dynamic(tmp_path: Path, laptop_data: Path) -> None:
     words = [word for word in command(tmp_path, laptop_data) if not word.startswith(CHOSEN_BY_THE_SWEEP)]
+    words[3:3] = ["--config-dir", str(SWEEP)]  # options go before overrides
     words += [
-        "--config-dir", str(SWEEP), "+sweep=directories", "recipe/reward=binary,dynamic",
+        "+sweep=directories", "recipe/reward=binary,dynamic",
         f"trainer.test_freq={STEPS}", "data.val_max_samples=16",
         "trainer.rollout_data_dir=${trainer.default_local_dir}/rollouts",
     ]  # fmt: skip
