@@ -19,7 +19,9 @@ class BearerKey:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
-        if scope["type"] != "http" or scope["path"] in OPEN_ROUTES or self._holds_key(scope):
+        # Whoever mounts the service below a path, such as Ray Serve, leaves that in front of ours.
+        path = scope.get("path", "").removeprefix(scope.get("root_path", ""))
+        if scope["type"] != "http" or path in OPEN_ROUTES or self._holds_key(scope):
             await self._app(scope, receive, send)
             return
         reply = ApiError(401, "unauthorized", "send the key as `Authorization: Bearer KEY`").reply()

@@ -66,6 +66,23 @@ async def test_the_key_opens_and_health_needs_none(make_settings: Make, running:
         assert (await client.get("/v1/runs", headers=twice)).status_code == 401
 
 
+async def test_below_a_path_the_same_routes_are_open() -> None:
+    """As on Ray Serve, which leaves its prefix in the path."""
+    asked: list[str] = []
+
+    async def reached(scope: Any, _: Any, __: Any) -> None:
+        asked.append(scope["path"])
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            asked.append(message["status"])
+
+    for path in ("/verifier/ready", "/verifier/health", "/verifier/v1/judges", "/verifier"):
+        scope = {"type": "http", "path": path, "root_path": "/verifier", "headers": []}
+        await auth.BearerKey(reached, KEY)(scope, None, send)  # type: ignore[arg-type]
+    assert asked == ["/verifier/ready", "/verifier/health", 401, 401]
+
+
 async def test_the_key_is_compared_in_constant_time(
     make_settings: Make, running: Make, key_file: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
