@@ -49,7 +49,9 @@ class ImageFolder:
         if not folder.is_dir():
             found = sorted(child.name for child in root.iterdir() if child.is_dir()) if root.is_dir() else []
             offer = f"{root} holds {', '.join(found[:8])}{' …' if len(found) > 8 else ''}" if found else "make it"
-            raise DataPrepError(f"{folder}: no such directory; {offer} (split '{ALL}' takes the classes of {root})")
+            raise DataPrepError(
+                f"{folder}: no such directory; {offer} (where those are classes: splits.train=[{ALL}] splits.test=[])"
+            )
         empty = True
         for file in self._images(folder):
             empty = False
