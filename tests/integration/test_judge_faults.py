@@ -160,11 +160,11 @@ def sometimes(fault: Any, share: float, seed: int) -> Any:
 PARTIAL = ["reset", "server_error", "too_many", "garbage", "cut_json", "broken_off", "foreign_label", "slow"]
 
 
-@pytest.mark.parametrize("decoding", ["first_token", "choice"])
+@pytest.mark.parametrize(("decoding", "together"), [("first_token", 8), ("first_token", 1), ("choice", 1)])
 async def test_faults_in_three_requests_of_ten_lose_no_verdict(
-    pool: JudgePool, truth: dict[Pair, Category], decoding: str
+    pool: JudgePool, truth: dict[Pair, Category], decoding: str, together: int
 ) -> None:
-    async with behind_proxies(pool, decoding=decoding) as (proxies, verifier):
+    async with behind_proxies(pool, decoding=decoding, chats_per_request=together) as (proxies, verifier):
         for name in PARTIAL:
             for seed, proxy in enumerate(proxies):
                 proxy.inject(sometimes(getattr(fault_proxy, name), 0.3, seed))
