@@ -86,7 +86,7 @@ class FaultProxy:
             return 502, b"the judge server cannot be reached"
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
-        is_chat = "/chat/completions" in request.path  # those of several chats too
+        is_chat = "/chat/completions" in request.path  # one chat, or several in one request
         number = self.chats
         self.chats += is_chat
         fault = self._plan(number) if is_chat or self._everything else None
@@ -145,11 +145,11 @@ async def foreign_label(proxy: FaultProxy, request: web.Request) -> web.StreamRe
     """The real reply with a label that is none: another word, and tokens that begin no label."""
     status, body = await proxy.forward(request)
     reply = json.loads(body)
-    choice = reply["choices"][0]
-    choice["message"]["content"] = "robin"
-    for position in (choice.get("logprobs") or {}).get("content") or []:
-        for entry in (position, *position["top_logprobs"]):
-            entry["token"] = "token_id:0"
+    for choice in reply["choices"]:
+        choice["message"]["content"] = "robin"
+        for position in (choice.get("logprobs") or {}).get("content") or []:
+            for entry in (position, *position["top_logprobs"]):
+                entry["token"] = "token_id:0"
     return web.json_response(reply, status=status)
 
 

@@ -133,12 +133,13 @@ async def test_a_judge_that_changes_its_mind_is_held_to_its_first_verdict(fake_j
             assert outcome(await one.verify(PAIR)) == (Category.MORE_SPECIFIC, Source.STORE)
 
 
-async def test_a_damaged_entry_is_judged_anew(fake_judge: MakeJudge, path: Path) -> None:
+@pytest.mark.parametrize("damage", ["x'0102'", "CAST(x'80ff80' AS TEXT)", "'text'", "7"])
+async def test_a_damaged_entry_is_judged_anew(fake_judge: MakeJudge, path: Path, damage: str) -> None:
     async with fake_judge().running() as judge:
         async with started(judge.url, path) as verifier:
             await verifier.verify(PAIR)
         with sqlite3.connect(path) as connection:
-            connection.execute("UPDATE verdicts SET content = x'0102'")
+            connection.execute(f"UPDATE verdicts SET content = {damage}")
         connection.close()
         async with started(judge.url, path) as verifier:
             assert outcome(await verifier.verify(PAIR)) == (Category.WRONG, Source.LIVE)

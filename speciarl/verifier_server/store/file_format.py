@@ -97,6 +97,8 @@ def _open(path: Path, timeout_s: float, suspect: bool) -> sqlite3.Connection:
         connection.execute("PRAGMA synchronous=NORMAL")
         connection.execute(f"PRAGMA wal_autocheckpoint={_WAL_PAGES}")
         connection.execute(f"PRAGMA cache_size=-{_CACHE_KIB}")
+        # Damage may turn a blob into what SQLite takes for text: that is for us to refuse, entry by entry.
+        connection.text_factory = bytes
         return connection
     except BaseException:
         connection.close()

@@ -78,7 +78,7 @@ async def verify(path: str, acknowledged: list[int]) -> dict[str, int]:
     kept = sum([len(entries) async for entries in store.scan()])
     sound = await store._run(lambda connection: connection.execute("PRAGMA integrity_check").fetchone()[0])
     await store.aclose()
-    return {"missing": missing, "half_batches": kept % BATCH, "corrupt": store.corrupt, "sound": sound == "ok"}
+    return {"missing": missing, "half_batches": kept % BATCH, "corrupt": store.corrupt, "sound": sound == b"ok"}
 
 
 async def race(path: str, category: Category) -> list[str]:
