@@ -36,7 +36,7 @@ integration: dev ## The tests with real processes
 	@$(BIN)/python -m pytest tests/integration
 
 e2e: dev ## The tests that train; two files at a time, as a run loads for a minute on one core before it trains
-	@$(BIN)/python -m pytest tests/e2e --numprocesses 2 --dist loadfile
+	@$(BIN)/python -m pytest tests/e2e --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 doctor: setup ## Check the installation and tell how to mend it
 	@$(BIN)/speciarl doctor
