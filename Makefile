@@ -30,7 +30,7 @@ types: dev ## Static types
 	@$(BIN)/mypy
 
 unit: dev ## The tests that need neither Ray nor vLLM
-	@$(BIN)/python -m pytest tests/unit
+	@$(BIN)/python -m pytest tests/unit --numprocesses 2 --dist loadfile
 
 integration: dev ## The tests with real processes
 	@$(BIN)/python -m pytest tests/integration

@@ -12,7 +12,8 @@ from plan import FREE, STOCK, condition
 from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorkerTQ
 
 from speciarl.category import Category
-from speciarl.training.agent_loop import GroupAgentLoopManager, GroupAgentLoopWorker
+from speciarl.training.agent_loop import GroupAgentLoopWorker
+from speciarl.training.agent_loop_manager import GroupAgentLoopManager
 from speciarl.training.group import GroupOutcome
 from speciarl.training.sample import reward_extra_info
 from speciarl.verdict import Judgement, Pair, Source, Verdict

@@ -24,7 +24,7 @@ from speciarl.training.judges import ManagedJudges
 from speciarl.training.limits import refuse_unfinished, refuse_unscorable
 from speciarl.training.metrics import training_metrics, validation_metrics
 from speciarl.training.rollout_sample import SampledGroup
-from speciarl.training.seeding import prompt_uid
+from speciarl.training.seeding import PromptUids
 from speciarl.training.stats import RolloutStats, merge
 from speciarl.training.watch import Watch
 
@@ -52,7 +52,8 @@ class VerdictTrainer(PPOTrainer):
         self._shown: list[SampledGroup] = []
         self._data_at_step: dict[str, Any] = {}
         self._in_step = False
-        self._fetched = (0, 0)  # step, and prompts fetched in it
+        seed = self._settings.training.seed
+        self._uids = None if seed is None else PromptUids(seed)
         self._verifier_totals: list[dict[str, float]] = []
 
     def init(self) -> None:
@@ -134,19 +135,17 @@ class VerdictTrainer(PPOTrainer):
             if repaired:
                 logger.warning(repaired)
         super()._load_checkpoint()
+        if self._uids is not None and self.trainer_mode != "sync":
+            self._uids.take((tq.kv_list("train") or {}).get("train", {}))
 
     def _fetch_one_gen_batch(self) -> Any:
         batch = super()._fetch_one_gen_batch()
-        seed, step = self._settings.training.seed, self.global_steps
-        if seed is not None:
-            first = self._fetched[1] if self._fetched[0] == step else 0
-            uids = [prompt_uid(seed, step, first + row) for row in range(len(batch))]
-            assign_non_tensor_stack(batch, "uid", uids)
-            self._fetched = (step, first + len(uids))
+        if self._uids is not None:
+            assign_non_tensor_stack(batch, "uid", self._uids.draw(self.global_steps, len(batch)))
         return batch
 
     def _balance_batch(self, batch: Any, *args: Any, **kwargs: Any) -> Any:
-        if self._settings.training.seed is not None:  # rollouts arrive in any order, and sums of floats depend on it
+        if self._uids is not None:  # rollouts arrive in any order, and sums of floats depend on it
             batch.reorder(sorted(range(len(batch.keys)), key=batch.keys.__getitem__))
         return super()._balance_batch(batch, *args, **kwargs)
 

@@ -5,7 +5,8 @@ from typing import Any
 
 import ray
 
-from speciarl.training.agent_loop import GroupAgentLoopManager, GroupAgentLoopWorker
+from speciarl.training.agent_loop import GroupAgentLoopWorker
+from speciarl.training.agent_loop_manager import GroupAgentLoopManager
 
 
 def raises(uid: str, session: int) -> bool:

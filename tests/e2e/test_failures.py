@@ -7,20 +7,20 @@ held against the judge's own word.
 import time
 import zlib
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from fault_proxy import Fault, garbage, hang, server_error
 from faulty_loop import raises
 from judge_behind_faults import JudgeBehindFaults, judge_behind_faults
 from long_run import LongRun, running
+from stored_rewards import answer_of, assert_every_reward_is_the_judges
 
 from data_prep.emoji_concepts import load_concepts
 from data_prep.emoji_dataset import build
-from speciarl import answer, reward
-from speciarl.verdict import Pair, Verdict
+from speciarl import answer
+from speciarl.verdict import Pair
 
 pytestmark = pytest.mark.timeout(2400)  # seven attempts at one run, a minute each on an idle machine
 
@@ -70,26 +70,6 @@ class Mischief:
             return garbage
         passing = (hang, garbage, server_error)
         return passing[self.requests // 5 % 3] if self.requests % 5 == 0 else None
-
-
-def answer_of(trajectory: dict[str, Any]) -> str | None:
-    return answer.parse(trajectory["output"])
-
-
-def assert_every_reward_is_the_judges(judge: JudgeBehindFaults, stored: Sequence[dict[str, Any]]) -> None:
-    """Recompute all rewards from the text that was stored and verdicts that never met a fault."""
-    groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for one in stored:
-        groups[one["uid"].split("_")[0]].append(one)
-    pairs = [Pair(one["gts"], text) for one in stored if (text := answer_of(one)) is not None]
-    verdicts = dict(zip(pairs, judge.truth(pairs), strict=True))
-    assert all(isinstance(verdict, Verdict) for verdict in verdicts.values())
-    for group in groups.values():
-        members = [
-            reward.Unparsable() if (text := answer_of(one)) is None else verdicts[Pair(one["gts"], text)]
-            for one in group
-        ]
-        assert [one["score"] for one in group] == reward.load("dynamic")(members)
 
 
 def test_no_reward_comes_from_a_failure(data: Path, judge: JudgeBehindFaults, tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ from speciarl.config import parse
 from speciarl.reward import load
 from speciarl.reward.memory import BestLevels
 from speciarl.reward.noise import Noise, RolloutIdentity
-from speciarl.training.agent_loop import GroupAgentLoopManager, GroupAgentLoopWorker
+from speciarl.training.agent_loop import GroupAgentLoopWorker
+from speciarl.training.agent_loop_manager import GroupAgentLoopManager
 from speciarl.training.level_memory import Recall
 from speciarl.training.rollout_sample import SampleBook, SampledGroup
 from speciarl.training.silence import SilenceClock

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speciarl.training.seeding import prompt_uid, rollout_seed, seeded
+from speciarl.training.seeding import PromptUids, prompt_uid, rollout_seed, seeded
 
 numbers = st.integers(0, 2**31)
 
@@ -31,3 +31,20 @@ def test_names_are_the_same_on_every_machine() -> None:
 def test_without_a_seed_the_server_draws() -> None:
     assert seeded({"temperature": 1.0}, None, "p", 0) == {"temperature": 1.0}
     assert seeded({"temperature": 1.0}, 1, "p", 0) == {"temperature": 1.0, "seed": rollout_seed(1, "p", 0)}
+
+
+def test_a_steps_prompts_are_numbered_as_they_are_fetched() -> None:
+    uids = PromptUids(42)
+    assert uids.draw(7, 2) + uids.draw(7, 1) == [prompt_uid(42, 7, ordinal) for ordinal in range(3)]
+    assert uids.draw(8, 1) == [prompt_uid(42, 8, 0)]
+
+
+@given(st.sets(st.integers(0, 9)), st.lists(st.integers(1, 3), max_size=4))
+def test_prompts_under_way_keep_their_uids_to_themselves(under_way: set[int], fetches: list[int]) -> None:
+    """A checkpoint may hold prompts of the very step that is fetched for again."""
+    taken = {prompt_uid(1, 3, ordinal) for ordinal in under_way}
+    uids = PromptUids(1)
+    uids.take(taken)
+    drawn = [uid for count in fetches for uid in uids.draw(3, count)]
+    assert len(set(drawn)) == sum(fetches)
+    assert not taken & set(drawn)

@@ -1,0 +1,31 @@
+"""Stored trajectories held against the judge's own word."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+from judge_behind_faults import JudgeBehindFaults
+
+from speciarl import answer, reward
+from speciarl.verdict import Pair, Verdict
+
+
+def answer_of(trajectory: dict[str, Any]) -> str | None:
+    """What a stored trajectory answers; None when nothing can be parsed."""
+    return answer.parse(trajectory["output"])
+
+
+def assert_every_reward_is_the_judges(judge: JudgeBehindFaults, stored: Sequence[dict[str, Any]]) -> None:
+    """Recompute all rewards from the text that was stored and verdicts that never met a fault."""
+    groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for one in stored:
+        groups[one["uid"].split("_")[0]].append(one)
+    pairs = [Pair(one["gts"], text) for one in stored if (text := answer_of(one)) is not None]
+    verdicts = dict(zip(pairs, judge.truth(pairs), strict=True))
+    assert all(isinstance(verdict, Verdict) for verdict in verdicts.values())
+    for group in groups.values():
+        members = [
+            reward.Unparsable() if (text := answer_of(one)) is None else verdicts[Pair(one["gts"], text)]
+            for one in group
+        ]
+        assert [one["score"] for one in group] == reward.load("dynamic")(members)
