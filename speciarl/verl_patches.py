@@ -1,8 +1,12 @@
 """Patches of veRL 0.9.1 that every run needs, with or without an accelerator. See docs/patches.md."""
 
+import hashlib
 import logging
+import os
 from collections.abc import MutableMapping
 from typing import Any
+
+import wrapt
 
 from speciarl.patching import Patch
 
@@ -91,5 +95,69 @@ ROLLOUT_ON_ITS_OWN = Patch(
     apply=_accept_flush,
 )
 
-ALL = (EQUAL_LENGTH_MROPE, ROLLOUT_ON_ITS_OWN)
+# Trainer and rollout server of a device meet at a socket in /tmp whose name holds the Ray job: in the trainer's process
+# as an attribute, in the server's as this variable, which its engine processes inherit.
+_JOB_VARIABLE = "VERL_RAY_JOB_ID"
+
+
+def job_of_cluster(context: Any) -> str:
+    """Names a Ray job among the jobs of all clusters of a machine: job ids begin anew in each of them, so that two runs
+    that each started their own Ray are both job 01000000. `context` is Ray's runtime context."""
+    cluster = hashlib.blake2b(context.gcs_address.encode(), digest_size=4).hexdigest()
+    return f"{context.get_job_id()}-{cluster}"
+
+
+def _name_cluster_in_sender(vllm_rollout: Any) -> None:
+    @wrapt.decorator
+    def init(wrapped: Any, adapter: Any, args: Any, kwargs: Any) -> None:
+        wrapped(*args, **kwargs)
+        context = vllm_rollout.ray.get_runtime_context()
+        before, job, after = adapter.zmq_handle.partition(context.get_job_id())
+        if not job:
+            raise RuntimeError(f"the weight transfer's socket {adapter.zmq_handle} does not name its Ray job")
+        adapter.zmq_handle = before + job_of_cluster(context) + after
+
+    _wrap_once(vllm_rollout.ServerAdapter, init)
+
+
+def _name_cluster_in_receiver(vllm_async_server: Any) -> None:
+    @wrapt.decorator
+    def init(wrapped: Any, server: Any, args: Any, kwargs: Any) -> None:
+        wrapped(*args, **kwargs)
+        os.environ[_JOB_VARIABLE] = job_of_cluster(vllm_async_server.ray.get_runtime_context())
+
+    _wrap_once(vllm_async_server.vLLMHttpServer, init)
+
+
+def _wrap_once(owner: Any, init: Any) -> None:
+    if not isinstance(vars(owner)["__init__"], wrapt.FunctionWrapper):
+        owner.__init__ = init(owner.__init__)
+
+
+_SHARED_SOCKET = (
+    "Two runs on one machine, each with a Ray of its own, send their weights through one socket: both hang, or one "
+    "generates with the weights of the other."
+)
+_JOB_IN_SOCKET = "https://github.com/verl-project/verl/pull/6246"
+
+WEIGHT_SENDER_NAMES_CLUSTER = Patch(
+    name="weight-sender-names-cluster",
+    distribution="verl",
+    version=VERL_VERSION,
+    module="verl.workers.rollout.vllm_rollout.vllm_rollout",
+    reason=_SHARED_SOCKET,
+    upstream=_JOB_IN_SOCKET,
+    apply=_name_cluster_in_sender,
+)
+WEIGHT_RECEIVER_NAMES_CLUSTER = Patch(
+    name="weight-receiver-names-cluster",
+    distribution="verl",
+    version=VERL_VERSION,
+    module="verl.workers.rollout.vllm_rollout.vllm_async_server",
+    reason=_SHARED_SOCKET,
+    upstream=_JOB_IN_SOCKET,
+    apply=_name_cluster_in_receiver,
+)
+
+ALL = (EQUAL_LENGTH_MROPE, ROLLOUT_ON_ITS_OWN, WEIGHT_SENDER_NAMES_CLUSTER, WEIGHT_RECEIVER_NAMES_CLUSTER)
 """Patches for every process that imports veRL."""

@@ -3,7 +3,8 @@
 import importlib.util
 import inspect
 import logging
-from types import ModuleType
+import os
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -161,3 +162,57 @@ def test_the_patched_trainer_still_has_that_call() -> None:
 
     assert "flush=True" in inspect.getsource(trainer_separate_async.PPOTrainerSeparateAsync._setup)
     assert isinstance(trainer_separate_async.logger, logging.LoggerAdapter)
+
+
+class RayContext:
+    """Stand-in for Ray's runtime context of the first job of a cluster."""
+
+    def __init__(self, gcs_address: str) -> None:
+        self.gcs_address = gcs_address
+
+    def get_job_id(self) -> str:
+        return "01000000"
+
+
+def weight_transfer(monkeypatch: pytest.MonkeyPatch, gcs_address: str) -> tuple[str, str]:
+    """The sockets that a trainer binds and its rollout server connects to, as veRL names them, in a cluster.
+
+    Stand-ins for both classes; `tests/integration/test_weight_sockets.py` has the real ones.
+    """
+    ray = SimpleNamespace(get_runtime_context=lambda: RayContext(gcs_address))
+
+    class ServerAdapter:
+        def __init__(self) -> None:
+            self.zmq_handle = (
+                f"ipc:///tmp/rl-colocate-zmq-{ray.get_runtime_context().get_job_id()}-replica-0-rank-0.sock"
+            )
+
+    class vLLMHttpServer:
+        def __init__(self) -> None:
+            monkeypatch.setenv("VERL_RAY_JOB_ID", ray.get_runtime_context().get_job_id())
+
+    for _ in range(2):  # patches bear being applied twice
+        verl_patches.WEIGHT_SENDER_NAMES_CLUSTER.apply(SimpleNamespace(ray=ray, ServerAdapter=ServerAdapter))
+        verl_patches.WEIGHT_RECEIVER_NAMES_CLUSTER.apply(SimpleNamespace(ray=ray, vLLMHttpServer=vLLMHttpServer))
+    bound = ServerAdapter().zmq_handle
+    vLLMHttpServer()
+    return bound, f"ipc:///tmp/rl-colocate-zmq-{os.environ['VERL_RAY_JOB_ID']}-replica-0-rank-0.sock"
+
+
+def test_weights_of_two_clusters_go_separate_ways(monkeypatch: pytest.MonkeyPatch) -> None:
+    sockets = [weight_transfer(monkeypatch, address) for address in ("10.0.0.1:6379", "10.0.0.1:40001")]
+    for bound, connected in sockets:
+        assert bound == connected
+    assert sockets[0] != sockets[1]
+    assert weight_transfer(monkeypatch, "10.0.0.1:6379") == sockets[0]
+
+
+def test_a_socket_that_names_no_job_is_refused() -> None:
+    class ServerAdapter:
+        def __init__(self) -> None:
+            self.zmq_handle = "ipc:///tmp/rl-colocate-zmq-replica-0-rank-0.sock"
+
+    ray = SimpleNamespace(get_runtime_context=lambda: RayContext("10.0.0.1:6379"))
+    verl_patches.WEIGHT_SENDER_NAMES_CLUSTER.apply(SimpleNamespace(ray=ray, ServerAdapter=ServerAdapter))
+    with pytest.raises(RuntimeError, match="does not name its Ray job"):
+        ServerAdapter()
