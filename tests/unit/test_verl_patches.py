@@ -177,7 +177,7 @@ class RayContext:
 def weight_transfer(monkeypatch: pytest.MonkeyPatch, gcs_address: str) -> tuple[str, str]:
     """The sockets that a trainer binds and its rollout server connects to, as veRL names them, in a cluster.
 
-    Stand-ins for both classes; `tests/integration/test_weight_sockets.py` has the real ones.
+    Stand-ins for both classes; end-to-end tests, of which two run at a time, train with the real ones.
     """
     ray = SimpleNamespace(get_runtime_context=lambda: RayContext(gcs_address))
 
