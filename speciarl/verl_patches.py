@@ -3,10 +3,8 @@
 import hashlib
 import logging
 import os
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from typing import Any
-
-import wrapt
 
 from speciarl.patching import Patch
 
@@ -108,30 +106,35 @@ def job_of_cluster(context: Any) -> str:
 
 
 def _name_cluster_in_sender(vllm_rollout: Any) -> None:
-    @wrapt.decorator
-    def init(wrapped: Any, adapter: Any, args: Any, kwargs: Any) -> None:
-        wrapped(*args, **kwargs)
+    def name_cluster(adapter: Any) -> None:
         context = vllm_rollout.ray.get_runtime_context()
         before, job, after = adapter.zmq_handle.partition(context.get_job_id())
         if not job:
             raise RuntimeError(f"the weight transfer's socket {adapter.zmq_handle} does not name its Ray job")
         adapter.zmq_handle = before + job_of_cluster(context) + after
 
-    _wrap_once(vllm_rollout.ServerAdapter, init)
+    _after_init(vllm_rollout.ServerAdapter, name_cluster)
 
 
 def _name_cluster_in_receiver(vllm_async_server: Any) -> None:
-    @wrapt.decorator
-    def init(wrapped: Any, server: Any, args: Any, kwargs: Any) -> None:
-        wrapped(*args, **kwargs)
+    def name_cluster(_: Any) -> None:
         os.environ[_JOB_VARIABLE] = job_of_cluster(vllm_async_server.ray.get_runtime_context())
 
-    _wrap_once(vllm_async_server.vLLMHttpServer, init)
+    _after_init(vllm_async_server.vLLMHttpServer, name_cluster)
 
 
-def _wrap_once(owner: Any, init: Any) -> None:
-    if not isinstance(vars(owner)["__init__"], wrapt.FunctionWrapper):
-        owner.__init__ = init(owner.__init__)
+def _after_init(owner: Any, call: Callable[[Any], None]) -> None:
+    """Have a class call something at the end of its constructor, once."""
+    stock = owner.__init__
+    if stock.__module__ == __name__:
+        return
+
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+        stock(self, *args, **kwargs)
+        call(self)
+
+    __init__.__wrapped__ = stock  # type: ignore[attr-defined]  # Ray reads the signature
+    owner.__init__ = __init__
 
 
 _SHARED_SOCKET = (
