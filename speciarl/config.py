@@ -47,6 +47,8 @@ class TrainingConfig(BaseModel):
     seed: int | None = None
     """Seed of every rollout's sampling, so that a run repeats its rollouts and a resumed one those of the step it lost.
     None: the rollout servers draw as they like, which costs them less where many sequences are sampled at once."""
+    weights_deadline_s: float = Field(default=1800.0, gt=0)
+    """Seconds in which new weights must have reached all rollout servers, after each update; past it the run ends."""
     judge_log_dir: str = "logs/judge"
     """Where managed judge replicas write their logs, one file each."""
     low_margin: float = Field(default=1.0, gt=0)

@@ -27,3 +27,7 @@ class FailureBudgetExceeded(SpeciaRLError):
 
 class WorkerLost(SpeciaRLError):
     """A worker process died or hangs, and with it the rollouts that it ran."""
+
+
+class WeightTransferStuck(SpeciaRLError):
+    """The policy's weights did not reach the rollout servers in time."""

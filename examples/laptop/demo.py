@@ -62,7 +62,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", default="outputs/laptop", help="directory of the run; an interrupted one is resumed")
     parser.add_argument("--data", default="data/emoji", help="directory of the data, built when missing")
-    parser.add_argument("--steps", type=int, default=80, help="training steps; fewer than 60 mislead (docs/laptop.md)")
+    parser.add_argument("--steps", type=int, default=110, help="training steps; fewer than 60 mislead (docs/laptop.md)")
     parser.add_argument("--seed", type=int, default=42, help="seed of data order and sampling")
     parser.add_argument("overrides", nargs="*", help="further Hydra overrides, e.g. recipe/verifier=taxonomy")
     return parser.parse_args(arguments)

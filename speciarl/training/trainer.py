@@ -27,6 +27,7 @@ from speciarl.training.rollout_sample import SampledGroup
 from speciarl.training.seeding import PromptUids
 from speciarl.training.stats import RolloutStats, merge
 from speciarl.training.watch import Watch
+from speciarl.training.weight_transfer import bound
 
 AGAIN = "start the same command again when that is mended; it resumes"
 
@@ -68,6 +69,13 @@ class VerdictTrainer(PPOTrainer):
         if urls:
             with open_dict(self.config):
                 self.config.speciarl.verifier.update(endpoints=urls, pool=None)
+
+    def on_init_end(self) -> None:
+        """Send the first weights; this transfer and all later ones have a deadline."""
+        for name in ("checkpoint_manager", "standalone_checkpoint_manager"):  # the second in separate_async only
+            if hasattr(self, name):
+                bound(getattr(self, name), self._settings.training.weights_deadline_s)
+        super().on_init_end()
 
     def fit(self, agent_loop_manager: Any) -> None:
         """Train; the judges stop with the run. One that cannot go on saves what it has before it says why."""

@@ -1,0 +1,38 @@
+"""The deadline of the weight transfer. The managers here are fakes; tests/integration has veRL's own."""
+
+import threading
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from speciarl.errors import WeightTransferStuck
+from speciarl.training.weight_transfer import bound
+
+
+def fake_manager(update_weights: Any, deadline_s: float = 60.0) -> Any:
+    manager = SimpleNamespace(update_weights=update_weights)
+    bound(manager, deadline_s)
+    return manager
+
+
+def test_a_transfer_in_time_gets_its_arguments_and_returns_its_metrics() -> None:
+    manager = fake_manager(lambda step, mode=None: {"step": step, "mode": mode})
+    assert manager.update_weights(7, mode="naive") == {"step": 7, "mode": "naive"}
+
+
+@pytest.mark.parametrize("error", [RuntimeError("the server died"), TimeoutError("the transfer's own")])
+def test_its_errors_stay_what_they_are(error: Exception) -> None:
+    def fail() -> None:
+        raise error
+
+    with pytest.raises(type(error), match=str(error)):
+        fake_manager(fail).update_weights()
+
+
+def test_one_that_hangs_ends_with_what_to_do() -> None:
+    released = threading.Event()
+    manager = fake_manager(released.wait, deadline_s=0.05)
+    with pytest.raises(WeightTransferStuck, match=r"within 0\.05 s \(speciarl\.training\.weights_deadline_s\)"):
+        manager.update_weights()
+    released.set()
