@@ -26,6 +26,7 @@ from speciarl.training.metrics import training_metrics, validation_metrics
 from speciarl.training.rollout_sample import SampledGroup
 from speciarl.training.seeding import PromptUids
 from speciarl.training.stats import RolloutStats, merge
+from speciarl.training.step_progress import StepProgress
 from speciarl.training.watch import Watch
 from speciarl.training.weight_transfer import bound
 
@@ -52,7 +53,7 @@ class VerdictTrainer(PPOTrainer):
         self._step_stats = RolloutStats()
         self._shown: list[SampledGroup] = []
         self._data_at_step: dict[str, Any] = {}
-        self._in_step = False
+        self._progress = StepProgress()
         seed = self._settings.training.seed
         self._uids = None if seed is None else PromptUids(seed)
         self._verifier_totals: list[dict[str, float]] = []
@@ -92,12 +93,12 @@ class VerdictTrainer(PPOTrainer):
         """Remember where the data are, to come back to if this step has to be given up."""
         super().on_step_begin()
         self._data_at_step = self.train_dataloader.state_dict()
-        self._in_step = True
+        self._progress.begin()
 
     def on_step_end(self) -> None:
         """Collect the workers' counters and stop the run when too much went unscored."""
         super().on_step_end()
-        self._in_step = False
+        self._progress.end()
         self._step_stats = self._drain()
         refuse_unscorable(self._step_stats, self._settings.reward)
 
@@ -113,14 +114,17 @@ class VerdictTrainer(PPOTrainer):
 
     def _give_up(self, error: SpeciaRLError) -> SpeciaRLError:
         """Save the last finished step, unless that is done; returns the error with what can be resumed from."""
-        now, last = self.global_steps, self.global_steps - self._in_step
-        where = f"step {now} was given up" if self._in_step else f"after step {now}"
+        now, last = self.global_steps, self._progress.finished(self.global_steps)
+        where = f"after step {now}" if last == now else f"step {now} was given up"
         if last < 1:
             return type(error)(f"{where}, and no step is finished: {error}; {AGAIN}")
-        if self._in_step and self.trainer_mode == "sync":  # the other modes save the prompts that are under way
-            self.train_dataloader.load_state_dict(self._data_at_step)
-            self.train_dataloader_it = None
         if tracked(Path(self.config.trainer.default_local_dir)) != last:
+            if not self._progress.whole:
+                where += " when its updates had begun"
+                return type(error)(f"{where}, so the last checkpoint (trainer.save_freq) stands: {error}; {AGAIN}")
+            if last != now and self.trainer_mode == "sync":  # the other modes save the prompts that are under way
+                self.train_dataloader.load_state_dict(self._data_at_step)
+                self.train_dataloader_it = None
             self.global_steps = last
             self._save_checkpoint()
         return type(error)(f"{where}, step {last} is saved: {error}; {AGAIN}")
@@ -156,6 +160,10 @@ class VerdictTrainer(PPOTrainer):
         if self._uids is not None:  # rollouts arrive in any order, and sums of floats depend on it
             batch.reorder(sorted(range(len(batch.keys)), key=batch.keys.__getitem__))
         return super()._balance_batch(batch, *args, **kwargs)
+
+    def _update_actor(self, batch: Any, metrics: Any) -> Any:
+        self._progress.updated()
+        return super()._update_actor(batch, metrics=metrics)
 
     def _build_replay_buffer(self) -> Any:
         return Watch(self._look_around).over(super()._build_replay_buffer())

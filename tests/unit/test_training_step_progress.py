@@ -1,0 +1,78 @@
+"""What a run that has to stop may save. The trainers here are bare: nothing of veRL's is started."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from speciarl.errors import VerifierOutage
+from speciarl.training.step_progress import StepProgress
+from speciarl.training.trainer import SpeciaRLSeparateAsyncTrainer
+
+NOW = 7
+
+
+class BareTrainer(SpeciaRLSeparateAsyncTrainer):
+    """At step 7, with a checkpoint that is noted instead of written."""
+
+    def __init__(self, folder: Path, progress: StepProgress) -> None:
+        self.config = OmegaConf.create({"trainer": {"default_local_dir": str(folder)}})
+        self.trainer_mode = "separate_async"
+        self.global_steps = NOW
+        self._progress = progress
+        self.saved: list[int] = []
+
+    def _save_checkpoint(self) -> None:
+        self.saved.append(self.global_steps)
+
+
+def stopped_after(updates: int, folder: Path, ended: bool = False) -> tuple[list[int], str]:
+    """What is saved, and what is said."""
+    progress = StepProgress()
+    progress.begin()
+    for _ in range(updates):
+        progress.updated()
+    if ended:
+        progress.end()
+    trainer: Any = BareTrainer(folder, progress)
+    said = str(trainer._give_up(VerifierOutage("no verdict")))
+    return trainer.saved, said
+
+
+def test_between_two_steps_the_last_is_saved(tmp_path: Path) -> None:
+    saved, said = stopped_after(2, tmp_path, ended=True)
+    assert saved == [NOW]
+    assert said.startswith("after step 7, step 7 is saved: no verdict")
+
+
+def test_before_the_first_update_the_step_before_is_saved(tmp_path: Path) -> None:
+    saved, said = stopped_after(0, tmp_path)
+    assert saved == [NOW - 1]
+    assert said.startswith("step 7 was given up, step 6 is saved: no verdict")
+
+
+@pytest.mark.parametrize("updates", [1, 3])
+def test_weights_between_two_steps_are_not_saved_as_either(updates: int, tmp_path: Path) -> None:
+    saved, said = stopped_after(updates, tmp_path)
+    assert saved == []
+    assert "the last checkpoint (trainer.save_freq) stands" in said
+
+
+def test_a_step_that_is_saved_already_stays_so_whatever_came_after(tmp_path: Path) -> None:
+    (tmp_path / "latest_checkpointed_iteration.txt").write_text(str(NOW - 1))
+    saved, said = stopped_after(1, tmp_path)
+    assert saved == []
+    assert "step 6 is saved" in said
+
+
+def test_the_next_step_begins_anew() -> None:
+    progress = StepProgress()
+    progress.begin()
+    progress.updated()
+    assert not progress.whole
+    progress.end()
+    assert progress.whole
+    progress.begin()
+    assert progress.whole
+    assert progress.finished(NOW) == NOW - 1
