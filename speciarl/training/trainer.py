@@ -18,7 +18,7 @@ from verl.utils.tensordict_utils import assign_non_tensor_stack
 
 from speciarl.config import load
 from speciarl.errors import FailureBudgetExceeded, SpeciaRLError, VerifierOutage, WorkerLost
-from speciarl.training import rollout_dump, sample_page, workers
+from speciarl.training import metrics_file, rollout_dump, sample_page, workers
 from speciarl.training.checkpoint import repair_tracker, tracked
 from speciarl.training.judges import ManagedJudges
 from speciarl.training.limits import refuse_unfinished, refuse_unscorable
@@ -81,6 +81,7 @@ class VerdictTrainer(PPOTrainer):
     def fit(self, agent_loop_manager: Any) -> None:
         """Train; the judges stop with the run. One that cannot go on saves what it has before it says why."""
         try:
+            metrics_file.set_aside(self.config.trainer)
             if self.global_steps:
                 agent_loop_manager.load_memory(self._checkpoint_folder(), self.global_steps)
             super().fit(agent_loop_manager)

@@ -1,0 +1,31 @@
+"""The file of veRL's logger ``file``, which veRL begins anew at every start, a resumed run's included."""
+
+import itertools
+import os
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+
+def location(trainer: DictConfig) -> Path:
+    """Where veRL 0.9.1 writes it: its two environment variables, else ``project_name/experiment_name.jsonl``."""
+    given = os.environ.get("VERL_FILE_LOGGER_PATH")
+    if given is not None:
+        return Path(given)
+    root = Path(os.environ.get("VERL_FILE_LOGGER_ROOT", ".")).expanduser()
+    return root.joinpath(trainer.project_name, f"{trainer.experiment_name}.jsonl")
+
+
+def set_aside(trainer: DictConfig) -> Path | None:
+    """Rename the file of an earlier attempt to ``NAME.0.jsonl``, ``NAME.1.jsonl`` and so on; returns its new name.
+
+    None where the logger is not in use or the attempt left nothing.
+    """
+    loggers = [trainer.logger] if isinstance(trainer.logger, str) else trainer.logger
+    path = location(trainer)
+    if "file" not in loggers or not path.is_file() or not path.stat().st_size:
+        return None
+    names = (path.with_name(f"{path.stem}.{number}{path.suffix}") for number in itertools.count())
+    kept = next(name for name in names if not name.exists())
+    path.rename(kept)
+    return kept
