@@ -17,7 +17,7 @@ def location(trainer: DictConfig) -> Path:
 
 
 def set_aside(trainer: DictConfig) -> Path | None:
-    """Rename the file of an earlier attempt to ``NAME.0.jsonl``, ``NAME.1.jsonl`` and so on; returns its new name.
+    """Rename the file of an earlier attempt to ``NAME.jsonl.0``, ``NAME.jsonl.1`` and so on; returns its new name.
 
     None where the logger is not in use or the attempt left nothing.
     """
@@ -25,7 +25,7 @@ def set_aside(trainer: DictConfig) -> Path | None:
     path = location(trainer)
     if "file" not in loggers or not path.is_file() or not path.stat().st_size:
         return None
-    names = (path.with_name(f"{path.stem}.{number}{path.suffix}") for number in itertools.count())
+    names = (path.with_name(f"{path.name}.{number}") for number in itertools.count())
     kept = next(name for name in names if not name.exists())
     path.rename(kept)
     return kept

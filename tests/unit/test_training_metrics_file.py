@@ -35,16 +35,16 @@ def test_every_attempt_keeps_its_steps(folder: Path) -> None:
     for step in (1, 20, 40):
         set_aside(trainer(["console", "file"]))
         attempt(step)
-    assert steps(folder / "one.0.jsonl") == [1]
-    assert steps(folder / "one.1.jsonl") == [20]
+    assert steps(folder / "one.jsonl.0") == [1]
+    assert steps(folder / "one.jsonl.1") == [20]
     assert steps(folder / "one.jsonl") == [40]
 
 
 def test_a_path_given_to_verl_is_the_one_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VERL_FILE_LOGGER_PATH", str(tmp_path / "given.jsonl"))
     attempt(1)
-    assert set_aside(trainer("file")) == tmp_path / "given.0.jsonl"
-    assert steps(tmp_path / "given.0.jsonl") == [1]
+    assert set_aside(trainer("file")) == tmp_path / "given.jsonl.0"
+    assert steps(tmp_path / "given.jsonl.0") == [1]
 
 
 def test_without_the_logger_or_without_content_nothing_is_touched(folder: Path) -> None:
