@@ -74,9 +74,10 @@ def build_data(folder: Path) -> Path:
 
 def command(folder: Path, data: Path, *overrides: str) -> list[str]:
     """The training command, which is veRL's own."""
+    exact = ("recipe/verifier=taxonomy", f"speciarl.verifier.taxonomy={data}/taxonomy.json")
     return [
         sys.executable, "-m", "verl.trainer.main_ppo", "+recipe=[speciarl,laptop]",
-        "recipe/verifier=taxonomy", f"speciarl.verifier.taxonomy={data}/taxonomy.json",
+        *(() if any(override.startswith("recipe/verifier=") for override in overrides) else exact),
         f"data.train_files={data}/train.parquet", f"data.val_files={data}/test.parquet",
         f"trainer.default_local_dir={folder}", f"trainer.rollout_data_dir={folder}/rollouts",
         "trainer.logger=[console,file]", f"hydra.run.dir={folder}/hydra", *_SIZES, *overrides,
