@@ -18,7 +18,7 @@ setup: ## Install SpeciaRL and its stack (GPU stack where CUDA works) into .venv
 dev: ## The same, with what the tests need
 	@$(BOOTSTRAP) --dev
 
-demo: setup ## Train the laptop world and show before and after (about 20 minutes on 2 cores)
+demo: setup ## Train the laptop world and show before and after (about 22 minutes on 2 cores)
 	@$(BIN)/python examples/laptop/demo.py
 
 test: dev lint types unit integration e2e ## Everything that is checked before a change lands

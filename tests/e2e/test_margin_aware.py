@@ -1,5 +1,6 @@
 """The reward on the judge's probabilities, with a judge that gives them."""
 
+from collections import defaultdict
 from pathlib import Path
 
 from judge_behind_faults import judge_behind_faults
@@ -18,7 +19,7 @@ def test_rollouts_earn_the_judges_probability_of_their_groups_level(tmp_path: Pa
     doubted = [row for row in stored if row["verdict_source"] == "live" and 0 < row["score"] < 1]
     assert doubted
     # Equal labels are not equal rewards: the judge was surer of one than of the other.
-    groups = [group for step in range(1, STEPS + 1) for group in run.groups(step).values()]
-    assert any(
-        len({row["category"] for row in group}) == 1 and len({row["score"] for row in group}) > 1 for group in groups
-    )
+    earned: dict[tuple[str, str], set[float]] = defaultdict(set)
+    for row in stored:
+        earned[row["uid"].split("_")[0], row["category"]].add(row["score"])
+    assert any(len(scores) > 1 for scores in earned.values())
