@@ -47,6 +47,10 @@ class TrainingConfig(BaseModel):
     seed: int | None = None
     """Seed of every rollout's sampling, so that a run repeats its rollouts and a resumed one those of the step it lost.
     None: the rollout servers draw as they like, which costs them less where many sequences are sampled at once."""
+    late_verdicts: bool = False
+    """Let the trainer compute log-probabilities while the last verdicts of a batch are out, and wait for them only
+    before advantages. Rewards and samples are the same; in ``sync`` only, and without group filtering. Set by
+    ``recipe/mode=sync_overlap``; docs/trainer_modes.md says what becomes of groups that are lost."""
     weights_deadline_s: float = Field(default=1800.0, gt=0)
     """Seconds in which new weights must have reached all rollout servers, after each update; past it the run ends."""
     judge_log_dir: str = "logs/judge"

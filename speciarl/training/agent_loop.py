@@ -4,12 +4,16 @@ veRL computes a rollout's reward before it stores the trajectory, one rollout at
 whole group, and veRL runs all rollouts of a prompt in one worker process, so a barrier in that process is all it
 takes: each rollout's verdict is asked for the moment it ends, while its siblings still generate, and when the last
 verdict is in, every reward of the group is final before any trajectory is stored.
+
+With ``speciarl.training.late_verdicts`` trajectories do not wait for that: the trainer comes for their rewards when it
+cannot go on without (`settlement.py`).
 """
 
 import asyncio
+import logging
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from verl.experimental.agent_loop.agent_loop import DictConfigWrap
@@ -22,8 +26,10 @@ from speciarl.config import load
 from speciarl.reward.noise import RolloutIdentity
 from speciarl.training.group import GroupOutcome, GroupUnderQuorum, RewardGroup, RolloutUnscorable
 from speciarl.training.group_rollout import FEATURES, GroupRollout, ImageFeatures
+from speciarl.training.late_scores import PENDING, LateScores, Score
 from speciarl.training.level_memory import Recall
-from speciarl.training.rollout_sample import GroupDraft, SampleBook, SampledGroup
+from speciarl.training.open_group import OpenGroup
+from speciarl.training.rollout_sample import SampleBook, SampledGroup
 from speciarl.training.sample import image_name, reward_extra_info, sample_id
 from speciarl.training.seeding import seeded
 from speciarl.training.silence import SilenceClock
@@ -31,38 +37,14 @@ from speciarl.training.stats import RolloutStats, merge
 from speciarl.training.wait_clock import Phase, WaitClock
 from speciarl.verdict import Judgement, Pair, Unscorable, Verdict
 
+logger = logging.getLogger(__name__)
+
 SINGLE_TURN = "single_turn_agent"
 """veRL's name of the agent loop whose work we share among the rollouts of a group; others run as they are."""
 
 STORED_COLUMNS = ("uid", "session_id", "global_steps", "data_source", "reward_model")
 """What veRL's trainer reads of a prompt's columns once its rewards are known. Storing the others with every rollout,
 the image among them, costs more than generating at laptop scale."""
-
-
-@dataclass(frozen=True, slots=True)
-class _OpenGroup:
-    barrier: RewardGroup
-    quorum: int
-    """1 in validation: there a single answer is a result."""
-    ground_truth: str
-    data_source: str
-    extra_info: Mapping[str, Any]
-    validate: bool
-    step: int
-    """Global step for which the prompt was sampled."""
-    best_so_far: Category | None
-    """What the image reached in earlier steps, if the reward asks for it."""
-    identity: str
-    """Names the prompt in the seeds of its rollouts: the same when a run is repeated."""
-    rollout: GroupRollout | None
-    """Shared by all rollouts of the prompt; None when the prompt asks for another agent loop."""
-    draft: GroupDraft | None
-    """Gathers the group for the sample page; None for the many that are not shown."""
-
-    @property
-    def image(self) -> str:
-        """Names the image in noise and memory."""
-        return image_name(self.data_source, self.extra_info)
 
 
 _StockWorker: Any = AgentLoopWorkerTQ.__ray_actor_class__  # the plain class behind veRL's Ray actor
@@ -77,7 +59,8 @@ class GroupAgentLoopWorker(_StockWorker):
         self._reward = reward.load(self._settings.reward.name, self._settings.reward.params)
         self._recall: Recall | None = None
         self._verifier = verifier_server.build(self._settings.verifier)
-        self._groups: dict[str, _OpenGroup] = {}
+        self._groups: dict[str, OpenGroup] = {}
+        self._late: dict[str, LateScores] = {}
         # Apart for training (False) and validation (True): in asynchronous modes the two overlap.
         self._stats = {validate: RolloutStats() for validate in (False, True)}
         self._clocks = {validate: WaitClock() for validate in (False, True)}
@@ -112,6 +95,14 @@ class GroupAgentLoopWorker(_StockWorker):
         total.silent_s = self._silence.seconds()
         return total
 
+    async def late_scores(self) -> dict[str, Score | None]:
+        """What the rollouts earned whose trajectories were stored without since the last call, by
+        ``{uid}_{session}``, once all their verdicts are in; None for one that earned nothing that may be learnt
+        from."""
+        late, self._late = self._late, {}
+        groups = {uid: await scores.final() for uid, scores in late.items()}
+        return {f"{uid}_{session}": score for uid, scores in groups.items() for session, score in scores.items()}
+
     async def close_verifier(self) -> None:
         """Release the verifier's connections."""
         await self._verifier.aclose()
@@ -131,7 +122,9 @@ class GroupAgentLoopWorker(_StockWorker):
             named = image_name(data_source, extra_info)
             best, group_reward = await self._recall.reward_of(self._reward, named, step, validate)
         barrier = RewardGroup(size, group_reward)
-        group = self._groups[uid] = _OpenGroup(
+        late = None if validate or not self._settings.training.late_verdicts else LateScores()
+        group = self._groups[uid] = OpenGroup(
+            uid,
             barrier,
             quorum,
             ground_truth,
@@ -143,21 +136,34 @@ class GroupAgentLoopWorker(_StockWorker):
             identity=f"validation/{prompt.get('index')}" if validate else uid,
             rollout=self._group_rollout() if prompt["agent_name"] == SINGLE_TURN else None,
             draft=None if validate else self._samples.draft(step, ground_truth, data_source, sample_id(extra_info)),
+            late=late,
         )
+        if late is not None:
+            self._late[uid] = late
         expiry = asyncio.get_running_loop().call_later(self._settings.reward.group_deadline_s, barrier.expire)
         try:
             await super()._run_prompt(prompt, sampling_params, trajectory=trajectory, trace=trace)
         finally:
+            if late is not None:
+                await late.finish()
             expiry.cancel()
-            del self._groups[uid]
-            if not validate and barrier.done:
-                outcome = await barrier.outcome()
-                self._stats[validate].close(outcome, under_quorum=outcome.scored < quorum)
-                if group.draft is not None:
-                    image = group.rollout.image if group.rollout is not None else None
-                    self._samples.keep(group.draft.finish(outcome, image))
+            await self._close(group)
 
-    async def _remember(self, group: _OpenGroup, outcome: GroupOutcome, session: int) -> None:
+    async def _close(self, group: OpenGroup) -> None:
+        """All that will be known of a group is."""
+        del self._groups[group.uid]
+        try:
+            if group.validate or not group.barrier.done:
+                return
+            outcome = await group.barrier.outcome()
+            self._stats[group.validate].close(outcome, under_quorum=outcome.scored < group.quorum)
+            if group.draft is not None:
+                self._samples.keep(group.draft.finish(outcome, group.rollout and group.rollout.image))
+        finally:
+            if group.late is not None:
+                group.late.close()
+
+    async def _remember(self, group: OpenGroup, outcome: GroupOutcome, session: int) -> None:
         """Note the group's level, once per group and before any of its trajectories can be learnt from."""
         first = next(index for index, earned in enumerate(outcome.rewards) if earned is not None)
         if self._recall is not None and not group.validate and session == first and outcome.reference is not None:
@@ -182,24 +188,31 @@ class GroupAgentLoopWorker(_StockWorker):
 
     async def _run_agent_loop(self, sampling_params: dict[str, Any], trajectory: dict[str, Any], **kwargs: Any) -> Any:
         group, session = self._groups[kwargs["uid"]], kwargs["session_id"]
-        barrier = group.barrier
         task = asyncio.current_task()
         assert task is not None  # veRL starts every session as a task
-        barrier.join(session, task.cancel)
-        clock = self._clocks[group.validate]
-        clock.enter((kwargs["uid"], session), Phase.GENERATING)
+        group.barrier.join(session, task.cancel)
+        self._clocks[group.validate].enter((group.uid, session), Phase.GENERATING)
         params = seeded(sampling_params, self._settings.training.seed, group.identity, session)
         try:
             if group.rollout is None:
                 return await super()._run_agent_loop(params, trajectory, **kwargs)
             return await self._run_shared(group.rollout, params, trajectory, **kwargs)
-        except BaseException as error:  # cancellation is how a group that expired ends
-            if not isinstance(error, RolloutUnscorable | GroupUnderQuorum):  # these are counted by their causes
-                self._stats[group.validate].fail(error)
+        except BaseException as error:
+            self._count_error(group, error)
             raise
         finally:
-            clock.leave((kwargs["uid"], session))
-            barrier.fail(session)
+            if not group.is_late(session):
+                self._leave(group, session)
+
+    def _count_error(self, group: OpenGroup, error: BaseException) -> None:
+        """A session has ended in an error; cancellation is how one of a group that expired does."""
+        if not isinstance(error, RolloutUnscorable | GroupUnderQuorum):  # these are counted by their causes
+            self._stats[group.validate].fail(error)
+
+    def _leave(self, group: OpenGroup, session: int) -> None:
+        """A session has ended, in whatever way: nobody is to wait for it."""
+        self._clocks[group.validate].leave((group.uid, session))
+        group.barrier.fail(session)
 
     async def _run_shared(
         self,
@@ -237,17 +250,38 @@ class GroupAgentLoopWorker(_StockWorker):
         return computed
 
     async def _compute_score(self, outputs: list[Any], kwargs: dict[str, Any]) -> None:
-        group, session = self._groups[kwargs["uid"]], kwargs["session_id"]
-        final, rollout = outputs[-1], (kwargs["uid"], session)
+        group, session, final = self._groups[kwargs["uid"]], kwargs["session_id"], outputs[-1]
+        self._clocks[group.validate].enter((group.uid, session), Phase.JUDGING)
+        if group.late is not None:
+            scoring = group.late.start(session, self._score(group, session, final.response_ids))
+            scoring.add_done_callback(partial(self._late_score_ended, group, session))
+            group.barrier.join(session, scoring.cancel)
+            final.reward_score, final.extra_fields["reward_extra_info"] = PENDING, {}
+            return
+        score = await self._score(group, session, final.response_ids)
+        final.reward_score, final.extra_fields["reward_extra_info"] = score.reward, score.record
+        final.metrics.compute_score = score.seconds
+
+    def _late_score_ended(self, group: OpenGroup, session: int, scoring: "asyncio.Task[Score]") -> None:
+        error = asyncio.CancelledError() if scoring.cancelled() else scoring.exception()
+        if error is not None:
+            self._count_error(group, error)
+            logger.error("rollout %s_%d has no score", group.uid, session, exc_info=error)  # as veRL does of a session
+        self._leave(group, session)
+
+    async def _score(self, group: OpenGroup, session: int, response_ids: Sequence[int]) -> Score:
+        """Judge an answer, wait for its siblings, and say what it earned.
+
+        Raises RolloutUnscorable or GroupUnderQuorum when that is nothing one could learn from.
+        """
         stats, clock = self._stats[group.validate], self._clocks[group.validate]
-        clock.enter(rollout, Phase.JUDGING)
         started = time.time()
-        response = self.tokenizer.decode(final.response_ids, skip_special_tokens=True)
+        response = self.tokenizer.decode(response_ids, skip_special_tokens=True)
         text = answer.parse(response)
         member: reward.Member = reward.Unparsable()
         if text is not None:
             member = await self._verify(Pair(group.ground_truth, text))
-        clock.enter(rollout, Phase.JUDGED)
+        clock.enter((group.uid, session), Phase.JUDGED)
         stats.judge_seconds += time.time() - started
         stats.count(member)
         seen = member
@@ -257,7 +291,7 @@ class GroupAgentLoopWorker(_StockWorker):
             group.draft.note(session, response, text, member, seen)
         group.barrier.arrive(session, seen)
         outcome = await group.barrier.outcome()
-        clock.leave(rollout)
+        clock.leave((group.uid, session))
         if isinstance(member, Unscorable):
             raise RolloutUnscorable(f"no verdict for rollout {session}: {member.reason.value} ({member.detail})")
         if outcome.scored < group.quorum:
@@ -266,9 +300,8 @@ class GroupAgentLoopWorker(_StockWorker):
         if earned is None:  # the group expired before this verdict came in, or a custom reward gave none
             raise RolloutUnscorable(f"rollout {session} has a verdict but no reward")
         await self._remember(group, outcome, session)
-        penalty = self._overlong_term(len(final.response_ids), group.validate)
-        final.reward_score = earned + penalty
-        final.extra_fields["reward_extra_info"] = reward_extra_info(
+        penalty = self._overlong_term(len(response_ids), group.validate)
+        record = reward_extra_info(
             member,
             text,
             outcome,
@@ -279,7 +312,7 @@ class GroupAgentLoopWorker(_StockWorker):
             overlong_penalty=penalty,
             best_so_far=group.best_so_far,
         )
-        final.metrics.compute_score = time.time() - started
+        return Score(earned + penalty, record, time.time() - started)
 
     async def _verify(self, pair: Pair) -> Judgement:
         self._silence.ask()

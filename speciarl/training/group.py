@@ -56,7 +56,8 @@ class RewardGroup:
         self._outcome: asyncio.Future[GroupOutcome] = asyncio.get_running_loop().create_future()
 
     def join(self, session: int, cancel: Callable[[], object]) -> None:
-        """Register a session with the function that cancels it; called once, before it can arrive or fail."""
+        """Register a session with the function that cancels it; before it can arrive or fail, and again when something
+        else is to be cancelled in its place."""
         self._cancel[session] = cancel
 
     def arrive(self, session: int, member: Member) -> None:

@@ -1,6 +1,6 @@
 """How much may go wrong in one step before the run saves a checkpoint and stops."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from speciarl.config import RewardConfig
 from speciarl.errors import FailureBudgetExceeded, VerifierOutage
@@ -41,6 +41,18 @@ def refuse_unfinished(stats: RolloutStats, limits: RewardConfig, batch: int, jud
         )
     if stats.scored >= batch:
         refuse_unscorable(stats, limits)
+
+
+def refuse_unrewarded(rewarded: int, count: Callable[[], RolloutStats]) -> None:
+    """Raise FailureBudgetExceeded, with what `count` knows of the step, when a batch has no reward at all."""
+    if rewarded:
+        return
+    stats = count()
+    raise FailureBudgetExceeded(
+        f"not one rollout of the batch has a reward: {stats.unscorable.total()} without a verdict ({_reasons(stats)}), "
+        f"{stats.failed} failed (the last one with {stats.last_failure or 'no message'}), "
+        f"{stats.groups_under_quorum} of {stats.groups} groups under quorum"
+    )
 
 
 def _reasons(stats: RolloutStats) -> str:

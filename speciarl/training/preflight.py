@@ -61,8 +61,21 @@ def check_model(path: str, key: str) -> None:
 
 
 def check_mode(config: DictConfig) -> None:
-    """Rollout servers apart from the trainer must be able to get all that it learns."""
-    if not str(config.trainer.v1.trainer_mode).endswith("separate_async"):
+    """Rollout servers apart from the trainer must be able to get all that it learns, and rewards may be late only
+    where nobody asks for them before advantages."""
+    mode = str(config.trainer.v1.trainer_mode)
+    if load(config).training.late_verdicts:
+        if mode.endswith("async"):
+            raise ConfigError(
+                f"speciarl.training.late_verdicts=True: {mode} hides verdicts by itself; use recipe/mode=sync_overlap, "
+                "or leave late_verdicts out"
+            )
+        if config.algorithm.filter_groups.enable:
+            raise ConfigError(
+                "speciarl.training.late_verdicts=True: algorithm.filter_groups chooses groups by their rewards before "
+                "the trainer goes on; use recipe/mode=sync, or an algorithm without filtering (recipe/algorithm=dapo)"
+            )
+    if not mode.endswith("separate_async"):
         return
     model = config.actor_rollout_ref.model
     trains_adapter = model.lora_rank > 0 or model.lora.rank > 0 or model.lora_adapter_path is not None

@@ -14,14 +14,15 @@ from verl.trainer.ppo.v1.trainer_base import PPOTrainer, register_trainer
 from verl.trainer.ppo.v1.trainer_colocate_async import PPOTrainerColocateAsync
 from verl.trainer.ppo.v1.trainer_separate_async import PPOTrainerSeparateAsync
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
+from verl.utils.debug import marked_timer
 from verl.utils.tensordict_utils import assign_non_tensor_stack
 
 from speciarl.config import load
 from speciarl.errors import FailureBudgetExceeded, SpeciaRLError, VerifierOutage, WorkerLost
-from speciarl.training import metrics_file, rollout_dump, sample_page, workers
+from speciarl.training import metrics_file, rollout_dump, sample_page, settlement, workers
 from speciarl.training.checkpoint import repair_tracker, tracked
 from speciarl.training.judges import ManagedJudges
-from speciarl.training.limits import refuse_unfinished, refuse_unscorable
+from speciarl.training.limits import refuse_unfinished, refuse_unrewarded, refuse_unscorable
 from speciarl.training.metrics import training_metrics, validation_metrics
 from speciarl.training.rollout_sample import SampledGroup
 from speciarl.training.seeding import PromptUids
@@ -101,13 +102,17 @@ class VerdictTrainer(PPOTrainer):
         super().on_step_end()
         self._progress.end()
         self._step_stats = self._drain()
+        if self._settings.training.late_verdicts:  # the workers do not know what went on while they waited
+            self._step_stats.waited_s = self.timing_raw["verdicts"]
         refuse_unscorable(self._step_stats, self._settings.reward)
 
     def _look_around(self) -> None:
         """Called while rollouts are waited for: stop the run when they cannot be expected any more."""
-        stats = merge(self._ask_workers("stats_so_far"))
         batch = int(self.config.data.train_batch_size * self.config.actor_rollout_ref.rollout.n)
-        refuse_unfinished(stats, self._settings.reward, batch, self._judge_urls())
+        refuse_unfinished(self._stats_so_far(), self._settings.reward, batch, self._judge_urls())
+
+    def _stats_so_far(self) -> RolloutStats:
+        return merge(self._ask_workers("stats_so_far"))
 
     def _judge_urls(self) -> list[str]:
         judge = self.config.speciarl.verifier
@@ -161,6 +166,17 @@ class VerdictTrainer(PPOTrainer):
         if self._uids is not None:  # rollouts arrive in any order, and sums of floats depend on it
             batch.reorder(sorted(range(len(batch.keys)), key=batch.keys.__getitem__))
         return super()._balance_batch(batch, *args, **kwargs)
+
+    def _compute_advantage(self, batch: Any, metrics: Any) -> Any:
+        if self._settings.training.late_verdicts:
+            with marked_timer("verdicts", self.timing_raw):
+                scores = settlement.collect(
+                    self.agent_loop_manager.agent_loop_workers,
+                    self._look_around,
+                    self._settings.reward.group_deadline_s + workers.REPLY_DEADLINE_S,
+                )
+            refuse_unrewarded(settlement.write(batch, scores), self._stats_so_far)
+        return super()._compute_advantage(batch, metrics=metrics)
 
     def _update_actor(self, batch: Any, metrics: Any) -> Any:
         self._progress.updated()

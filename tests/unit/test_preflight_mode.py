@@ -28,7 +28,7 @@ def check(mode: str, strategy: str = "fsdp", **model: Any) -> None:
     check_mode(config)
 
 
-@pytest.mark.parametrize("mode", ["sync", "colocate_async", "separate_async"])
+@pytest.mark.parametrize("mode", ["sync", "sync_overlap", "colocate_async", "separate_async"])
 def test_the_recipes_modes_are_fit_for_adapters(mode: str) -> None:
     check(mode)
 
@@ -70,6 +70,24 @@ def test_adapters_that_would_not_be_merged_are_refused(targets: Any, excluded: A
 )
 def test_adapters_inside_transformer_layers_are_merged(names: dict[str, Any]) -> None:
     check("separate_async", "fsdp2", **names)
+
+
+@pytest.mark.parametrize("mode", ["colocate_async", "separate_async"])
+def test_late_verdicts_are_refused_where_verdicts_are_hidden_anyway(mode: str) -> None:
+    config = copy.deepcopy(composed(mode))
+    OmegaConf.update(config, "speciarl.training.late_verdicts", True, force_add=True)
+    with pytest.raises(ConfigError, match=r"late_verdicts=True: .* recipe/mode=sync_overlap"):
+        check_mode(config)
+
+
+def test_late_verdicts_are_refused_where_groups_are_chosen_by_their_rewards() -> None:
+    config = copy.deepcopy(composed("sync_overlap"))
+    assert config.speciarl.training.late_verdicts
+    config.algorithm.filter_groups.enable = True
+    with pytest.raises(ConfigError, match=r"late_verdicts=True: .* recipe/mode=sync"):
+        check_mode(config)
+    config.speciarl.training.late_verdicts = False
+    check_mode(config)
 
 
 def test_weights_are_sent_once_per_training_batch() -> None:

@@ -1,6 +1,7 @@
 """The group-aware worker on veRL's own prompt loop; only generation, judge and storage are fakes."""
 
 import asyncio
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping
 from types import SimpleNamespace
@@ -18,6 +19,7 @@ from speciarl.reward.memory import BestLevels
 from speciarl.reward.noise import Noise, RolloutIdentity
 from speciarl.training.agent_loop import GroupAgentLoopWorker
 from speciarl.training.agent_loop_manager import GroupAgentLoopManager
+from speciarl.training.late_scores import Score
 from speciarl.training.level_memory import Recall
 from speciarl.training.rollout_sample import SampleBook, SampledGroup
 from speciarl.training.silence import SilenceClock
@@ -48,6 +50,8 @@ class FakeVerifier:
             await asyncio.sleep(3600)
         if pair.prediction == "lost":
             return Unscorable(Reason.TIMEOUT, "no reply")
+        if pair.prediction == "full":
+            return Verdict(Category.SPECIFIC, 1.0, Source.LIVE)
         return Verdict(Category[pair.prediction.upper()], 1.0, Source.LIVE)
 
 
@@ -80,7 +84,8 @@ class FakeQueue:
 
 
 def fake_generation(script: list[str], stored: dict[int, Any]) -> Callable[..., Any]:
-    """Rollout i says script[i]; "crash" raises and "stall" never ends. What would be stored lands in `stored`."""
+    """Rollout i says script[i]; "crash" raises, "stall" never ends, "full" is judged and cannot be stored. What would
+    be stored lands in `stored`."""
 
     async def run(self: Any, sampling_params: Any, trajectory: Any, *, session_id: int, **kwargs: Any) -> None:
         words = script[session_id]
@@ -92,6 +97,8 @@ def fake_generation(script: list[str], stored: dict[int, Any]) -> Callable[..., 
         text = words if words == "rambling" else f"<answer>{words}</answer>"
         output = SimpleNamespace(response_ids=text, extra_fields={}, metrics=SimpleNamespace(compute_score=0.0))
         await self._compute_score([output], kwargs={"session_id": session_id, **kwargs})
+        if words == "full":
+            raise RuntimeError("no room for the trajectory")
         stored[session_id] = output
 
     return run
@@ -108,8 +115,10 @@ def run_prompt(
     samples: list[SampledGroup] | None = None,
     reward: Mapping[str, Any] | None = None,
     memory: "FakeMemory | None" = None,
+    late: dict[str, Score | None] | None = None,
 ) -> tuple[dict[int, Any], str, RolloutStats]:
-    """Run one prompt; returns what was stored, the group's status and the counters of training or validation."""
+    """Run one prompt; returns what was stored, the group's status and the counters of training or validation. Given
+    `late`, verdicts may come late, and `late` is filled with what the trainer would then fetch."""
     stored: dict[int, Any] = {}
     queue = FakeQueue()
     monkeypatch.setattr(agent_loop_tq, "tq", queue)
@@ -127,9 +136,11 @@ def run_prompt(
         {
             "verifier": {"kind": "taxonomy", "taxonomy": "unused.json"},
             "reward": {"quorum": quorum, "group_deadline_s": deadline_s, **(reward or {})},
+            "training": {"late_verdicts": late is not None},
         }
     )
-    worker._reward, worker._verifier, worker._groups = load(worker._settings.reward.name), FakeVerifier(), {}
+    worker._reward, worker._verifier = load(worker._settings.reward.name), FakeVerifier()
+    worker._groups, worker._late = {}, {}
     worker._recall = Recall(memory) if memory is not None else None
     worker._stats = {part: RolloutStats() for part in (False, True)}
     worker._clocks = {part: WaitClock() for part in (False, True)}
@@ -137,9 +148,17 @@ def run_prompt(
     worker._group_rollout = lambda: None  # fake generation needs none
     row = {"reward_model": {"ground_truth": "lion"}, "extra_info": {"sample_id": "s"}}
     prompt = {"uid": "u", "agent_name": "fake", **row}
-    coroutine = worker._run_prompt(prompt, {}, trajectory={"validate": validate, "step": step})
-    asyncio.run(asyncio.wait_for(coroutine, PATIENCE_S))
-    assert worker._groups == {}
+
+    async def run() -> None:
+        running = asyncio.create_task(worker._run_prompt(prompt, {}, trajectory={"validate": validate, "step": step}))
+        if late is not None:
+            await asyncio.sleep(0)  # the trainer asks when there are trajectories, so when prompts have begun
+            late.update(await worker.late_scores())
+        await running
+
+    asyncio.run(asyncio.wait_for(run(), PATIENCE_S))
+    assert (worker._groups, worker._late) == ({}, {})
+    assert worker._clocks[validate]._phases == {}
     if samples is not None:
         samples += worker._samples.drain()
     assert worker._stats[not validate] == RolloutStats()
@@ -225,6 +244,70 @@ def test_other_steps_and_validation_are_not_sampled(monkeypatch: pytest.MonkeyPa
     samples: list[SampledGroup] = []
     run_prompt(monkeypatch, ["generic", "specific"], validate=validate, step=step, samples=samples)
     assert samples == []
+
+
+def late_rewards(late: dict[str, Score | None]) -> dict[int, float]:
+    return {int(name.removeprefix("u_")): score.reward for name, score in late.items() if score is not None}
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        ["generic", "less_specific", "wrong", "rambling"],
+        ["lost", "generic", "wrong"],
+        ["crash", "generic", "specific"],
+        ["lost", "lost", "specific"],
+        ["crash", "crash", "specific"],
+        ["full", "generic", "wrong"],
+    ],
+)
+def test_late_verdicts_change_neither_rewards_nor_counts(monkeypatch: pytest.MonkeyPatch, script: list[str]) -> None:
+    in_time, _, counted = run_prompt(monkeypatch, script)
+    late: dict[str, Score | None] = {}
+    stored, _, late_counted = run_prompt(monkeypatch, script, late=late)
+    learnt_from = {session: reward for session, reward in late_rewards(late).items() if session in stored}
+    assert learnt_from == earned(in_time)
+    records_of = {name: score.record for name, score in late.items() if score is not None}
+    assert {name: records_of[f"u_{name}"] for name in learnt_from} == records(in_time)
+    for stats in (counted, late_counted):
+        stats.judge_seconds = 0.0
+    assert late_counted == counted
+
+
+def test_a_trajectory_waits_for_no_late_verdict_and_has_no_reward_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    late: dict[str, Score | None] = {}
+    stored, status, stats = run_prompt(monkeypatch, ["hang", "generic", "specific"], deadline_s=0.3, late=late)
+    assert sorted(stored) == [0, 1, 2]
+    assert all(math.isnan(reward) for reward in earned(stored).values())
+    assert set(map(str, records(stored).values())) == {"{}"}
+    assert (status, stats.failed) == ("finished", 1)
+    assert late["u_0"] is None
+    assert late_rewards(late) == {1: 0.0, 2: 1.0}
+
+
+def test_a_late_rollout_that_stalls_is_cut_off_at_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    late: dict[str, Score | None] = {}
+    stored, status, stats = run_prompt(monkeypatch, ["stall", "generic", "specific"], deadline_s=0.3, late=late)
+    assert (sorted(stored), status, stats.failed) == ([1, 2], "failure", 1)
+    assert late_rewards(late) == {1: 0.0, 2: 1.0}
+    assert "u_0" not in late
+
+
+def test_a_late_group_is_sampled_with_its_rewards(monkeypatch: pytest.MonkeyPatch) -> None:
+    samples: list[SampledGroup] = []
+    run_prompt(monkeypatch, ["generic", "lost", "specific"], step=2, samples=samples, late={})
+    (group,) = samples
+    assert [(one.category, one.reward) for one in group.rollouts] == [
+        ("generic", 0.0),
+        ("unscorable", None),
+        ("specific", 1.0),
+    ]
+
+
+def test_validation_is_never_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    late: dict[str, Score | None] = {}
+    stored, _, _ = run_prompt(monkeypatch, ["generic"], validate=True, late=late)
+    assert (earned(stored), late) == ({0: 1.0}, {})
 
 
 def records(stored: dict[int, Any]) -> dict[int, dict[str, Any]]:

@@ -6,7 +6,7 @@ import pytest
 
 from speciarl.config import RewardConfig
 from speciarl.errors import FailureBudgetExceeded, VerifierOutage
-from speciarl.training.limits import refuse_unfinished, refuse_unscorable
+from speciarl.training.limits import refuse_unfinished, refuse_unrewarded, refuse_unscorable
 from speciarl.training.stats import RolloutStats
 
 LIMITS = RewardConfig(max_unscorable_rate=0.2, outage_deadline_s=60)
@@ -41,3 +41,14 @@ def test_too_many_unscorable_among_a_whole_batch_of_scored_ones_end_the_step() -
 def test_a_batch_of_failed_rollouts_ends_the_step_with_the_last_error() -> None:
     with pytest.raises(FailureBudgetExceeded, match=r"100 rollouts of one step failed.*ValueError: no image"):
         look(RolloutStats(failed=100, last_failure="ValueError: no image"))
+
+
+def test_a_batch_without_a_reward_ends_the_step_with_what_went_wrong() -> None:
+    stats = RolloutStats(rollouts=9, unscorable=Counter(timeout=7), failed=3, groups=4, groups_under_quorum=4)
+    stats.last_failure = "TypeError: bad reward"
+    with pytest.raises(FailureBudgetExceeded, match=r"7 without.*timeout 7.*3 failed .*bad reward.*4 of 4 groups"):
+        refuse_unrewarded(0, lambda: stats)
+
+
+def test_a_batch_with_a_reward_asks_nobody() -> None:
+    refuse_unrewarded(1, lambda: pytest.fail("nothing to ask for"))
