@@ -18,7 +18,7 @@ from verl.utils.config import validate_config
 from data_prep.compose import settings
 from data_prep.config import BuildConfig
 from speciarl import reward
-from speciarl.config import load
+from speciarl.config import RewardConfig, TrainingConfig, load
 from speciarl.errors import DataError
 from speciarl.recipe_source import recipe_directory
 from speciarl.training.preflight import check_parquet
@@ -265,6 +265,12 @@ def test_a_missing_data_file_is_answered_with_the_command(tmp_path: Path) -> Non
 def test_an_option_on_the_command_line_replaces_the_recipes() -> None:
     judge = composed("+recipe=[speciarl,laptop]", "recipe/verifier=taxonomy").speciarl.verifier
     assert (judge.kind, "pool" in judge) == ("taxonomy", False)
+
+
+def test_every_key_of_ours_but_the_judges_can_be_set_without_a_plus() -> None:
+    node = composed("+recipe=speciarl").speciarl
+    assert set(TrainingConfig.model_fields) - set(node.training) == set()
+    assert set(RewardConfig.model_fields) - set(node.reward) == {"params", "overlong"}  # of some rewards and algorithms
 
 
 def test_laptop_goes_after_speciarl() -> None:
