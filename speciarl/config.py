@@ -30,7 +30,8 @@ class RewardConfig(BaseModel):
     quorum: int = Field(default=2, ge=1)
     """Fewest scored rollouts (unparsable ones included) a training group needs; smaller groups are replaced."""
     group_deadline_s: float = Field(default=1800.0, gt=0)
-    """Seconds from a group's first token to its last verdict; a rollout that takes longer is cancelled."""
+    """Seconds from when a group is sent to a worker to its last verdict, time in the rollout servers' queue included; a
+    rollout that takes longer is cancelled."""
     max_unscorable_rate: float = Field(default=0.2, gt=0, le=1)
     """Share of a step's rollouts that may go unscored before the run saves a checkpoint and stops."""
     outage_deadline_s: float = Field(default=600.0, gt=0)
@@ -53,6 +54,9 @@ class TrainingConfig(BaseModel):
     ``recipe/mode=sync_overlap``; docs/trainer_modes.md says what becomes of groups that are lost."""
     weights_deadline_s: float = Field(default=1800.0, gt=0)
     """Seconds in which new weights must have reached all rollout servers, after each update; past it the run ends."""
+    max_gen_batches: int = Field(default=20, ge=0)
+    """With group filtering: how many training batches of groups may be generated for one step before the run saves and
+    stops, since veRL would go on for ever; 0 for any number."""
     judge_log_dir: str = "logs/judge"
     """Where managed judge replicas write their logs, one file each."""
     low_margin: float = Field(default=1.0, gt=0)
@@ -71,7 +75,7 @@ class TrainingConfig(BaseModel):
 class SpeciaRLConfig(BaseModel):
     """Root of the ``speciarl:`` node."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)  # a URL may hold a password
 
     verifier: VerifierConfig
     """Which judge scores the rollouts."""

@@ -51,13 +51,13 @@ class Reason(str, enum.Enum):
     """The endpoint refused the request or failed."""
 
     MALFORMED = "malformed"
-    """The reply could not be read."""
+    """The reply could not be read, or what a service was sent as a pair is none."""
 
     OFF_LABEL = "off_label"
     """The judge said something that is not one of the labels."""
 
     TOO_LONG = "too_long"
-    """The ground truth exceeds the configured length."""
+    """The ground truth exceeds the configured length, or the pair what a service takes."""
 
     UNKNOWN_CONCEPT = "unknown_concept"
     """The taxonomy does not hold the ground truth."""

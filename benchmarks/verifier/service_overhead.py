@@ -46,7 +46,9 @@ def service(stub: str, folder: Path) -> Iterator[str]:
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "speciarl", "verifier", "serve", "--log-level", "warning"]
     command += ["--config", str(folder / "service.json"), f"port={port}"]
-    (folder / "service.json").write_text(json.dumps({"judges": {"stub": {**JUDGE, "endpoints": [stub]}}}))
+    (folder / "service.json").write_text(
+        json.dumps({"store": None, "judges": {"stub": {**JUDGE, "endpoints": [stub]}}})
+    )
     process = subprocess.Popen(command)
     try:
         yield f"http://127.0.0.1:{port}"

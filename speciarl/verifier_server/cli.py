@@ -35,6 +35,7 @@ the end changes any setting of either:
   speciarl verifier serve --verifier vllm judges.vllm.model=NAME 'judges.vllm.endpoints=[http://HOST:8000/v1]'
   speciarl verifier serve --verifier laptop          starts the judge's own vLLM replicas on Ray
   speciarl verifier serve --config service.yaml host=0.0.0.0 key_file=service.key
+  speciarl verifier serve --verifier laptop --store redis://HOST:6379/0
 
 \b
 A small service.yaml:
@@ -45,6 +46,7 @@ A small service.yaml:
 
 It listens on the loopback interface; another host needs key_file. /ready answers 200 when all judges passed their
 start-up probe; if one does not, the service ends with exit code 2 and one line that says why. OpenAPI is at /docs.
+Verdicts are kept in checkpoints/verdicts.sqlite unless --store says otherwise.
 """
 
 app = typer.Typer(help=TEACHING, no_args_is_help=True, add_completion=False, rich_markup_mode=None)
@@ -66,6 +68,9 @@ def serve(
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings that win.")] = None,
     config: Annotated[Path | None, typer.Option("--config", help="YAML file with the service's settings.")] = None,
     verifier: Annotated[list[str] | None, typer.Option("--verifier", help="Option of recipe/verifier.")] = None,
+    store: Annotated[
+        str | None, typer.Option("--store", help="Where verdicts are kept: path of a file, Redis URL, or none.")
+    ] = None,
     log_format: Annotated[str, typer.Option("--log-format", help="text or json (one object per line).")] = "text",
     log_level: Annotated[str, typer.Option("--log-level", help="debug, info, warning or error.")] = "info",
 ) -> None:
@@ -78,7 +83,7 @@ def serve(
         from speciarl.verifier_server.service import logging_setup, settings_source
         from speciarl.verifier_server.service import serve as server
 
-        settings = settings_source.load_settings(config, verifier or [], overrides or [])
+        settings = settings_source.load_settings(config, verifier or [], overrides or [], store)
         logging_setup.set_up("json" if log_format == "json" else "text", log_level)
         with contextlib.suppress(KeyboardInterrupt):  # everything was stopped in order
             server.serve(settings)
@@ -99,12 +104,13 @@ def top(
 
     from speciarl.verifier_server.service.console_client import ServiceError, metrics_text
     from speciarl.verifier_server.service.top import Snapshot, view
+    from speciarl.verifier_server.urls import public_url
 
     def look() -> Snapshot:
         try:
             return Snapshot.parse(metrics_text(url, key_file), time.monotonic())
         except ValueError as error:
-            raise ServiceError(f"{url} shows no metrics; is it a verifier service?") from error
+            raise ServiceError(f"{public_url(url)} shows no metrics; is it a verifier service?") from error
 
     with _one_line(), contextlib.suppress(KeyboardInterrupt):
         now = look()

@@ -13,6 +13,7 @@ import orjson
 from speciarl.verdict import Reason, Unscorable
 from speciarl.verifier_server.deadline import Deadline
 from speciarl.verifier_server.decoding import shorten
+from speciarl.verifier_server.urls import authorization, passwords, public_url
 
 _PASSING_STATUS = frozenset({408, 409, 425, 429})
 """Client-error codes that may go away by themselves; every other 4xx is final."""
@@ -56,14 +57,20 @@ class Client:
         session: aiohttp.ClientSession,
         timeout_s: float,
         api_key: str | None = None,
+        model: str | None = None,
     ) -> None:
-        self.url = url
-        self.root, self.api = base_urls(url, kind)
+        """Requests carry the key, or user name and password of the URL. `model` is what the server must serve; None
+        where that is not checked."""
+        self.url = public_url(url)
+        """For messages: without user name and password."""
+        self.root, self.api = base_urls(self.url, kind)
         self._kind = kind
         self._session = session
         self._timeout_s = timeout_s
-        self._api_key = api_key
-        self._headers = _JSON | ({"Authorization": f"Bearer {api_key}"} if api_key else {})
+        self._model = model
+        header = authorization(url, api_key)
+        self._headers = _JSON | ({"Authorization": header} if header else {})
+        self._secrets = passwords(url) | ({header.split()[1]} if header else set())
 
     async def chat(self, body: Mapping[str, Any]) -> object | Failure:
         """POST a chat completion; the parsed JSON, or Failure. Raises only CancelledError."""
@@ -78,15 +85,22 @@ class Client:
         return await self._request("GET", f"{self.api}/models")
 
     async def check_health(self, timeout_s: float) -> Failure | None:
-        """None when the server is up: vLLM says so on ``/health``, others by listing their models.
+        """None when the server is up, as vLLM says on ``/health``, and does not list other models than ours only: there
+        may be another server at the URL by now.
 
         Any answer but an error of the server will do, also that there is no such route: a request tells more.
         """
-        url = f"{self.root}/health" if self._kind == "vllm" else f"{self.api}/models"
-        reply = await self._request("GET", url, timeout_s=timeout_s)
-        if isinstance(reply, Failure) and (reply.status is None or reply.status >= 500):
-            return reply
-        return None
+        routes = [f"{self.root}/health"] if self._kind == "vllm" else []
+        if self._model is not None or not routes:
+            routes.append(f"{self.api}/models")
+        for route in routes:
+            reply = await self._request("GET", route, timeout_s=timeout_s)
+            if isinstance(reply, Failure) and (reply.status is None or reply.status >= 500):
+                return reply
+        problem = None if self._model is None or isinstance(reply, Failure) else missing_model(reply, self._model)
+        if problem is None:
+            return None
+        return Failure(Unscorable(Reason.HTTP_ERROR, f"{self.url} {problem}"), passing=True)
 
     async def post_root(self, route: str, body: Mapping[str, Any]) -> object | Failure:
         """POST to a vLLM route outside the OpenAI API, such as ``tokenize``."""
@@ -102,7 +116,7 @@ class Client:
         except (aiohttp.ClientError, OSError) as error:
             # Certificates and malformed URLs do not heal; all else that breaks a connection may.
             passing = not isinstance(error, aiohttp.ClientSSLError | aiohttp.InvalidURL)
-            cause = shorten(self._without_key(str(error) or type(error).__name__), 200)
+            cause = shorten(self._without_secrets(str(error) or type(error).__name__), 200)
             unsent = isinstance(error, aiohttp.ClientConnectorError)
             return Failure(Unscorable(Reason.CONNECTION, f"{self.url}: {cause}"), passing=passing, unsent=unsent)
         return Failure(Unscorable(Reason.TIMEOUT, f"{self.url} gave no reply within {patience_s:g} s"), passing=True)
@@ -118,14 +132,14 @@ class Client:
         try:
             parsed: object = orjson.loads(content)
         except orjson.JSONDecodeError:
-            said = shorten(self._without_key(content[:400].decode("utf-8", "replace")))
+            said = shorten(self._without_secrets(content[:400].decode("utf-8", "replace")))
             what = f"{self.url} replied no JSON: {said}"
             return Failure(Unscorable(Reason.MALFORMED, what), passing=True, status=response.status)
         return parsed
 
     def _refusal(self, status: int, content: bytes, retry_after: str | None) -> Failure:
         reason = Reason.OVERLOADED if status in _OVERLOADED_STATUS else Reason.HTTP_ERROR
-        said = shorten(self._without_key(_error_message(content)), 200)
+        said = shorten(self._without_secrets(_error_message(content)), 200)
         return Failure(
             Unscorable(reason, f"{self.url} replied HTTP {status}: {said}"),
             passing=status >= 500 or status in _PASSING_STATUS,
@@ -133,9 +147,11 @@ class Client:
             status=status,
         )
 
-    def _without_key(self, text: str) -> str:
+    def _without_secrets(self, text: str) -> str:
         """Servers like to repeat a bad key in their error message; ours must not reach a log."""
-        return text.replace(self._api_key, "***") if self._api_key else text
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        return text
 
 
 def base_urls(url: str, kind: Literal["vllm", "openai"]) -> tuple[str, str]:
@@ -152,6 +168,19 @@ def base_urls(url: str, kind: Literal["vllm", "openai"]) -> tuple[str, str]:
         urlunsplit((parts.scheme, parts.netloc, root, "", "")),
         urlunsplit((parts.scheme, parts.netloc, api, "", "")),
     )
+
+
+def missing_model(reply: object, model: str) -> str | None:
+    """What is wrong with a list of served models, worded to follow the server's URL; None when the model is in it."""
+    data = reply.get("data") if isinstance(reply, Mapping) else None
+    if not isinstance(data, list):
+        return "is no OpenAI-compatible API; correct `endpoints`"
+    names = [str(entry.get("id")) for entry in data if isinstance(entry, Mapping)]
+    # Some APIs list models with a prefix ("models/…") that requests need not have.
+    if any(name == model or name.endswith(f"/{model}") for name in names):
+        return None
+    listed = ", ".join(names[:10]) + (", …" if len(names) > 10 else "")
+    return f"does not serve {model!r}; it serves: {listed}; set `served_model_name`"
 
 
 def retry_after_seconds(header: str | None, now: datetime) -> float | None:

@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from speciarl.errors import ConfigError
+from speciarl.verifier_server.urls import authorization, public_url, split
 
 
 class PoolConfig(BaseModel):
@@ -66,7 +66,7 @@ class PoolConfig(BaseModel):
 class StoreConfig(BaseModel):
     """Where verdicts outlive the process: content-addressed, first writer wins."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     kind: Literal["file", "redis"] = "file"
     """`file`: one SQLite file, shared by the processes of one machine. `redis`: shared by many machines."""
@@ -90,15 +90,17 @@ class StoreConfig(BaseModel):
             raise ValueError(f"`{wanted}` is missing: a store of kind {self.kind} needs it")
         if getattr(self, other):
             raise ValueError(f"`{other}` has no meaning for a store of kind {self.kind}")
-        if self.url and urlsplit(self.url).scheme not in ("redis", "rediss", "unix"):
-            raise ValueError(f"{self.url!r} is no Redis URL; write it like redis://host:6379/0")
+        if self.url:
+            parts = split(self.url)
+            if parts is None or parts.scheme not in ("redis", "rediss", "unix"):
+                raise ValueError(f"{public_url(self.url)!r} is no Redis URL; write it like redis://host:6379/0")
         return self
 
 
 class VerifierConfig(BaseModel):
     """One judge."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     name: str = Field(default="judge", min_length=1)
     """What logs and errors call this judge."""
@@ -208,6 +210,8 @@ class VerifierConfig(BaseModel):
 
     @model_validator(mode="after")
     def _fits_kind(self) -> "VerifierConfig":
+        if self.api_key_file and any(map(authorization, (*self.endpoints, self.service_url or ""))):
+            raise ValueError("`api_key_file` and a user name in a URL: a request carries one of them, so give one")
         if self.service_url:
             for name in ("model", "endpoints", "pool", "taxonomy"):
                 if getattr(self, name):
@@ -236,9 +240,10 @@ class VerifierConfig(BaseModel):
 
 
 def _refuse_no_url(url: str, example: str) -> None:
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError(f"{url!r} is no URL; write it like {example}")
+    parts = split(url)
+    if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
+        encoded = ", with / ? # @ of a password as %2F %3F %23 %40" if "@" in url else ""
+        raise ValueError(f"{public_url(url)!r} is no URL; write it like {example}{encoded}")
 
 
 def parse_config(mapping: Mapping[str, Any], at: str = "verifier") -> VerifierConfig:
@@ -260,6 +265,9 @@ def _one_line(error: ValidationError, at: str) -> str:
         fields = sections.get(problem["loc"][0], VerifierConfig).model_fields
         return f"{path}: there is no such key; known keys: {', '.join(sorted(fields))}"
     message = problem["msg"].removeprefix("Value error, ")
-    given = problem["input"]
-    shown = "" if isinstance(given, Mapping) or problem["type"] == "value_error" else f" (got {given!r})"
-    return f"{path}: {message}{shown}"
+    return f"{path}: {message}" + ("" if problem["type"] == "value_error" else describe_input(problem["input"]))
+
+
+def describe_input(given: object) -> str:
+    """What a message on a wrong value ends with; empty for a section, and for what may be a URL with a password."""
+    return "" if isinstance(given, Mapping | BaseModel) or "@" in repr(given) else f" (got {given!r})"

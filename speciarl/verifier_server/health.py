@@ -51,6 +51,8 @@ class HealthWatch:
 
     async def _check(self, endpoint: Endpoint) -> None:
         failure = await endpoint.client.check_health(CHECK_TIMEOUT_S)
+        if failure is not None and endpoint.ejected and failure.unscorable != endpoint.last_failure:
+            _log.warning("judge endpoint stays ejected: %s", failure.unscorable.detail)
         self._router.checked(endpoint, asyncio.get_running_loop().time(), failure)
 
     def _report(self) -> None:

@@ -24,9 +24,12 @@ def up(
     judge: Annotated[str, typer.Argument(help="An option of recipe/verifier, or a .yaml file, with `pool`.")],
     overrides: Annotated[list[str] | None, typer.Argument(help="KEY=VALUE, e.g. pool.replicas=2.")] = None,
     address: Address = "auto",
-    host: Annotated[str, typer.Option(help="Interface Ray Serve listens on.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="Interface Ray Serve listens on. There is no key.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port Ray Serve listens on.")] = 8000,
     logs: Annotated[Path, typer.Option(help="Directory of the replicas' logs.")] = Path("logs/judge"),
+    open_without_key: Annotated[
+        bool, typer.Option("--open-without-key", help="Listen where others may reach, and use, the judge.")
+    ] = False,
 ) -> None:
     """Start a judge, or replace the one of the same name, and print its URL."""
     from speciarl.cpu import environment, stack
@@ -34,9 +37,10 @@ def up(
 
     with _one_line_errors():
         config = pooled_judge(judge, overrides or ())
+        options = ray_serve.ServeOptions(host, port, open_without_key)
         _connect(address)
         env = environment.variables() if stack.active() else {}
-        typer.echo(ray_serve.deploy(config, logs, env, ray_serve.ServeOptions(host, port)) + "/v1")
+        typer.echo(ray_serve.deploy(config, logs, env, options) + "/v1")
 
 
 @app.command()

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from speciarl.errors import VerifierStartError
 from speciarl.verdict import Judgement, Pair, Unscorable, Verdict
-from speciarl.verifier_server.client import Failure
+from speciarl.verifier_server.client import Failure, missing_model
 from speciarl.verifier_server.config import VerifierConfig
 from speciarl.verifier_server.deadline import within
 from speciarl.verifier_server.decoding import (
@@ -96,17 +96,9 @@ class _Probe:
         )
 
     def _check_served(self, endpoint: Endpoint, reply: object) -> None:
-        data = reply.get("data") if isinstance(reply, dict) else None
-        if not isinstance(data, list):
-            raise self._refuse(f"{endpoint.client.url} is no OpenAI-compatible API; correct `endpoints`")
-        names = [str(entry.get("id")) for entry in data if isinstance(entry, dict)]
-        wanted = self._config.served_name
-        # Some APIs list models with a prefix ("models/…") that requests need not have.
-        if not any(name == wanted or name.endswith(f"/{wanted}") for name in names):
-            listed = ", ".join(names[:10]) + (", …" if len(names) > 10 else "")
-            raise self._refuse(
-                f"{endpoint.client.url} does not serve {wanted!r}; it serves: {listed}; set `served_model_name`"
-            )
+        problem = missing_model(reply, self._config.served_name)
+        if problem is not None:
+            raise self._refuse(f"{endpoint.client.url} {problem}")
 
     async def decoder(self, endpoints: Sequence[Endpoint]) -> AnyDecoder:
         """The first way of decoding that has an effect on every endpoint."""

@@ -16,6 +16,7 @@ from speciarl.verifier_server.config import VerifierConfig
 from speciarl.verifier_server.pool import refuse_clashing_labels
 from speciarl.verifier_server.replica import KILL_GRACE_S
 from speciarl.verifier_server.serve_replica import JudgeReplica
+from speciarl.verifier_server.service.settings import KEY_REMEDY, exposure
 
 POLL_S = 0.5
 HEALTH_PERIOD_S = 2.0
@@ -29,7 +30,11 @@ class ServeOptions:
     """Where Ray Serve listens. What counts is how Serve was started first on a cluster."""
 
     host: str = "127.0.0.1"
+    """Address to listen on. Any other than the loopback interface's needs `open_without_key`, or a service with a
+    key."""
     port: int = 8000
+    open_without_key: bool = False
+    """Listen beyond the loopback interface although there is no key: everybody who reaches the port may judge."""
 
     def url(self, name: str) -> str:
         """Root URL of an application, without a slash at its end."""
@@ -102,13 +107,16 @@ def deploy(
     """Run a judge on the Ray cluster this process is connected to; its root URL once a replica answers.
 
     The URL serves as `endpoints` (``URL/v1``) of any verifier. An application of the same name is replaced.
-    Raises VerifierStartError in one line, with nothing left running, when there is no room or no replica starts.
+    Raises VerifierStartError in one line, with nothing left running, when there is no room or no replica starts, and
+    ConfigError when others could reach it without saying so in `options`.
     """
+    options = options or ServeOptions()
     _check_name(config.name)
+    _check_exposure(options, "it has no key; give `--open-without-key` (`ServeOptions.open_without_key`)")
     refuse_clashing_labels(config)
     deadline_s = config.pool.placement_deadline_s + config.pool.startup_deadline_s if config.pool else 0.0
     application = judge_application(config, log_dir, env or {})
-    return _run(application, config.name, deadline_s, options or ServeOptions())
+    return _run(application, config.name, deadline_s, options)
 
 
 def deploy_service(
@@ -119,8 +127,11 @@ def deploy_service(
     def make_app() -> Any:
         return importlib.import_module("speciarl.verifier_server.service.app").create_app(settings)
 
+    options = options or ServeOptions()
     _check_name(name)
-    return _run(service_application(make_app), name, deadline_s, options or ServeOptions())
+    if not (settings.key_file or settings.open_without_key):
+        _check_exposure(options, KEY_REMEDY)
+    return _run(service_application(make_app), name, deadline_s, options)
 
 
 def remove(name: str) -> bool:
@@ -152,6 +163,12 @@ def status() -> list[AppStatus]:
 def _check_name(name: str) -> None:
     if not _NAME.fullmatch(name):
         raise ConfigError(f"{name!r} cannot be part of a URL; name it with letters, digits, dots and dashes only")
+
+
+def _check_exposure(options: ServeOptions, remedy: str) -> None:
+    exposed = None if options.open_without_key else exposure(options.host, remedy)
+    if exposed is not None:
+        raise ConfigError(exposed)
 
 
 def _run(application: Any, name: str, deadline_s: float, options: ServeOptions) -> str:

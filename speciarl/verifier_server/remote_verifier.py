@@ -21,6 +21,7 @@ from speciarl.verifier_server.http_verifier import HttpVerifier
 from speciarl.verifier_server.key_file import read_key
 from speciarl.verifier_server.length import judge_by_length
 from speciarl.verifier_server.routing import Endpoint
+from speciarl.verifier_server.urls import public_url
 from speciarl.verifier_server.wire import from_wire
 
 MOST_PAIRS = 256
@@ -139,7 +140,8 @@ class RemoteVerifier(HttpVerifier):
             try:
                 judgement = await within(max(expires - clock(), 0) + GRACE_S, bundler.ask(pair))
             except asyncio.TimeoutError:
-                return Unscorable(Reason.TIMEOUT, f"{self.config.service_url}: no verdict within {deadline_s:g} s")
+                where = public_url(self.config.service_url or "")
+                return Unscorable(Reason.TIMEOUT, f"{where}: no verdict within {deadline_s:g} s")
             late = isinstance(judgement, Unscorable) and judgement.reason is Reason.TIMEOUT
             if not late or clock() >= expires:
                 return judgement

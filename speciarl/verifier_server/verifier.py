@@ -195,7 +195,7 @@ class LLMVerifier(HttpVerifier):
 
     def _client(self, url: str, session: aiohttp.ClientSession, api_key: str | None) -> Client:
         kind: Literal["vllm", "openai"] = "vllm" if self.config.kind == "vllm" else "openai"
-        return Client(url, kind, session, self.config.request_timeout_s, api_key)
+        return Client(url, kind, session, self.config.request_timeout_s, api_key, self.config.served_name)
 
 
 async def _open_store(config: VerifierConfig) -> VerdictStore | None:

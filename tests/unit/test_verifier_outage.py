@@ -136,6 +136,41 @@ async def test_an_endpoint_with_a_failing_check_gets_nothing(fake_judge: MakeJud
         assert verifier.endpoint_stats()[0].state is State.HEALTHY
 
 
+@pytest.mark.parametrize("kind", ["vllm", "openai"])
+async def test_an_endpoint_that_comes_back_with_another_model_stays_ejected(
+    fake_judge: MakeJudge, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    judge = fake_judge()
+    async with judged_by(judge, kind=kind, total_deadline_s=0.5) as verifier:
+        judge.arm(lambda _: reset)
+        judge.ill = judge.warming_up = True
+        assert scored(await ask_all(verifier, PAIRS[:2])) == 0
+        assert verifier.endpoint_stats()[0].state is State.EJECTED
+        judge.arm(lambda _: None)
+        judge.models = ["another"]
+        judge.ill = judge.warming_up = False
+        await until(lambda: "does not serve 'fake'; it serves: another" in verifier.endpoint_stats()[0].last_failure)
+        await asyncio.sleep(0.3)  # several checks
+        assert scored(await ask_all(verifier, PAIRS[:2])) == 0
+        assert (verifier.endpoint_stats()[0].state, judge.chats) == (State.EJECTED, 0)
+        told = [message for message in caplog.messages if "does not serve 'fake'" in message]
+        assert told == [f"judge endpoint stays ejected: {verifier.endpoint_stats()[0].last_failure}"]
+        judge.models = ["models/fake"]
+        await until(lambda: verifier.endpoint_stats()[0].state is State.TRIAL)
+        assert scored(await ask_all(verifier, PAIRS[:2])) == 2
+
+
+@pytest.mark.parametrize("kind", ["vllm", "openai"])
+async def test_a_server_without_a_list_of_models_may_return(fake_judge: MakeJudge, kind: str) -> None:
+    judge = fake_judge()
+    async with judged_by(judge, kind=kind, total_deadline_s=5.0) as verifier:
+        judge.features = frozenset(judge.features - {"models"})
+        judge.arm(lambda number: reset if number < 6 else None)
+        await ask_all(verifier, PAIRS)
+        await until(lambda: verifier.endpoint_stats()[0].state in (State.TRIAL, State.HEALTHY))
+        assert scored(await ask_all(verifier, PAIRS)) == len(PAIRS)
+
+
 @pytest.mark.parametrize("count", [1, 2])
 async def test_one_hung_request_in_twenty_costs_little(fake_judge: MakeJudge, count: int) -> None:
     judges = [fake_judge() for _ in range(count)]

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from speciarl.errors import ConfigError
-from speciarl.verifier_server import parse_config, ray_serve
+from speciarl.verifier_server import parse_config, pool_cli, ray_serve
 from speciarl.verifier_server.pool_cli import app, pooled_judge
 
 GOOD = "model: org/judge\nname: judge\npool: {replicas: 2, max_replicas: 4}\n"
@@ -58,6 +58,55 @@ def test_no_cluster_at_an_address_is_said_at_once(tmp_path: Path) -> None:
         assert ran.exit_code == 2
         assert "Ray cannot be reached at '127.0.0.1:1'" in ran.stderr
         assert "start it with `ray start --head`" in ran.stderr
+
+
+class FakeSettings:
+    """Of a service, as far as its exposure goes."""
+
+    def __init__(self, key_file: str | None = None, open_without_key: bool = False) -> None:
+        self.key_file, self.open_without_key = key_file, open_without_key
+
+
+@pytest.fixture
+def deployed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The hosts on which something was deployed, instead of Ray Serve."""
+    hosts: list[str] = []
+
+    def fake_run(_: Any, __: str, ___: float, options: ray_serve.ServeOptions) -> str:
+        hosts.append(options.host)
+        return "http://deployed"
+
+    monkeypatch.setattr(ray_serve, "_run", fake_run)
+    monkeypatch.setattr(ray_serve, "judge_application", lambda *_: None)
+    monkeypatch.setattr(ray_serve, "service_application", lambda *_: None)
+    monkeypatch.setattr(pool_cli, "_connect", lambda _: None)
+    return hosts
+
+
+def test_a_pool_that_others_reach_needs_the_word_of_the_user(tmp_path: Path, deployed: list[str]) -> None:
+    (tmp_path / "judge.yaml").write_text(GOOD)
+    up = ["up", str(tmp_path / "judge.yaml")]
+    for host in ("0.0.0.0", "::", "10.0.0.1"):
+        refused = CliRunner().invoke(app, [*up, "--host", host])
+        assert refused.exit_code == 2
+        assert f"`host` {host} can be reached by others: it has no key; give `--open-without-key`" in refused.stderr
+        assert refused.stderr.count("\n") == 1
+    assert deployed == []
+    for arguments in ([], ["--host", "::1"], ["--host", "0.0.0.0", "--open-without-key"]):
+        assert CliRunner().invoke(app, [*up, *arguments]).stdout == "http://deployed/v1\n"
+    assert deployed == ["127.0.0.1", "::1", "0.0.0.0"]
+
+
+def test_a_service_that_others_reach_needs_a_key_or_the_word_of_the_user(deployed: list[str]) -> None:
+    everywhere = ray_serve.ServeOptions("0.0.0.0")
+    with pytest.raises(ConfigError, match="can be reached by others: give `key_file`, or `open_without_key: true` if"):
+        ray_serve.deploy_service(FakeSettings(), options=everywhere)
+    assert deployed == []
+    ray_serve.deploy_service(FakeSettings())
+    for settings in (FakeSettings(key_file="key"), FakeSettings(open_without_key=True)):
+        ray_serve.deploy_service(settings, options=everywhere)
+    ray_serve.deploy_service(FakeSettings(), options=ray_serve.ServeOptions("0.0.0.0", open_without_key=True))
+    assert deployed == ["127.0.0.1", "0.0.0.0", "0.0.0.0", "0.0.0.0"]
 
 
 def test_an_application_needs_a_pool_and_a_name_for_its_url(tmp_path: Path) -> None:

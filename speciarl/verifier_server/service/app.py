@@ -3,7 +3,6 @@
 import contextlib
 import logging
 from collections.abc import AsyncIterator
-from typing import Any
 
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.security import HTTPBearer
@@ -19,7 +18,6 @@ from speciarl.verifier_server.service.body_limit import BodyLimit
 from speciarl.verifier_server.service.core import Core
 from speciarl.verifier_server.service.judges import BuildVerifier, OnFailure
 from speciarl.verifier_server.service.judging import ClientGone
-from speciarl.verifier_server.service.schemas import ErrorResponse
 from speciarl.verifier_server.service.settings import ServiceConfig
 
 ABOUT = """Puts (ground truth, prediction) pairs into one of six ordered categories: `wrong`, `abstain`, `generic`,
@@ -59,41 +57,21 @@ def create_app(
         version=speciarl.__version__,
         description=ABOUT,
         lifespan=lifespan,
-        responses=_error_responses(key is not None),
     )
     app.state.core = core
     errors.install(app)
     app.add_exception_handler(ClientGone, _unread)
     # The key is checked before the body is read; here it is only declared.
     keyed = [Depends(HTTPBearer(auto_error=False, description="The service's key."))] if key else []
-    for routes in (judge_routes, compatible_routes, run_routes):
-        app.include_router(routes.router(core), dependencies=keyed)
-    app.include_router(state_routes.router(core))
+    refused = errors.responses("unauthorized") if key else {}
+    for routes in (judge_routes, compatible_routes, run_routes, state_routes):
+        app.include_router(routes.router(core), dependencies=keyed, responses=refused)
+    app.include_router(state_routes.open_router(core))
     app.add_middleware(BodyLimit, most_bytes=settings.limits.body_bytes, deadline_s=settings.limits.body_deadline_s)
     if key is not None:
         app.add_middleware(BearerKey, key=key)
     app.add_middleware(AccessLog, metrics=core.metrics)
     return app
-
-
-def _error_responses(has_key: bool) -> dict[int | str, dict[str, Any]]:
-    described = {
-        401: "The key is missing or wrong.",
-        404: "Unknown judge, run or route.",
-        405: "The route takes another method.",
-        408: "The body did not arrive in time.",
-        409: "There are too many runs, or no verdict log.",
-        410: "A part of the log was removed.",
-        413: "The body is too long, or has too many pairs.",
-        422: "The request is malformed; the message names the field.",
-        429: "Too many pairs are being judged; see Retry-After.",
-        500: "The service failed.",
-        502: "The judge gave no usable verdict.",
-        503: "Not ready, stopping, or the judge is out of reach; see Retry-After.",
-    }
-    if not has_key:
-        del described[401]
-    return {status: {"model": ErrorResponse, "description": text} for status, text in described.items()}
 
 
 def _log_failure(error: SpeciaRLError) -> None:

@@ -9,10 +9,10 @@ from fastapi import APIRouter, Request, Response
 from speciarl.category import Category
 from speciarl.verdict import Judgement, Pair, Reason, Unscorable, Verdict
 from speciarl.verifier_server.service.core import Core
-from speciarl.verifier_server.service.errors import ApiError
+from speciarl.verifier_server.service.errors import JUDGING, ApiError, responses
 from speciarl.verifier_server.service.reply import StrictRoute, json_reply
 from speciarl.verifier_server.service.run_registry import run_name
-from speciarl.verifier_server.service.schemas import ClassifyRequest, ClassifyResponse
+from speciarl.verifier_server.service.schemas import BinaryResponse, ClassifyRequest, ClassifyResponse
 from speciarl.verifier_server.service.settings import ANY, BinaryConfig, ServiceConfig
 
 SHOWN_ITEMS = 100
@@ -23,7 +23,12 @@ _PASSING = frozenset({Reason.TIMEOUT, Reason.CONNECTION, Reason.OVERLOADED, Reas
 
 def router(core: Core) -> APIRouter:
     """The routes of one service."""
-    routes = APIRouter(prefix="/api/v1/classify", tags=["compatible"], route_class=StrictRoute)
+    routes = APIRouter(
+        prefix="/api/v1/classify",
+        tags=["compatible"],
+        route_class=StrictRoute,
+        responses=responses(*JUDGING, "unscorable"),
+    )
 
     @routes.post("/standard", summary="Six labels, as in the paper's release", response_model=ClassifyResponse)
     async def standard(body: ClassifyRequest, request: Request) -> Response:
@@ -32,7 +37,7 @@ def router(core: Core) -> APIRouter:
         verdicts = await _classify(core, body, request, binary=False)
         return json_reply({"classifications": [verdict.category.label for verdict in verdicts]})
 
-    @routes.post("/binary", summary="Two labels, as in the paper's release", response_model=ClassifyResponse)
+    @routes.post("/binary", summary="Two labels, as in the paper's release", response_model=BinaryResponse)
     async def binary(body: ClassifyRequest, request: Request) -> Response:
         """The same with two label words, which the service's settings name."""
         verdicts = await _classify(core, body, request, binary=True)
@@ -46,7 +51,7 @@ def find_judge(settings: ServiceConfig, model: str | None, prompt: str | None, b
     """The judge that a client's names stand for; raises ApiError that lists the known ones."""
     if model is None and prompt is None:
         return settings.binary_judge if binary else settings.judge
-    table = {alias.names: alias.judge for alias in settings.aliases}
+    table = {names: alias.judge for alias in settings.aliases for names in alias.names}
     for wanted in (prompt, ANY):
         found = table.get((model, wanted, binary))
         if found is not None:
@@ -54,11 +59,12 @@ def find_judge(settings: ServiceConfig, model: str | None, prompt: str | None, b
     if model is not None and model in settings.judges and prompt is None:
         return model
     known = [{"model": name, "verifier_prompt": None} for name in settings.judges]
-    known += [
-        {"model": alias.model, "verifier_prompt": alias.prompt} for alias in settings.aliases if alias.binary == binary
-    ]
-    listed = "; ".join(f"model={one['model']} verifier_prompt={one['verifier_prompt']}" for one in known)
-    raise ApiError(404, "unknown_judge", f"no judge answers to these names; known: {listed}", known)
+    known += [{"model": name, "verifier_prompt": other} for name, other, is_binary in table if is_binary == binary]
+    models, prompts = (
+        ", ".join(dict.fromkeys(one[key] or "(none)" for one in known)) for key in ("model", "verifier_prompt")
+    )
+    message = f"no judge answers to these names; known models: {models}; known prompts: {prompts}"
+    raise ApiError(404, "unknown_judge", f"{message}; `details` has those that go together", known)
 
 
 def binary_word(category: Category, words: BinaryConfig) -> str:
@@ -67,13 +73,13 @@ def binary_word(category: Category, words: BinaryConfig) -> str:
 
 
 def spread(extra_info: Any, pairs: int) -> list[str | None]:
-    """The JSON text of each pair's part of `extra_info`; raises ApiError for what is nested too deep."""
+    """The JSON text of each pair's part of `extra_info`; raises ApiError for what cannot be written as JSON."""
     try:
         if isinstance(extra_info, list) and len(extra_info) == pairs:
             return [None if entry is None else orjson.dumps(entry).decode() for entry in extra_info]
         return [None if extra_info is None else orjson.dumps(extra_info).decode()] * pairs
     except orjson.JSONEncodeError as error:
-        raise ApiError(422, "invalid_request", "body.extra_info: nested too deep") from error
+        raise ApiError(422, "invalid_request", "body.extra_info: nested too deep, or a lone surrogate") from error
 
 
 async def _classify(core: Core, body: ClassifyRequest, request: Request, binary: bool) -> list[Verdict]:

@@ -11,6 +11,7 @@ from speciarl.verdict import Judgement, Unscorable
 from speciarl.verifier_server.client import Failure
 from speciarl.verifier_server.key_file import read_key
 from speciarl.verifier_server.remote_verifier import ServiceClient, read_results
+from speciarl.verifier_server.urls import authorization, public_url
 
 TIMEOUT_S = 10.0
 JUDGE_TIMEOUT_S = 300.0
@@ -22,23 +23,25 @@ class ServiceError(SpeciaRLError):
 
 def metrics_text(url: str, key_file: str | None) -> str:
     """The page of metrics; raises ServiceError."""
+    shown = public_url(url)  # the rest goes into a header
 
     async def fetch() -> str:
         key = read_key(key_file, "service", "key file") if key_file else None
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        header = authorization(url, key)
+        headers = {"Authorization": header} if header else {}
         timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
         try:
             async with (
                 aiohttp.ClientSession(timeout=timeout, headers=headers) as session,
-                session.get(f"{url.rstrip('/')}/metrics", allow_redirects=False) as reply,
+                session.get(f"{shown.rstrip('/')}/metrics", allow_redirects=False) as reply,
             ):
                 if reply.status != 200:
                     hint = "; give the service's key with --key-file" if reply.status == 401 else ""
-                    raise ServiceError(f"{url} replied HTTP {reply.status}{hint}")
+                    raise ServiceError(f"{shown} replied HTTP {reply.status}{hint}")
                 return await reply.text()
         except (aiohttp.ClientError, OSError, asyncio.TimeoutError, UnicodeDecodeError) as error:
             cause = " ".join(str(error).split()) or type(error).__name__
-            raise ServiceError(f"{url} cannot be asked ({cause}); is the service running there?") from error
+            raise ServiceError(f"{shown} cannot be asked ({cause}); is the service running there?") from error
 
     return asyncio.run(fetch())
 
@@ -57,7 +60,7 @@ def judge_one(
             raise ServiceError(reply.unscorable.detail)
         results = read_results(reply, 1)
         if isinstance(results, Unscorable):
-            raise ServiceError(f"{url} is no verifier service: {results.detail}")
+            raise ServiceError(f"{public_url(url)} is no verifier service: {results.detail}")
         assert isinstance(reply, Mapping)
         return str(reply.get("judge")), results[0]
 

@@ -8,9 +8,54 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from speciarl.verifier_server.service.reply import json_reply
+from speciarl.verifier_server.service.schemas import ErrorResponse
 
 SHOWN_PROBLEMS = 5
 SHOWN_CHARS = 200
+
+CODES: Mapping[tuple[int, str], str] = {
+    (400, "bad_request"): "this is no request",
+    (401, "unauthorized"): "the key is missing or wrong",
+    (404, "not_found"): "there is no such route",
+    (404, "unknown_judge"): "there is no such judge",
+    (404, "unknown_run"): "there is no such run",
+    (405, "method_not_allowed"): "the route takes another method",
+    (408, "body_too_slow"): "the body did not arrive in time",
+    (409, "no_log"): "the service keeps no rows",
+    (409, "too_many_runs"): "the service keeps no more runs",
+    (410, "part_gone"): "a file of the log was removed",
+    (413, "body_too_long"): "the body is too long",
+    (413, "too_many_pairs"): "there are too many pairs",
+    (422, "bad_cursor"): "`after` is no cursor",
+    (422, "invalid_request"): "the message names what is malformed",
+    (422, "unscorable"): "a pair has no verdict, and trying again will not help",
+    (429, "overloaded"): "too many pairs are being judged; see Retry-After",
+    (500, "internal"): "the service failed",
+    (502, "unscorable"): "the judge gave no usable verdict",
+    (503, "judge_failed"): "the judge could not start",
+    (503, "judge_starting"): "the judge is not ready yet; see Retry-After",
+    (503, "judge_stopped"): "the judge was stopped",
+    (503, "log_full"): "the verdict log takes no rows; see Retry-After",
+    (503, "stopping"): "the service is stopping; see Retry-After",
+    (503, "unscorable"): "the judge is out of reach or too slow; see Retry-After",
+}
+"""Every error there is: status and code, and what it means."""
+
+JUDGING = (
+    *("body_too_slow", "body_too_long", "too_many_pairs", "invalid_request", "unknown_judge", "too_many_runs"),
+    *("overloaded", "judge_starting", "judge_failed", "judge_stopped", "log_full", "stopping", "internal"),
+)
+"""Codes of every route that judges."""
+
+
+def responses(*codes: str) -> dict[int | str, dict[str, Any]]:
+    """The failures of a route for the OpenAPI document."""
+    told: dict[int | str, dict[str, Any]] = {}
+    for (status, code), text in CODES.items():
+        if code in codes:
+            before = f"{told[status]['description']}; " if status in told else ""
+            told[status] = {"model": ErrorResponse, "description": f"{before}`{code}`: {text}"}
+    return told
 
 
 class ApiError(Exception):

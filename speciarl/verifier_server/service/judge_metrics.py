@@ -7,7 +7,8 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 
 from speciarl.verifier_server.histogram import Snapshot
 from speciarl.verifier_server.routing import EndpointStats
-from speciarl.verifier_server.service.judges import Judge, public_url
+from speciarl.verifier_server.service.judges import Judge
+from speciarl.verifier_server.urls import public_url
 
 PREFIX = "speciarl_verifier_"
 

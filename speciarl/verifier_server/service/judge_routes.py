@@ -4,9 +4,11 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from speciarl.verdict import Pair, Verdict
+from speciarl.verdict import Verdict
 from speciarl.verifier_server.service.core import Core
+from speciarl.verifier_server.service.errors import JUDGING, responses
 from speciarl.verifier_server.service.judges import Judge
+from speciarl.verifier_server.service.pair_items import read_item
 from speciarl.verifier_server.service.reply import StrictRoute, json_reply
 from speciarl.verifier_server.service.schemas import JudgeRequest, JudgeResponse, JudgesResponse
 from speciarl.verifier_server.wire import to_wire
@@ -16,13 +18,15 @@ def router(core: Core) -> APIRouter:
     """The routes of one service."""
     routes = APIRouter(prefix="/v1", tags=["judge"], route_class=StrictRoute)
 
-    @routes.post("/judge", summary="Judge a batch of pairs", response_model=JudgeResponse)
+    @routes.post(
+        "/judge", summary="Judge a batch of pairs", response_model=JudgeResponse, responses=responses(*JUDGING)
+    )
     async def judge(body: JudgeRequest, request: Request) -> Response:
         """One result per pair, in order: a verdict, or unscorable with a reason. A bad pair never fails the
         others."""
         name = body.judge or core.settings.judge
-        pairs = [Pair(item.ground_truth, item.prediction) for item in body.pairs]
-        ids = [item.id for item in body.pairs]
+        items = [read_item(item) for item in body.pairs]
+        pairs, ids = [pair for pair, _ in items], [pair_id for _, pair_id in items]
         judgements = await core.judge(request, name, pairs, body.run, ids, deadline_s=body.deadline_s)
         results = [to_wire(judgement) for judgement in judgements]
         for result, pair_id in zip(results, ids, strict=True):
@@ -32,7 +36,7 @@ def router(core: Core) -> APIRouter:
         counts = {"judged": judged, "unscorable": len(judgements) - judged}
         return json_reply({"judge": name, "run": body.run, "results": results, **counts})
 
-    @routes.get("/judges", summary="List the judges", response_model=JudgesResponse)
+    @routes.get("/judges", summary="List the judges", response_model=JudgesResponse, responses=responses("internal"))
     async def judges() -> Response:
         """Judges with their models and prompts, the names that clients may send, and the limits."""
         settings = core.settings

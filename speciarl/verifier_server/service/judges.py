@@ -5,14 +5,14 @@ import dataclasses
 import logging
 from collections.abc import Callable, Mapping
 from typing import Literal
-from urllib.parse import urlsplit, urlunsplit
 
-from speciarl.errors import SpeciaRLError
+from speciarl.errors import SpeciaRLError, VerifierStartError
 from speciarl.verifier_server.config import VerifierConfig
 from speciarl.verifier_server.factory import build
 from speciarl.verifier_server.managed_pools import ManagedPools
 from speciarl.verifier_server.protocol import Verifier
 from speciarl.verifier_server.service.errors import ApiError
+from speciarl.verifier_server.urls import public_url
 
 RETRY_STARTING_S = 2.0
 
@@ -113,14 +113,16 @@ class Judges:
             verifier = self._build(judge.config)
             await verifier.start()
         except SpeciaRLError as error:
-            judge.state, judge.error = "failed", str(error)
-            on_failure(error)
+            self._give_up(judge, error, on_failure)
+            return
+        except Exception as error:  # noqa: BLE001 - whatever it is, a judge must not seem to be starting for ever
+            _log.exception("judge %r cannot start", judge.name)
+            cause = " ".join(f"{type(error).__name__}: {error}".split())
+            self._give_up(judge, VerifierStartError(f"judge {judge.name!r}: {cause}"), on_failure)
             return
         judge.verifier, judge.state = verifier, "ready"
         _log.info("judge %r is ready", judge.name)
 
-
-def public_url(url: str) -> str:
-    """The URL without user name, password and query."""
-    parts = urlsplit(url)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    def _give_up(self, judge: Judge, error: SpeciaRLError, on_failure: OnFailure) -> None:
+        judge.state, judge.error = "failed", str(error)
+        on_failure(error)

@@ -8,6 +8,7 @@ from fastapi import Request
 
 from speciarl.verdict import Judgement, Pair, Reason, Unscorable
 from speciarl.verifier_server.protocol import Verifier
+from speciarl.verifier_server.service.pair_items import UnusablePair
 
 T = TypeVar("T")
 
@@ -23,8 +24,8 @@ async def judge_pairs(
 ) -> list[Judgement]:
     """Judge all pairs at once; one judgement per pair, in their order.
 
-    A pair with a text beyond `string_chars` and one without a verdict after `deadline_s` are unscorable. When
-    the caller is cancelled, so is its interest in the pairs; other callers' is not.
+    An unusable pair, one with a text beyond `string_chars` and one without a verdict after `deadline_s` are
+    unscorable. When the caller is cancelled, so is its interest in the pairs; other callers' is not.
     """
     tasks: dict[int, asyncio.Task[Judgement]] = {}
     judgements: dict[int, Judgement] = {}
@@ -32,9 +33,9 @@ async def judge_pairs(
     expires = None if deadline_s is None else clock() + deadline_s
     try:
         for index, pair in enumerate(pairs):
-            excess = _excess(pair, string_chars)
-            if excess is not None:
-                judgements[index] = excess
+            flaw = pair.why if isinstance(pair, UnusablePair) else _excess(pair, string_chars)
+            if flaw is not None:
+                judgements[index] = flaw
                 continue
             tasks[index] = asyncio.create_task(verifier.verify(pair))
             if index % _TURN == _TURN - 1:

@@ -27,16 +27,20 @@ class JsonFormatter(logging.Formatter):
 
 
 class TextFormatter(logging.Formatter):
-    """Time, level, message, and the fields as KEY=VALUE."""
+    """Time, level, message, and the fields as KEY=VALUE; one line but for the stack of an exception."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S")
 
-    def format(self, record: logging.LogRecord) -> str:
-        """The line."""
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """The line. What clients and servers said may hold line ends, with which a line could be forged."""
         fields = getattr(record, "fields", {})
         extra = "".join(f" {key}={value}" for key, value in fields.items() if key not in ("method", "route", "status"))
-        return super().format(record) + extra
+        return "".join(map(_printable, super().formatMessage(record) + extra))
+
+
+def _printable(character: str) -> str:
+    return character if character.isprintable() else character.encode("unicode_escape").decode()
 
 
 def set_up(log_format: LogFormat, level: str) -> None:

@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query, Response
 
 from speciarl.verifier_server.service.core import Core
+from speciarl.verifier_server.service.errors import responses
 from speciarl.verifier_server.service.reply import StrictRoute, json_reply
 from speciarl.verifier_server.service.schemas import RowsResponse, RunInfo, RunsResponse
 from speciarl.verifier_server.service.settings import RUN_CHARS
@@ -16,17 +17,27 @@ def router(core: Core) -> APIRouter:
     """The routes of one service."""
     routes = APIRouter(prefix="/v1/runs", tags=["runs"], route_class=StrictRoute)
 
-    @routes.get("", summary="List the runs", response_model=RunsResponse)
+    @routes.get("", summary="List the runs", response_model=RunsResponse, responses=responses("internal"))
     async def runs() -> Response:
         """Every run with its statistics."""
         return json_reply({"runs": [core.runs.info(name) for name in core.runs.names()]})
 
-    @routes.get("/{run}", summary="Statistics of a run", response_model=RunInfo)
+    @routes.get(
+        "/{run}",
+        summary="Statistics of a run",
+        response_model=RunInfo,
+        responses=responses("unknown_run", "invalid_request", "internal"),
+    )
     async def run_info(run: Run) -> Response:
         """Pairs so far, by category, source and reason."""
         return json_reply(core.runs.info(run))
 
-    @routes.get("/{run}/results", summary="Pairs of a run", response_model=RowsResponse)
+    @routes.get(
+        "/{run}/results",
+        summary="Pairs of a run",
+        response_model=RowsResponse,
+        responses=responses("unknown_run", "no_log", "part_gone", "invalid_request", "bad_cursor", "internal"),
+    )
     async def results(
         run: Run,
         after: Annotated[str | None, Query(max_length=64, description="`next` of the page before.")] = None,

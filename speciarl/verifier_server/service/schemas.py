@@ -3,11 +3,20 @@
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from speciarl.category import LABELS
 from speciarl.verdict import Reason, Source
-from speciarl.verifier_server.service.settings import NAME, RUN_CHARS
+from speciarl.verifier_server.service.settings import NAME, RUN_CHARS, AliasConfig, LimitsConfig
+
+
+def _encodable(text: str) -> str:
+    text.encode()  # a ValueError for a lone surrogate, which is no character
+    return text
+
+
+Text = Annotated[str, AfterValidator(_encodable)]
+"""Text that can be sent on and logged."""
 
 RunName = Annotated[str, Field(pattern=NAME, max_length=RUN_CHARS, examples=["cub200-seed42"])]
 
@@ -15,19 +24,19 @@ Label = Annotated[str, Field(json_schema_extra={"enum": list(LABELS)})]
 
 
 class _Request(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
 
 
 class _Response(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class PairItem(_Request):
     """One pair to be judged."""
 
-    ground_truth: str = Field(examples=["golden-winged warbler"])
+    ground_truth: Text = Field(examples=["golden-winged warbler"])
     """What is in the image."""
-    prediction: str = Field(examples=["warbler"])
+    prediction: Text = Field(examples=["warbler"])
     """What the model said."""
     id: str | None = Field(default=None, max_length=200)
     """Given back with the result."""
@@ -42,14 +51,16 @@ class JudgeRequest(_Request):
     """Run under which the pairs are counted and logged; none when not given."""
     deadline_s: float | None = Field(default=None, gt=0, le=86_400)
     """Seconds after which the answer goes out; pairs without a verdict by then are unscorable(timeout)."""
-    pairs: list[PairItem]
-    """The pairs. The service's limits say how many."""
+    pairs: list[Annotated[PairItem | Any, Field(union_mode="left_to_right")]]
+    """The pairs; the service's limits say how many. One that is not of this form is unscorable(malformed), or
+    unscorable(too_long), in its place, and the others are judged."""
 
 
 class VerdictResult(_Response):
     """A pair that was judged."""
 
     status: Literal["verdict"]
+    """Tells it from a pair without a verdict."""
     category: Label
     """Its category."""
     margin: float | None
@@ -66,6 +77,7 @@ class UnscorableResult(_Response):
     """A pair without a verdict. It is neither a category nor a score of 0."""
 
     status: Literal["unscorable"]
+    """Tells it from a pair that was judged."""
     reason: Reason
     """Why, for programs."""
     detail: str
@@ -95,11 +107,11 @@ class JudgeResponse(_Response):
 class ClassifyRequest(BaseModel):
     """The request of the paper's release."""
 
-    model_config = ConfigDict(extra="ignore", strict=True, frozen=True)
+    model_config = ConfigDict(extra="ignore", strict=True, frozen=True, use_attribute_docstrings=True)
 
-    ground_truths: list[str] = Field(examples=[["golden-winged warbler"]])
+    ground_truths: list[Text] = Field(examples=[["golden-winged warbler"]])
     """What is in the images."""
-    predictions: list[str] = Field(examples=[["warbler"]])
+    predictions: list[Text] = Field(examples=[["warbler"]])
     """What the model said, in the same order."""
     model: str | None = Field(default=None, max_length=500)
     """A judge's name, or a name in the service's aliases."""
@@ -114,8 +126,16 @@ class ClassifyRequest(BaseModel):
 class ClassifyResponse(_Response):
     """The label words, in the order of the pairs."""
 
-    classifications: list[str]
+    classifications: list[Label]
     """One per pair."""
+
+
+class BinaryResponse(_Response):
+    """The two words of the service's settings, in the order of the pairs."""
+
+    classifications: list[str] = Field(examples=[["correct", "wrong"]])
+    """One per pair: `binary.right` (`correct` unless set) from the category `binary.least` upwards, below it
+    `binary.wrong` (`wrong` unless set)."""
 
 
 class ErrorBody(_Response):
@@ -133,16 +153,29 @@ class ErrorResponse(_Response):
     """Every answer that is not a success."""
 
     error: ErrorBody
+    """The error."""
+
+
+class HealthResponse(_Response):
+    """The process answers."""
+
+    status: Literal["ok"]
+    """Nothing else is ever said."""
 
 
 class JudgeInfo(_Response):
     """One judge of the service."""
 
     name: str
+    """By which requests name it."""
     state: Literal["starting", "ready", "failed", "stopped"]
+    """It can be asked while it is ready."""
     kind: str
+    """`vllm`, `openai` or `taxonomy`."""
     model: str | None
+    """Name or directory of the model; null for a judge without one."""
     revision: str | None
+    """The model's revision, where one is set."""
     prompt: str | None
     """Name of the prompt; null for a judge without one."""
     prompt_hash: str | None
@@ -150,26 +183,33 @@ class JudgeInfo(_Response):
     decoding: str | None
     """How the judge decodes, once it is ready."""
     thinking: bool
+    """Whether it reasons before the label."""
     max_string_chars: int
     """Longest normalised text it judges."""
     endpoints: list[str]
+    """URLs of its servers, without user names and passwords."""
 
 
 class JudgesResponse(_Response):
     """The judges, and what clients may send."""
 
     judges: list[JudgeInfo]
+    """All of them, whatever their state."""
     default_judge: str
+    """Judge of requests that name none."""
     default_binary_judge: str
-    aliases: list[dict[str, Any]]
+    """The same for `/api/v1/classify/binary`."""
+    aliases: list[AliasConfig]
     """Model and prompt names of the paper's clients, and the judges that answer to them."""
-    limits: dict[str, float]
+    limits: LimitsConfig
+    """The service's limits."""
 
 
 class ReadyResponse(_Response):
     """Whether all judges can be asked."""
 
     ready: bool
+    """True when all of them are ready."""
     judges: dict[str, str]
     """State of each judge."""
 
@@ -178,7 +218,9 @@ class RunInfo(_Response):
     """One run so far."""
 
     run: str
+    """Its name."""
     pairs: int
+    """Pairs so far, with and without a verdict."""
     first: datetime | None
     """When its first pair was judged."""
     last: datetime | None
@@ -201,27 +243,44 @@ class RunsResponse(_Response):
     """All runs, by name."""
 
     runs: list[RunInfo]
+    """Sorted by name."""
 
 
 class LogRow(_Response):
     """One pair of a run, as the verdict log keeps it."""
 
     time: datetime
+    """When it was judged."""
     judge: str
+    """Name of the judge."""
     model: str | None
+    """The judge's model; null for a judge without one."""
     revision: str | None
+    """The model's revision, where one is set."""
     prompt: str | None
+    """Name of the judge's prompt."""
     prompt_hash: str | None
+    """Hash of the prompt's text."""
     decoding: str | None
+    """How the judge decoded."""
     pair_id: str | None
+    """The pair's `id`, where it had one."""
     ground_truth: str
+    """As it was sent; empty where that was no text."""
     prediction: str
-    category: str | None
-    reason: str | None
+    """As it was sent; empty where that was no text."""
+    category: Label | None
+    """Its category; null without a verdict."""
+    reason: Reason | None
+    """Why there is no verdict, for programs; null with one."""
     detail: str | None
+    """Why there is no verdict, for people; null with one."""
     margin: float | None
+    """As in the verdict."""
     probabilities: list[float] | None
-    source: str | None
+    """As in the verdict."""
+    source: Source | None
+    """Where the verdict came from; null without one."""
     extra_info: str | None
     """JSON text."""
 
@@ -230,7 +289,9 @@ class RowsResponse(_Response):
     """A page of a run's pairs, in the order in which they were judged."""
 
     run: str
+    """The run's name."""
     rows: list[LogRow]
+    """The pairs."""
     next: str | None
     """Cursor for `after`, to go on from here; the one that was sent when there are no rows."""
     more: bool

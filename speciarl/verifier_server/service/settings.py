@@ -1,15 +1,26 @@
 """What the service listens on, which judges it holds, and how much it takes."""
 
 import ipaddress
+import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from speciarl.category import LABELS
 from speciarl.errors import ConfigError
-from speciarl.verifier_server.config import VerifierConfig, parse_config
+from speciarl.verifier_server.config import StoreConfig, VerifierConfig, describe_input, parse_config
 
 ANY = "*"
 """In an alias: whatever prompt the client names, or none."""
@@ -17,14 +28,28 @@ ANY = "*"
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 """Names of judges and runs: they appear in URLs, labels and file names."""
 
+KEY_REMEDY = "give `key_file`, or `open_without_key: true`"
+"""What makes a service fit for an address that others reach."""
+
+STORE_PATH = "checkpoints/verdicts.sqlite"
+"""The verdict store where nothing else is said: beside the directories of runs, any of which may be pointed at it."""
+
 RUN_CHARS = 128
 """Longest name of a run."""
 
 JudgeName = Annotated[str, StringConstraints(pattern=NAME, max_length=100)]
 
 
+def _listed(given: Any) -> Any:
+    return given if isinstance(given, Sequence) and not isinstance(given, str) else (given,)
+
+
+Names = Annotated[tuple[str | None, ...], BeforeValidator(_listed), Field(min_length=1)]
+"""Names of a client, None for none; one may be given without a list."""
+
+
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, use_attribute_docstrings=True)
 
 
 class LimitsConfig(_Section):
@@ -65,21 +90,21 @@ class LogConfig(_Section):
 
 
 class AliasConfig(_Section):
-    """Which judge answers to a model and a prompt name that a client of the paper's release sends."""
+    """Which judge answers to the model and prompt names that clients of the paper's release send."""
 
     judge: JudgeName
     """A name under `judges`."""
-    model: str | None = None
-    """The client's `model`; None where it sends none."""
-    prompt: str | None = None
-    """The client's `verifier_prompt`; None where it sends none, `*` for any or none."""
+    model: Names = (None,)
+    """The client's `model`, or a list of names that mean the same; None where it sends none."""
+    prompt: Names = (None,)
+    """The client's `verifier_prompt`, or a list; None where it sends none, `*` for any or none."""
     binary: bool = False
     """Whether this is for `/binary`, otherwise for `/standard`."""
 
     @property
-    def names(self) -> tuple[str | None, str | None, bool]:
-        """What a request is looked up by: model, prompt, whether it came to `/binary`."""
-        return self.model, self.prompt, self.binary
+    def names(self) -> list[tuple[str | None, str | None, bool]]:
+        """What requests are looked up by: model, prompt, whether they came to `/binary`."""
+        return [(model, prompt, self.binary) for model, prompt in itertools.product(self.model, self.prompt)]
 
 
 class BinaryConfig(_Section):
@@ -110,6 +135,9 @@ class ServiceConfig(_Section):
     """File that holds the key clients must send as `Authorization: Bearer KEY`, and nothing else."""
     open_without_key: bool = False
     """Listen beyond the loopback interface although there is no key: everybody who reaches the port may judge."""
+    store: StoreConfig | None = StoreConfig(path=STORE_PATH)
+    """Where verdicts outlive the service, for every judge that has no `store` of its own, null included; None
+    keeps them in memory only."""
     judges: Mapping[JudgeName, VerifierConfig] = Field(min_length=1)
     """Judges by name."""
     default_judge: str | None = None
@@ -141,6 +169,20 @@ class ServiceConfig(_Section):
         """The same for `/binary`."""
         return self.default_binary_judge or self.judge
 
+    @field_validator("judges")
+    @classmethod
+    def _have_stores(
+        cls, judges: Mapping[JudgeName, VerifierConfig], info: ValidationInfo
+    ) -> Mapping[JudgeName, VerifierConfig]:
+        # `store` stands before `judges` above, so it has been read by now.
+        shared = {"store": info.data.get("store")}
+        return {
+            name: judge
+            if judge.kind == "taxonomy" or "store" in judge.model_fields_set
+            else judge.model_copy(update=shared)
+            for name, judge in judges.items()
+        }
+
     @model_validator(mode="after")
     def _holds_together(self) -> "ServiceConfig":
         known = ", ".join(self.judges)
@@ -151,20 +193,25 @@ class ServiceConfig(_Section):
                 raise ValueError(f"`{key}` is {name!r}, which is not under `judges` ({known})")
         seen: set[tuple[str | None, str | None, bool]] = set()
         for index, alias in enumerate(self.aliases):
-            if alias.names in seen:
+            if not seen.isdisjoint(alias.names):
                 raise ValueError(f"`aliases.{index}` has the model and the prompt of an alias before it")
-            seen.add(alias.names)
+            seen.update(alias.names)
         for name, config in self.judges.items():
             if config.service_url:
                 raise ValueError(f"`judges.{name}.service_url`: a service does not judge through another service")
             if config.max_string_chars > self.limits.string_chars:
                 raise ValueError(f"`judges.{name}.max_string_chars` is above `limits.string_chars`")
-        if not (self.key_file or self.open_without_key or is_loopback(self.host)):
-            raise ValueError(
-                f"`host` {self.host} can be reached by others: give `key_file`, or `open_without_key: true` if "
-                "everybody who reaches the port may judge"
-            )
+        exposed = None if self.key_file or self.open_without_key else exposure(self.host, KEY_REMEDY)
+        if exposed is not None:
+            raise ValueError(exposed)
         return self
+
+
+def exposure(host: str, remedy: str) -> str | None:
+    """One line on an address that others reach, for what has no key; None for one that only this machine reaches."""
+    if is_loopback(host):
+        return None
+    return f"`host` {host} can be reached by others: {remedy} if everybody who reaches the port may judge"
 
 
 def is_loopback(host: str) -> bool:
@@ -190,7 +237,7 @@ def parse_settings(mapping: Mapping[str, Any]) -> ServiceConfig:
     if isinstance(judges, Mapping):
         for name, node in judges.items():
             if not isinstance(node, Mapping):
-                raise ConfigError(f"judges.{name}: Input should be a mapping (got {node!r})")
+                raise ConfigError(f"judges.{name}: Input should be a mapping{describe_input(node)}")
             parsed[str(name)] = parse_config({"name": str(name), **node}, at=f"judges.{name}")
     try:
         return ServiceConfig.model_validate({**mapping, **({"judges": parsed} if parsed else {})})
@@ -204,6 +251,7 @@ def _one_line(error: ValidationError) -> str:
     if problem["type"] == "extra_forbidden":
         sections: dict[object, type[BaseModel]] = {
             "limits": LimitsConfig,
+            "store": StoreConfig,
             "verdict_log": LogConfig,
             "aliases": AliasConfig,
             "binary": BinaryConfig,
@@ -211,6 +259,4 @@ def _one_line(error: ValidationError) -> str:
         fields = sections.get(problem["loc"][0], ServiceConfig).model_fields
         return f"{path}: there is no such key; known keys: {', '.join(sorted(fields))}"
     message = problem["msg"].removeprefix("Value error, ")
-    given = problem["input"]
-    shown = "" if isinstance(given, Mapping | BaseModel) or problem["type"] == "value_error" else f" (got {given!r})"
-    return f"{path}: {message}{shown}"
+    return f"{path}: {message}" + ("" if problem["type"] == "value_error" else describe_input(problem["input"]))

@@ -13,13 +13,18 @@ from speciarl.verifier_server.judge_source import read_mapping, recipe_judge
 from speciarl.verifier_server.service.settings import ServiceConfig, parse_settings
 
 
-def load_settings(file: Path | None, options: Sequence[str], overrides: Sequence[str]) -> ServiceConfig:
-    """Settings from a file, judges from options of ``recipe/verifier``, and overrides such as
-    ``limits.runs=10``, which win.
+def load_settings(
+    file: Path | None, options: Sequence[str], overrides: Sequence[str], store: str | None = None
+) -> ServiceConfig:
+    """Settings from a file, judges from options of ``recipe/verifier``, the verdict store (the path of a file, a
+    Redis URL or ``none``), and overrides such as ``limits.runs=10``, which win.
 
     Raises ConfigError in one line.
     """
-    merged: DictConfig | ListConfig = OmegaConf.create(read_mapping(file, "at least `judges`") if file else {})
+    settings = read_mapping(file, "at least `judges`") if file else {}
+    if store is not None:
+        settings["store"] = _store(store)
+    merged: DictConfig | ListConfig = OmegaConf.create(settings)
     try:
         for option in options:
             merged = OmegaConf.merge(merged, {"judges": {option: recipe_judge(option)}})
@@ -33,6 +38,15 @@ def load_settings(file: Path | None, options: Sequence[str], overrides: Sequence
         raise ConfigError(f"{key}{str(error).splitlines()[0]}; give it as KEY=VALUE or in the file") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"an override cannot be read: {' '.join(str(error).split())}") from error
-    if not plain:
+    if "judges" not in plain:
         raise ConfigError("there is no judge: give --config FILE or --verifier NAME (`speciarl recipes` lists them)")
     return parse_settings(plain)
+
+
+def _store(place: str) -> dict[str, str] | None:
+    """The section `store` for a place."""
+    if place in ("file", "redis"):
+        raise ConfigError(f"--store {place}: say where: the path of a file, or redis://HOST:6379/0")
+    if place == "none":
+        return None
+    return {"kind": "redis", "url": place} if "://" in place else {"kind": "file", "path": place}

@@ -24,6 +24,7 @@ from speciarl.verifier_server.store.interface import StoreError, VerdictStore
 from speciarl.verifier_server.store.upkeep import Advance, PruneRule, Statistics, matching_judges
 from speciarl.verifier_server.store.upkeep import prune as prune_store
 from speciarl.verifier_server.store.upkeep import statistics as count_store
+from speciarl.verifier_server.urls import public_url
 
 T = TypeVar("T")
 
@@ -152,7 +153,7 @@ def _location(text: str, password_file: Path | None, prefix: str, create: bool =
             timeout_s=LOCK_S,
         )
     except ValueError:
-        _refuse(f"{text!r} is neither a path nor a Redis URL; write it like redis://host:6379/0")
+        _refuse(f"{public_url(text)!r} is neither a path nor a Redis URL; write it like redis://host:6379/0")
     return lambda: build_store(config)
 
 

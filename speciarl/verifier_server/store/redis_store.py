@@ -8,7 +8,6 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping, Sequence
 from typing import Any, cast
-from urllib.parse import urlsplit
 
 import redis.asyncio as aioredis
 from redis.asyncio.retry import Retry
@@ -20,6 +19,7 @@ from speciarl.verifier_server.store.damage import EntryReader
 from speciarl.verifier_server.store.identity import JudgeIdentity, verified_judges
 from speciarl.verifier_server.store.interface import Claim, Entries, StoreError
 from speciarl.verifier_server.store.record import Record, encode
+from speciarl.verifier_server.urls import public_url
 
 LAYOUT = 1
 """Part of every key's name: entries of another layout are never met."""
@@ -60,7 +60,7 @@ class RedisStore:
         lease_s: float = 60.0,
     ) -> None:
         """Opens nothing. `timeout_s` bounds each connection attempt and each reply."""
-        self.where = without_password(url)
+        self.where = public_url(url)
         self._lease_ms = max(int(lease_s * 1000), 1)
         self._client = aioredis.Redis.from_url(
             url,
@@ -245,12 +245,6 @@ class RedisStore:
         except (RedisError, OSError, asyncio.TimeoutError) as error:
             cause = " ".join(str(error).split()) or type(error).__name__
             raise StoreError(f"verdict store {self.where} cannot be used: {cause}; check the server") from error
-
-
-def without_password(url: str) -> str:
-    """The URL with any user and password left out, for messages."""
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 def _is_wrong_type(error: RedisError) -> bool:

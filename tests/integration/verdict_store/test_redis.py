@@ -20,7 +20,7 @@ from speciarl.verifier_server.store import (
     VerdictStore,
     build_store,
 )
-from speciarl.verifier_server.store.redis_store import RedisStore, without_password
+from speciarl.verifier_server.store.redis_store import RedisStore
 
 pytestmark = pytest.mark.anyio
 
@@ -143,9 +143,9 @@ def test_a_password_file_that_cannot_be_read_and_urls_in_messages(tmp_path: Path
             file.write_bytes(content)
         with pytest.raises(StoreError, match=message):
             build_store(StoreConfig(kind="redis", url="redis://host", password_file=str(file)))
-    assert without_password("redis://me:s3cret@host:1/0") == "redis://host:1/0"
+    assert RedisStore("redis://me:s3cret@host:1/0").where == "redis://host:1/0"
     with pytest.raises(StoreError, match="bad Redis `url`"):
-        build_store(StoreConfig(kind="redis", url="redis://host:port"))
+        build_store(StoreConfig(kind="redis", url="redis://host?socket_timeout=soon"))
 
 
 async def test_a_server_that_refuses_writes_is_refused_at_the_start(

@@ -2,14 +2,19 @@
 
 import asyncio
 import contextlib
+import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import httpx
 import pytest
+import uvicorn
 
 from speciarl.verdict import Judgement, Pair, Source, Unscorable, Verdict
 from speciarl.verifier_server import parse_config
+from speciarl.verifier_server.service.app import create_app
+from speciarl.verifier_server.service.settings import parse_settings
 from speciarl.verifier_server.store.redis_store import RedisStore
 from speciarl.verifier_server.verifier import LLMVerifier
 
@@ -30,6 +35,28 @@ async def service(judge: Any, redis_server: Any, lease_s: float = 60.0, **change
         yield verifier
     finally:
         await verifier.aclose()
+
+
+@contextlib.asynccontextmanager
+async def http_service(judge: Any, redis_server: Any) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of a service on a socket, ready."""
+    main = {"model": "fake", "prompt": "compact", "probe": False, "endpoints": [judge.url]}
+    settings = parse_settings({"judges": {"main": main}, "store": {"kind": "redis", "url": redis_server.url}})
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        server = uvicorn.Server(uvicorn.Config(create_app(settings), log_config=None, timeout_graceful_shutdown=1))
+        serving = asyncio.create_task(server.serve([listener]))
+        try:
+            while not server.started:
+                await asyncio.sleep(0.01)
+            async with httpx.AsyncClient(base_url=url, timeout=60) as client:
+                while (await client.get("/ready")).status_code != 200:
+                    await asyncio.sleep(0.01)
+                yield client
+        finally:
+            server.should_exit = True
+            await serving
 
 
 def sources(judgements: list[Judgement]) -> list[Source]:
@@ -53,6 +80,25 @@ async def test_each_pair_is_judged_once_among_all(fake_judge: MakeJudge, redis_s
         assert sum(s["store_hits"] for s in stats) == 2 * len(PAIRS)
         assert sum(s["lease_seconds"] for s in stats) > 1
         assert not redis_server.client().keys("speciarl:1:lease:*")
+
+
+async def test_over_http_the_second_service_answers_from_the_store(fake_judge: MakeJudge, redis_server: Any) -> None:
+    async def ask(client: httpx.AsyncClient) -> list[dict[str, Any]]:
+        pairs = [{"ground_truth": pair.ground_truth, "prediction": pair.prediction} for pair in PAIRS]
+        results: list[dict[str, Any]] = (await client.post("/v1/judge", json={"pairs": pairs})).json()["results"]
+        return results
+
+    async with (
+        fake_judge().running() as judge,
+        http_service(judge, redis_server) as one,
+        http_service(judge, redis_server) as other,
+    ):
+        judge.arm()
+        first, second = await ask(one), await ask(other)
+        assert {result["source"] for result in first} == {"live"}
+        assert second == [result | {"source": "store"} for result in first]
+        assert {result["source"] for result in await ask(other)} == {"memory"}
+        assert judge.chats == len(PAIRS)
 
 
 async def reached(judge: Any) -> None:

@@ -41,7 +41,7 @@ def make_settings(tmp_path: Path) -> Callable[..., ServiceConfig]:
                 "backoff_s": 0.01,
             }
             judges["main"] |= changes.pop("main", {})
-        return parse_settings({"judges": judges} | changes)
+        return parse_settings({"judges": judges, "store": None} | changes)
 
     return make
 

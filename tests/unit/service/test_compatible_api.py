@@ -1,5 +1,6 @@
 """The wire format of the paper's release."""
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -123,11 +124,17 @@ async def test_a_judges_trouble_tells_clients_whether_to_come_back(
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"ground_truths": ["a"]}, body(("a", "b")) | {"predictions": []}, {"ground_truths": "a", "predictions": "b"}],
+    [
+        {"ground_truths": ["a"]},
+        body(("a", "b")) | {"predictions": []},
+        {"ground_truths": "a", "predictions": "b"},
+        body(("a", "b"), ("a", "\ud83d")),
+        body(("a", "b"), extra_info="\ud83d"),
+    ],
 )
 async def test_malformed_bodies_are_refused(make_settings: Make, running: Make, wrong: dict[str, Any]) -> None:
     async with running(make_settings()) as client:
-        reply = await client.post(STANDARD, json=wrong)
+        reply = await client.post(STANDARD, content=json.dumps(wrong), headers={"Content-Type": "application/json"})
         assert reply.status_code == 422
         assert reply.json()["error"]["code"] == "invalid_request"
 

@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -15,6 +17,7 @@ from speciarl.verifier_server.deadline import within
 pytestmark = pytest.mark.anyio
 
 Make = Callable[..., Any]
+JSON = {"Content-Type": "application/json"}
 
 
 def pairs(*texts: tuple[str, str]) -> list[dict[str, str]]:
@@ -71,11 +74,11 @@ async def test_an_unknown_judge_is_told_the_known_ones(make_settings: Make, runn
     [
         ({}, "body.pairs"),
         ({"pairs": "x"}, "body.pairs"),
-        ({"pairs": [{"ground_truth": "a"}]}, "body.pairs.0.prediction"),
-        ({"pairs": [{"ground_truth": 1, "prediction": "a"}]}, "body.pairs.0.ground_truth"),
-        ({"pairs": [{"ground_truth": "a", "prediction": None}]}, "body.pairs.0.prediction"),
-        ({"pairs": [{"ground_truth": "a", "prediction": "a", "label": "x"}]}, "body.pairs.0.label"),
+        ({"pairs": {"ground_truth": "a", "prediction": "a"}}, "body.pairs"),
         ({"pairs": [], "model": "x"}, "body.model"),
+        ({"pairs": [], "judge": "\ud83d"}, "body.judge"),
+        ({"pairs": [], "run": "\ud83d"}, "body.run"),
+        ({"pairs": [], "\ud83d": 1}, "body"),
         ({"pairs": [], "run": "../etc"}, "body.run"),
         ({"pairs": [], "deadline_s": 0}, "body.deadline_s"),
         ([], "body"),
@@ -85,7 +88,7 @@ async def test_a_malformed_body_is_refused_with_the_field(
     make_settings: Make, running: Make, body: Any, where: str
 ) -> None:
     async with running(make_settings()) as client:
-        reply = await client.post("/v1/judge", json=body)
+        reply = await client.post("/v1/judge", content=json.dumps(body), headers=JSON)
         assert reply.status_code == 422
         error = reply.json()["error"]
         assert error["code"] == "invalid_request"
@@ -93,12 +96,65 @@ async def test_a_malformed_body_is_refused_with_the_field(
         assert [set(detail) for detail in error["details"]] == [{"where", "message"}] * len(error["details"])
 
 
-@pytest.mark.parametrize("content", ["{", "NaN", '"\\ud800"', "[" * 100_000, '{"pairs": [], "deadline_s": 1e999}', ""])
-async def test_what_is_no_json_is_refused(make_settings: Make, running: Make, content: str) -> None:
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{",
+        "NaN",
+        '"\\ud800"',
+        "[" * 100_000,
+        '"\\ud800' + "[" * 100_000,
+        '{"pairs": [{"ground_truth": "\\ud800", "prediction": NaN}]}',
+        '{"pairs": [], "deadline_s": 1e999}',
+        b'{"pairs": [{"ground_truth": "\xed\xa0\xbd", "prediction": "\\ud800"}]}',
+        "",
+    ],
+)
+async def test_what_is_no_json_is_refused(make_settings: Make, running: Make, content: str | bytes) -> None:
     async with running(make_settings()) as client:
-        reply = await client.post("/v1/judge", content=content, headers={"Content-Type": "application/json"})
+        reply = await client.post("/v1/judge", content=content, headers=JSON)
         assert reply.status_code == 422
         assert reply.json()["error"]["code"] == "invalid_request"
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason", "detail", "pair_id"),
+    [
+        ({"ground_truth": "dog"}, "malformed", "'prediction': ", None),
+        ({"ground_truth": "dog", "prediction": None, "id": "7"}, "malformed", "'prediction': ", "7"),
+        ({"ground_truth": 1, "prediction": "dog", "id": "7"}, "malformed", "'ground_truth': ", "7"),
+        ({"ground_truth": "dog", "prediction": "a \ud83d b", "id": "7"}, "malformed", "'prediction': .*surrogate", "7"),
+        ({"ground_truth": "dog", "prediction": "dog", "id": "7" * 201}, "too_long", "'id': ", None),
+        ({"ground_truth": "dog", "prediction": "dog", "id": 7}, "malformed", "'id': ", None),
+        ({"ground_truth": "dog", "prediction": "dog", "id": "\ud83d"}, "malformed", "'id': ", None),
+        ({"ground_truth": "dog", "prediction": "dog", "label": "x"}, "malformed", "'label': ", None),
+        ({"ground_truth": "dog", "prediction": "dog", "\ud83d": 1, "id": "7"}, "malformed", "'pair': ", None),
+        ({"ground_truth": "dog", "prediction": "x" * 501, "id": "7"}, "too_long", "prediction of 501 ", "7"),
+        ({}, "malformed", "'ground_truth': ", None),
+        ("dog", "malformed", "'pair': ", None),
+        (None, "malformed", "'pair': ", None),
+        ([[[]]], "malformed", "'pair': ", None),
+    ],
+)
+async def test_a_bad_pair_is_unscorable_in_its_place_and_fails_no_other(
+    make_settings: Make, running: Make, tmp_path: Path, bad: Any, reason: str, detail: str, pair_id: str | None
+) -> None:
+    log = {"directory": str(tmp_path / "log")}
+    async with running(make_settings(verdict_log=log, limits={"string_chars": 500})) as client:
+        sent = [*pairs(("samoyed", "dog")), bad, *pairs(("samoyed", "animal"))]
+        body = json.dumps({"run": "night", "pairs": sent})
+        reply = await client.post("/v1/judge", content=body, headers=JSON)
+        assert reply.status_code == 200
+        answer = reply.json()
+        assert (answer["judged"], answer["unscorable"]) == (2, 1)
+        first, second, third = answer["results"]
+        assert (first["category"], third["category"]) == ("less specific", "generic")
+        assert (second["status"], second["reason"], second.get("id")) == ("unscorable", reason, pair_id)
+        assert re.match(detail, second["detail"])
+        # Counted and logged like every pair without a verdict.
+        assert (await client.get("/v1/runs/night")).json()["unscorable"] == {reason: 1}
+        row = (await client.get("/v1/runs/night/results")).json()["rows"][1]
+        assert (row["reason"], row["detail"], row["pair_id"]) == (reason, second["detail"], pair_id)
 
 
 async def test_a_failing_judge_is_unscorable_and_never_a_category(

@@ -136,8 +136,10 @@ plain = st.recursive(
     max_leaves=10,
 )
 texts = st.one_of(st.sampled_from(["dog", "animal", "none", "x" * 41, "\x00", "\ud800", "İ"]), st.text(max_size=60))
+ids = st.one_of(st.sampled_from(["7", "x" * 200, "x" * 201, "\ud800"]), plain)
+pairs = st.fixed_dictionaries({"ground_truth": texts, "prediction": texts}, optional={"id": ids})
 typed = st.fixed_dictionaries(
-    {"pairs": st.lists(st.fixed_dictionaries({"ground_truth": texts, "prediction": texts}, optional={"id": plain}))},
+    {"pairs": st.lists(st.one_of(pairs, plain))},
     optional={"judge": st.one_of(st.just("gold"), plain), "run": st.one_of(st.just("night"), plain)},
 )
 compatible = st.fixed_dictionaries(
@@ -145,6 +147,21 @@ compatible = st.fixed_dictionaries(
     optional=dict.fromkeys(("model", "verifier_prompt", "run_name", "extra_info", "more"), plain),
 )
 bodies = st.one_of(plain, typed, compatible).map(lambda body: json.dumps(body).encode())
+
+
+def is_text(value: object) -> bool:
+    return isinstance(value, str) and value.encode(errors="ignore").decode() == value
+
+
+def flaw_of(item: Any) -> str | None:
+    """Why an item of `typed` has no verdict whatever the judge says."""
+    if not isinstance(item, dict) or not {"ground_truth", "prediction"} <= set(item):
+        return "malformed"
+    pair_id = "" if item.get("id") is None else item["id"]
+    if not all(map(is_text, (item["ground_truth"], item["prediction"], pair_id))):
+        return "malformed"
+    longest = max(len(item["ground_truth"]), len(item["prediction"]))
+    return "too_long" if longest > 40 or len(pair_id) > 200 else None
 
 
 @settings(max_examples=60)
@@ -162,8 +179,8 @@ def test_any_body_gets_an_answer(http: httpx.Client, route: str, body: bytes, sa
     if route == "/v1/judge":
         assert len(answer["results"]) == len(sent["pairs"]) == answer["judged"] + answer["unscorable"]
         for result, pair in zip(answer["results"], sent["pairs"], strict=True):
-            assert result.get("id") == pair.get("id")
-            longest = max(len(pair["ground_truth"]), len(pair["prediction"]))
-            assert (result.get("reason") == "too_long") is (longest > 40)
+            assert result.get("reason") in ((flaw_of(pair),) if flaw_of(pair) else (None, "unknown_concept"))
+            pair_id = pair.get("id") if isinstance(pair, dict) else None
+            assert result.get("id") == (pair_id if is_text(pair_id) and len(pair_id) <= 200 else None)
     else:
         assert len(answer["classifications"]) == len(sent["ground_truths"])

@@ -10,11 +10,11 @@ from typer.testing import CliRunner
 
 from speciarl.cli import app
 from speciarl.errors import ConfigError, SpeciaRLError, VerifierStartError
-from speciarl.verifier_server import managed_pools, parse_config
+from speciarl.verifier_server import build, managed_pools, parse_config
 from speciarl.verifier_server.config import VerifierConfig
 from speciarl.verifier_server.managed_pools import ManagedPools
 from speciarl.verifier_server.service.errors import ApiError
-from speciarl.verifier_server.service.judges import Judges, public_url
+from speciarl.verifier_server.service.judges import Judges
 from speciarl.verifier_server.service.metrics import Metrics
 
 Make = Callable[..., Any]
@@ -79,6 +79,35 @@ async def test_a_failing_judge_is_told_at_once_and_once(fake_judge: Make) -> Non
         assert len(failures) == 1
 
 
+@pytest.mark.anyio
+async def test_a_judge_that_fails_unforeseen_is_told_and_the_others_start(
+    fake_judge: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    class FakeBrokenVerifier:
+        """Has a bug in its start."""
+
+        async def start(self) -> None:
+            """Fails."""
+            raise KeyError("a bug\nof two lines")
+
+    async with fake_judge().running() as server:
+        own = parse_config(POOLED | {"pool": None, "endpoints": [server.url]})
+
+        def make(config: VerifierConfig) -> Any:
+            return build(config) if config is own else FakeBrokenVerifier()
+
+        judges = Judges({"broken": parse_config(POOLED), "own": own}, FakePools(server.url), make)
+        failures: list[SpeciaRLError] = []
+        await judges.start(failures.append)
+        assert [judge.state for judge in judges.all()] == ["failed", "ready"]
+        with pytest.raises(ApiError, match=r"is failed: judge 'broken': KeyError: .*a bug"):
+            judges.get("broken")
+        assert len(failures) == 1
+        assert "\n" not in str(failures[0])
+        assert "FakeBrokenVerifier" in caplog.text or "in start" in caplog.text  # the stack, for whoever mends it
+        await judges.aclose()
+
+
 def test_pools_that_were_stopped_start_no_more() -> None:
     pools = ManagedPools("unused")
     pools.stop()
@@ -105,18 +134,6 @@ def test_a_ray_that_cannot_be_reached_is_told_in_one_line(monkeypatch: pytest.Mo
     with pytest.raises(VerifierStartError, match=r"Could not find a cluster at host:6379\); correct `ray_address`"):
         pools.start(parse_config(POOLED))
     pools.stop()
-
-
-@pytest.mark.parametrize(
-    ("url", "shown"),
-    [
-        ("http://user:secret@host:8000/v1", "http://host:8000/v1"),
-        ("https://host/v1?key=secret#x", "https://host/v1"),
-        ("http://[::1]:8000", "http://[::1]:8000"),
-    ],
-)
-def test_urls_are_shown_without_what_may_be_secret(url: str, shown: str) -> None:
-    assert public_url(url) == shown
 
 
 def test_two_services_in_a_process_count_apart() -> None:

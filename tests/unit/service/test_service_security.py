@@ -5,6 +5,7 @@ import hmac
 import io
 import json
 import logging
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,8 @@ WRONG_HEADERS: list[dict[str, str]] = [
 async def test_without_the_key_nothing_is_told(make_settings: Make, running: Make, key_file: str) -> None:
     routes = [("POST", "/v1/judge"), ("POST", "/api/v1/classify/standard"), ("GET", "/v1/judges"), ("GET", "/v1/runs")]
     async with running(make_settings(key_file=key_file)) as client:
-        for method, route in [*routes, ("GET", "/metrics"), ("GET", "/openapi.json"), ("GET", "/nope")]:
+        documents = [("GET", "/openapi.json"), ("GET", "/docs"), ("GET", "/redoc")]
+        for method, route in [*routes, *documents, ("GET", "/metrics"), ("GET", "/nope")]:
             for headers in WRONG_HEADERS:
                 reply = await client.request(method, route, headers=headers, content=b"x")
                 assert reply.status_code == 401
@@ -62,6 +64,8 @@ async def test_the_key_opens_and_health_needs_none(make_settings: Make, running:
         assert (await client.get("/ready")).status_code == 200
         reply = await client.post("/v1/judge", json={"pairs": [PAIR]}, headers={"Authorization": f"bearer {KEY}"})
         assert reply.status_code == 200
+        for document in ("/openapi.json", "/docs"):
+            assert (await client.get(document, headers={"Authorization": f"Bearer {KEY}"})).status_code == 200
         twice = [("Authorization", f"Bearer {KEY}"), ("Authorization", "Bearer other")]
         assert (await client.get("/v1/runs", headers=twice)).status_code == 401
 
@@ -211,6 +215,43 @@ async def test_a_bug_is_an_error_without_its_stack(make_settings: Make, running:
         reply = await client.post("/v1/judge", json={"pairs": [PAIR]})
         assert (reply.status_code, reply.json()["error"]["code"]) == (500, "internal")
         assert "secret" not in reply.text
+
+
+@pytest.mark.parametrize("formatter", [JsonFormatter(), TextFormatter()])
+async def test_no_client_forges_a_line_of_the_log(
+    make_settings: Make, running: Make, formatter: logging.Formatter
+) -> None:
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(formatter)
+    access = logging.getLogger("speciarl.access")
+    level = access.level
+    access.addHandler(handler)
+    access.setLevel(logging.INFO)
+    try:
+        async with running(make_settings()) as client:
+            body = {"judge": "x\n12:00:00 INFO    forged\r\x1b[2K\u2028\x85é", "pairs": [PAIR]}
+            assert (await client.post("/v1/judge", json=body)).status_code == 404
+    finally:
+        access.removeHandler(handler)
+        access.setLevel(level)
+    (line,) = stream.getvalue().removesuffix("\n").split("\n")
+    assert "forged" in line
+    assert "\r" not in line
+    assert "\x1b" not in line
+    assert "é" in line
+    if isinstance(formatter, TextFormatter):
+        assert len(line.splitlines()) == 1  # nor any other end of a line that Unicode knows
+
+
+def test_the_stack_of_an_exception_stays_readable() -> None:
+    try:
+        raise ValueError("first\nsecond")
+    except ValueError:
+        record = logging.LogRecord("x", logging.ERROR, "", 1, "it\nfailed", (), sys.exc_info())
+    first, *stack = TextFormatter().format(record).splitlines()
+    assert first.endswith("it\\nfailed")
+    assert stack[-2:] == ["ValueError: first", "second"]
 
 
 @pytest.mark.parametrize("formatter", [JsonFormatter(), TextFormatter()])
