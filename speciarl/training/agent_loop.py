@@ -251,12 +251,12 @@ class GroupAgentLoopWorker(_StockWorker):
 
     async def _compute_score(self, outputs: list[Any], kwargs: dict[str, Any]) -> None:
         group, session, final = self._groups[kwargs["uid"]], kwargs["session_id"], outputs[-1]
-        self._clocks[group.validate].enter((group.uid, session), Phase.JUDGING)
         if group.late is not None:
             scoring = group.late.start(session, self._score(group, session, final.response_ids))
             scoring.add_done_callback(partial(self._late_score_ended, group, session))
             group.barrier.join(session, scoring.cancel)
             final.reward_score, final.extra_fields["reward_extra_info"] = PENDING, {}
+            await asyncio.sleep(0)  # lets the verdict be asked for before the work of storing
             return
         score = await self._score(group, session, final.response_ids)
         final.reward_score, final.extra_fields["reward_extra_info"] = score.reward, score.record
@@ -275,6 +275,7 @@ class GroupAgentLoopWorker(_StockWorker):
         Raises RolloutUnscorable or GroupUnderQuorum when that is nothing one could learn from.
         """
         stats, clock = self._stats[group.validate], self._clocks[group.validate]
+        clock.enter((group.uid, session), Phase.JUDGING)
         started = time.time()
         response = self.tokenizer.decode(response_ids, skip_special_tokens=True)
         text = answer.parse(response)

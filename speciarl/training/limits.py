@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from speciarl.config import RewardConfig
 from speciarl.errors import FailureBudgetExceeded, VerifierOutage
 from speciarl.training.stats import RolloutStats
+from speciarl.verifier_server.urls import public_url
 
 
 def refuse_unscorable(stats: RolloutStats, limits: RewardConfig) -> None:
@@ -29,7 +30,7 @@ def refuse_unfinished(stats: RolloutStats, limits: RewardConfig, batch: int, jud
     Raises VerifierOutage after `outage_deadline_s` without any verdict, else FailureBudgetExceeded.
     """
     if stats.silent_s is not None and stats.silent_s > limits.outage_deadline_s:
-        where = ", ".join(judges) or "its configured address"
+        where = ", ".join(map(public_url, judges)) or "its configured address"
         raise VerifierOutage(
             f"the verifier was asked for {stats.silent_s:.0f} s and gave no verdict "
             f"(speciarl.reward.outage_deadline_s={limits.outage_deadline_s:.0f}); look at the judge at {where}"
@@ -41,6 +42,22 @@ def refuse_unfinished(stats: RolloutStats, limits: RewardConfig, batch: int, jud
         )
     if stats.scored >= batch:
         refuse_unscorable(stats, limits)
+
+
+def refuse_endless(stats: RolloutStats, images: int, most: int) -> None:
+    """Raise FailureBudgetExceeded when a step has filtered out one group after the other.
+
+    Args:
+        stats: all workers' counters since the step began.
+        images: groups in a training batch.
+        most: training batches of groups that may end without filling one of groups with a signal; 0 for any number.
+    """
+    if most and stats.groups >= most * images:
+        raise FailureBudgetExceeded(
+            f"{stats.groups} groups of one step have ended, and fewer than the {images} it needs have a signal: all "
+            f"rollouts of the others earned the same (speciarl.training.max_gen_batches={most}); train on other "
+            "images, with more rollouts each, or without filtering (recipe/algorithm=dapo)"
+        )
 
 
 def refuse_unrewarded(rewarded: int, count: Callable[[], RolloutStats]) -> None:

@@ -99,7 +99,7 @@ def _verifier_metrics(
 ) -> dict[str, float]:
     metrics = {"speciarl/verifier/wait_s": stats.waited_s, "speciarl/verifier/judging_s": stats.judging_s}
     if stats.judging_s:
-        metrics["speciarl/verifier/hidden_share"] = 1.0 - stats.waited_s / stats.judging_s
+        metrics["speciarl/verifier/hidden_share"] = max(0.0, 1.0 - stats.waited_s / stats.judging_s)
     if stats.rollouts:
         metrics["speciarl/verifier/seconds_per_rollout"] = stats.judge_seconds / stats.rollouts
     sources = Counter(info["verdict_source"] for info in infos if outcome_of(info) is not None)

@@ -65,10 +65,15 @@ def check_mode(config: DictConfig) -> None:
     where nobody asks for them before advantages."""
     mode = str(config.trainer.v1.trainer_mode)
     if load(config).training.late_verdicts:
-        if mode.endswith("async"):
+        if mode != "speciarl":
             raise ConfigError(
-                f"speciarl.training.late_verdicts=True: {mode} hides verdicts by itself; use recipe/mode=sync_overlap, "
-                "or leave late_verdicts out"
+                f"speciarl.training.late_verdicts=True: trainer.v1.trainer_mode={mode} does not fetch late rewards; "
+                "use recipe/mode=sync_overlap, or leave late_verdicts out"
+            )
+        if config.skip.rollout_tq.enable:
+            raise ConfigError(
+                "speciarl.training.late_verdicts=True: rollouts that are loaded (skip.rollout_tq.enable=True) have no "
+                "worker that knows their rewards; use recipe/mode=sync"
             )
         if config.algorithm.filter_groups.enable:
             raise ConfigError(

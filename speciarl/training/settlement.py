@@ -48,7 +48,8 @@ def collect(agent_loops: Sequence[Any], look: Callable[[], None], deadline_s: fl
 def write(batch: Any, scores: Mapping[str, Score | None]) -> int:
     """Give every trajectory of a batch (veRL's KVBatchMeta) its reward, in veRL's storage; returns how many have one.
 
-    One without becomes what veRL fills batches up with: a row that no loss, baseline or metric counts.
+    One without becomes what veRL fills batches up with: a row that no loss, baseline or reward metric counts. The order
+    of the rows may change.
     """
     rows = [index for index, tag in enumerate(batch.tags) if not tag.get("is_padding", False)]
     earned = [(index, _of(batch.keys[index], scores)) for index in rows]
@@ -60,7 +61,16 @@ def write(batch: Any, scores: Mapping[str, Score | None]) -> int:
         for index in unscored:
             batch.tags[index]["is_padding"] = True
         _void([batch.keys[index] for index in unscored], [batch.tags[index] for index in unscored], batch.partition_id)
+        batch.reorder(spread([tag.get("is_padding", False) for tag in batch.tags]))
     return len(scored)
+
+
+def spread(empty: Sequence[bool]) -> list[int]:
+    """An order of the rows in which empty ones are as evenly far apart as can be: a mini-batch, which is a run of rows,
+    with nothing else in it would have a loss of 0 / 0."""
+    places = [[index for index, flag in enumerate(empty) if flag is kind] for kind in (False, True)]
+    share = {index: (place + 0.5) / len(rows) for rows in places for place, index in enumerate(rows)}
+    return sorted(share, key=share.__getitem__)
 
 
 def _of(key: str, scores: Mapping[str, Score | None]) -> Score | None:

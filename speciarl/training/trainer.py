@@ -22,7 +22,7 @@ from speciarl.errors import FailureBudgetExceeded, SpeciaRLError, VerifierOutage
 from speciarl.training import metrics_file, rollout_dump, sample_page, settlement, workers
 from speciarl.training.checkpoint import repair_tracker, tracked
 from speciarl.training.judges import ManagedJudges
-from speciarl.training.limits import refuse_unfinished, refuse_unrewarded, refuse_unscorable
+from speciarl.training.limits import refuse_endless, refuse_unfinished, refuse_unrewarded, refuse_unscorable
 from speciarl.training.metrics import training_metrics, validation_metrics
 from speciarl.training.rollout_sample import SampledGroup
 from speciarl.training.seeding import PromptUids
@@ -58,6 +58,8 @@ class VerdictTrainer(PPOTrainer):
         seed = self._settings.training.seed
         self._uids = None if seed is None else PromptUids(seed)
         self._verifier_totals: list[dict[str, float]] = []
+        self._training = False
+        self._refusal: SpeciaRLError | None = None
 
     def init(self) -> None:
         """Start the judges while veRL builds its workers, then hand their addresses to the agent loops."""
@@ -86,30 +88,49 @@ class VerdictTrainer(PPOTrainer):
             if self.global_steps:
                 agent_loop_manager.load_memory(self._checkpoint_folder(), self.global_steps)
             super().fit(agent_loop_manager)
+            self._stop_if_refused()
         except (VerifierOutage, FailureBudgetExceeded, WorkerLost) as error:
             raise self._give_up(error) from error
         finally:
             self._judges.stop()
 
+    def on_train_begin(self) -> None:
+        """From now on a step's metrics are to be logged before anything ends the run."""
+        self._training = True
+        super().on_train_begin()
+
     def on_step_begin(self) -> None:
         """Remember where the data are, to come back to if this step has to be given up."""
+        self._stop_if_refused()
         super().on_step_begin()
         self._data_at_step = self.train_dataloader.state_dict()
         self._progress.begin()
 
     def on_step_end(self) -> None:
-        """Collect the workers' counters and stop the run when too much went unscored."""
+        """Collect the workers' counters; when too much went unscored the run stops, once the step is logged."""
         super().on_step_end()
         self._progress.end()
         self._step_stats = self._drain()
         if self._settings.training.late_verdicts:  # the workers do not know what went on while they waited
             self._step_stats.waited_s = self.timing_raw["verdicts"]
-        refuse_unscorable(self._step_stats, self._settings.reward)
+        try:
+            refuse_unscorable(self._step_stats, self._settings.reward)
+        except FailureBudgetExceeded as error:
+            self._refusal = error
+
+    def _stop_if_refused(self) -> None:
+        """Raise what was found after the last step; veRL has logged that step, and counts the next one already."""
+        if self._refusal is not None:
+            self.global_steps -= 1
+            raise self._refusal
 
     def _look_around(self) -> None:
         """Called while rollouts are waited for: stop the run when they cannot be expected any more."""
-        batch = int(self.config.data.train_batch_size * self.config.actor_rollout_ref.rollout.n)
-        refuse_unfinished(self._stats_so_far(), self._settings.reward, batch, self._judge_urls())
+        stats, images = self._stats_so_far(), int(self.config.data.train_batch_size)
+        batch = images * int(self.config.actor_rollout_ref.rollout.n)
+        refuse_unfinished(stats, self._settings.reward, batch, self._judge_urls())
+        if self.config.algorithm.filter_groups.enable:
+            refuse_endless(stats, images, self._settings.training.max_gen_batches)
 
     def _stats_so_far(self) -> RolloutStats:
         return merge(self._ask_workers("stats_so_far"))
@@ -190,9 +211,13 @@ class VerdictTrainer(PPOTrainer):
             metrics: dict[str, float] = super()._validate()
         except Exception as error:  # without a single verdict veRL has nothing to average
             stats = self._drain(validate=True)
-            if stats.rollouts and not stats.scored:
-                raise VerifierOutage("not one rollout of the validation has a verdict") from error
-            raise
+            if not stats.rollouts or stats.scored:
+                raise
+            outage = VerifierOutage("not one rollout of the validation has a verdict")
+            if not self._training:
+                raise outage from error
+            self._refusal = outage
+            return {}
         stats = self._drain(validate=True)
         metrics["val-core/unscorable_rate"] = stats.unscorable_rate
         metrics["val-core/verifier_wait_s"] = stats.waited_s

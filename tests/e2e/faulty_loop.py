@@ -10,8 +10,13 @@ from speciarl.training.agent_loop_manager import GroupAgentLoopManager
 
 
 def raises(uid: str, session: int) -> bool:
-    """Whether the fault hits a session: the first of about half of all prompts."""
-    return session == 0 and zlib.crc32(uid.encode()) % 2 == 0
+    """Whether the fault hits a session: the first of about half of all prompts, and all but one of some."""
+    return (session == 0 and zlib.crc32(uid.encode()) % 2 == 0) or (session > 0 and lonely(uid))
+
+
+def lonely(uid: str) -> bool:
+    """Whether a single session of a prompt is left."""
+    return zlib.crc32(uid.encode()) % 8 == 3
 
 
 class FaultyWorker(GroupAgentLoopWorker):

@@ -58,11 +58,16 @@ class JudgeBehindFaults:
         self._do(self._proxy.start())
 
     @property
+    def url(self) -> str:
+        """Its OpenAI-compatible address."""
+        return f"{self._proxy.url}/v1"
+
+    @property
     def overrides(self) -> list[str]:
         """What makes a run use this judge, impatiently."""
         return [
             "recipe/verifier=vllm", f"speciarl.verifier.model={JUDGE}",
-            f"speciarl.verifier.endpoints=[{self._proxy.url}/v1]", "speciarl.verifier.prompt=compact",
+            f"speciarl.verifier.endpoints=[{self.url}]", "speciarl.verifier.prompt=compact",
             f"+speciarl.verifier.served_model_name={NAME}", "+speciarl.verifier.max_string_chars=120",
             "+speciarl.verifier.probe=false", "+speciarl.verifier.retries=2", "+speciarl.verifier.backoff_s=0.05",
             "+speciarl.verifier.request_timeout_s=4", f"+speciarl.verifier.total_deadline_s={self.PATIENCE_S}",

@@ -4,6 +4,7 @@ Real veRL, Ray, FSDP and vLLM, and a real judge behind a fault injector. After e
 held against the judge's own word.
 """
 
+import asyncio
 import time
 import zlib
 from collections import defaultdict
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from fault_proxy import Fault, garbage, hang, server_error
-from faulty_loop import raises
+from faulty_loop import lonely, raises
 from judge_behind_faults import JudgeBehindFaults, judge_behind_faults
 from long_run import LongRun, running
 from stored_rewards import answer_of, assert_every_reward_is_the_judges
@@ -20,12 +21,16 @@ from stored_rewards import answer_of, assert_every_reward_is_the_judges
 from data_prep.emoji_concepts import load_concepts
 from data_prep.emoji_dataset import build
 from speciarl import answer
+from speciarl.training.seeding import prompt_uid
 from speciarl.verdict import Pair
+from speciarl.verifier_server.store.file_store import FileStore
 
 pytestmark = pytest.mark.timeout(2400)  # seven attempts at one run, a minute each on an idle machine
 
 OUR_ERROR = 2
 GROUP = 4
+SEED = 42
+"""The recipe's."""
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +95,7 @@ def test_no_reward_comes_from_a_failure(data: Path, judge: JudgeBehindFaults, tm
     whole = {name: sum(step[f"speciarl/{name}"] for step in metrics.values()) for name in
              ("unscorable_rate", "failed_rollouts", "groups/under_quorum")}  # fmt: skip
     assert all(count > 0 for count in whole.values()), whole
-    shrunk = 0
+    shrunk, lonely_ones = 0, []
     for step in metrics:
         stored = run.trajectories(step)
         sizes: dict[str, list[int]] = defaultdict(list)
@@ -102,13 +107,30 @@ def test_no_reward_comes_from_a_failure(data: Path, judge: JudgeBehindFaults, tm
             decided_here = text is None or pair.prediction == pair.ground_truth or answer.is_abstention(text)
             assert decided_here or not never_scored(pair), one
             assert not raises(uid, int(session)), one
-        assert len(sizes) == 8  # groups that gave no signal were replaced
+        assert len(sizes) == 8  # groups that were lost were replaced
+        lonely_ones += [uid for uid in (prompt_uid(SEED, step, number) for number in range(8)) if lonely(uid)]
+        assert not any(lonely(uid) for uid in sizes)  # a single rollout is under quorum
         assert all(len(sessions) >= 2 for sessions in sizes.values())
         shrunk += sum(len(sessions) < GROUP for sessions in sizes.values())
         assert_every_reward_is_the_judges(judge, stored)
     assert shrunk > 0  # siblings of what was lost went on without it
+    assert lonely_ones
     verifier = metrics[3]
     assert verifier["speciarl/verifier/total/retries"] > 0
+
+
+def stored_pairs(folder: Path) -> set[Pair]:
+    """Pairs whose verdict a run keeps."""
+
+    async def read() -> set[Pair]:
+        store = FileStore(folder / "verdicts.sqlite", create=False)
+        await store.open()
+        try:
+            return {record.pair async for entries in store.scan() for _, record in entries if record is not None}
+        finally:
+            await store.aclose()
+
+    return asyncio.run(read())
 
 
 def scores(run: LongRun, step: int) -> list[tuple[str, str, float]]:
@@ -147,17 +169,23 @@ def test_a_run_that_is_stopped_again_and_again_goes_on_as_if_nothing_had_been(
         assert "an agent-loop worker died" in run.log
         assert run.saved_step() >= last
 
-        # Power fails in the middle of a step.
+        # Power fails in the middle of a step, with verdicts in the store and others not asked for yet.
+        last, kept = run.saved_step(), stored_pairs(run.folder)
         run.start()
-        run.wait_until(lambda: "Training Progress" in run.log, "the first step")
-        time.sleep(0.5)
+        run.wait_until(lambda: len(stored_pairs(run.folder)) > len(kept), "a verdict of the next step")
         run.kill()
+        assert run.saved_step() == last
+        spared = stored_pairs(run.folder)
 
         # Then in the middle of a checkpoint.
-        last = run.saved_step()
+        asked: list[Pair] = []
+        judge.set_faults(asked.append)
         run.start(often)
         run.wait_until(lambda: (run.folder / f"global_step_{last + 1}").is_dir(), "a checkpoint")
         run.kill()
+        assert asked
+        assert not spared & set(asked)
+        judge.set_faults()
 
         # Half of the verdicts are rubbish: what was scored is learnt from, then the run stops.
         run.start(often)
@@ -166,14 +194,15 @@ def test_a_run_that_is_stopped_again_and_again_goes_on_as_if_nothing_had_been(
         assert run.finish() == OUR_ERROR, run.log[-8000:]
         assert "more than speciarl.reward.max_unscorable_rate=30%" in run.log
         spoilt = run.saved_step()
-        assert sorted(run.steps())[-1] == spoilt - 1
+        assert sorted(run.steps())[-1] == spoilt
+        assert run.steps()[spoilt]["speciarl/unscorable_rate"] > 0.3
         judge.set_faults()
 
         run.start(often)
         assert run.finish() == 0, run.log[-8000:]
         assert sorted(run.steps()) == list(range(spoilt + 1, 9))
         assert run.saved_step() == 8
-        for step in range(spoilt + 1, 9):
+        for step in range(1, 9):
             assert_every_reward_is_the_judges(judge, run.trajectories(step))
 
     # The same run without any fault finds every verdict in the store of the other one, and earns the same rewards.

@@ -1,11 +1,11 @@
 """``recipe/mode=sync_overlap`` with a judge that is slow, loses verdicts and at last falls silent."""
 
-import statistics
 from pathlib import Path
 
 import pytest
 from laptop_run import IMAGES, ROLLOUTS, LaptopRun, train
 from late_loop import ANSWERED_STEPS, lost
+from stored_rewards import assert_the_baseline_is_the_groups
 
 from speciarl import answer, reward
 from speciarl.category import Category
@@ -15,15 +15,30 @@ from speciarl.verdict import Pair, Source, Verdict
 STEPS = range(1, ANSWERED_STEPS + 1)
 
 
+JUDGE = (
+    "actor_rollout_ref.rollout.agent.agent_loop_manager_class=late_loop.LateManager",
+    "speciarl.reward.max_unscorable_rate=0.9",
+    "speciarl.reward.outage_deadline_s=8",
+)
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, laptop_data: Path) -> LaptopRun:
     return train(
-        tmp_path_factory.mktemp("late"), laptop_data, "recipe/mode=sync_overlap",
-        "actor_rollout_ref.rollout.agent.agent_loop_manager_class=late_loop.LateManager",
-        f"trainer.total_training_steps={ANSWERED_STEPS + 2}", "speciarl.reward.max_unscorable_rate=0.9",
-        "speciarl.reward.outage_deadline_s=8",
-        status=2, modules=[Path(__file__).parent],
+        tmp_path_factory.mktemp("late"), laptop_data, "recipe/mode=sync_overlap", *JUDGE,
+        f"trainer.total_training_steps={ANSWERED_STEPS + 2}", status=2, modules=[Path(__file__).parent],
     )  # fmt: skip
+
+
+def test_it_learns_the_same_from_the_same_rollouts_as_sync(run: LaptopRun, laptop_data: Path, tmp_path: Path) -> None:
+    """In the first step, whose policy is the same; sync replaces groups that are wholly lost."""
+    sync = train(
+        tmp_path, laptop_data, "recipe/mode=sync", *JUDGE, "trainer.total_training_steps=1",
+        modules=[Path(__file__).parent],
+    )  # fmt: skip
+    late, in_time = run.groups(1), sync.groups(1)
+    assert len(late) < len(in_time) == IMAGES
+    assert {uid: in_time[uid] for uid in late} == late
 
 
 def member(row: dict[str, object]) -> reward.Member:
@@ -60,10 +75,7 @@ def test_every_reward_and_every_baseline_is_that_of_the_judged(run: LaptopRun, l
                 )
             scores = [row["score"] for row in rows]
             assert scores == list(reward.load("dynamic")([member(row) for row in rows]))
-            spread = statistics.stdev(scores) if len(scores) > 1 else 1.0
-            mean = statistics.mean(scores) if len(scores) > 1 else 0.0
-            expected = [(score - mean) / (spread + 1e-6) for score in scores]
-            assert [row["advantage"] for row in rows] == pytest.approx(expected, abs=1e-4)
+            assert_the_baseline_is_the_groups(rows)
     assert shrunk > 0
 
 

@@ -1,14 +1,22 @@
 """The asynchronous modes at laptop scale: our worker, verdicts and metrics in each, and the weights really arrive."""
 
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
 from documented_metrics import undocumented
 from laptop_run import IMAGES, ROLLOUTS, LaptopRun, train
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from wandb_offline import wandb_history
 
 STEPS = 3
 TRIES = 3
 VALIDATED = 16
+MICRO_BATCHES = (
+    "actor.ppo_micro_batch_size_per_gpu",
+    "ref.log_prob_micro_batch_size_per_gpu",
+    "rollout.log_prob_micro_batch_size_per_gpu",
+)
 OURS = ("speciarl/", "val-core/")
 # veRL logs its own averages of the reward under the same prefix.
 VERLS = ("/reward/mean@", "/reward/best@", "/reward/maj@")
@@ -21,7 +29,8 @@ def colocated(tmp_path_factory: pytest.TempPathFactory, laptop_data: Path) -> La
         f"trainer.total_training_steps={STEPS}", "speciarl.training.samples_every=2",
         f"trainer.test_freq={STEPS}", f"data.val_max_samples={VALIDATED}",
         f"actor_rollout_ref.rollout.val_kwargs.n={TRIES}", "actor_rollout_ref.rollout.val_kwargs.do_sample=true",
-        "actor_rollout_ref.rollout.val_kwargs.temperature=1.0",
+        "actor_rollout_ref.rollout.val_kwargs.temperature=1.0", "trainer.logger=[console,file,tensorboard,wandb]",
+        variables={"WANDB_MODE": "offline"},
     )  # fmt: skip
 
 
@@ -37,7 +46,18 @@ def separate(tmp_path_factory: pytest.TempPathFactory, laptop_data: Path) -> Lap
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("mode", ["colocated", "separate"])
+@pytest.fixture(scope="module")
+def prefetched(tmp_path_factory: pytest.TempPathFactory, laptop_data: Path) -> LaptopRun:
+    """As the paper's main run would: a batch ahead, two updates a batch, validation in between."""
+    return train(
+        tmp_path_factory.mktemp("prefetched"), laptop_data, "recipe/mode=separate_async",
+        f"trainer.total_training_steps={STEPS}", f"actor_rollout_ref.actor.ppo_mini_batch_size={IMAGES // 2}",
+        *(f"actor_rollout_ref.{part}={IMAGES * ROLLOUTS // 2}" for part in MICRO_BATCHES),
+        "trainer.test_freq=2", f"data.val_max_samples={VALIDATED}",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("mode", ["colocated", "separate", "prefetched"])
 def test_every_batch_is_whole_and_judged(mode: str, request: pytest.FixtureRequest) -> None:
     run: LaptopRun = request.getfixturevalue(mode)
     assert sorted(run.metrics) == list(range(1, STEPS + 1))
@@ -58,6 +78,14 @@ def test_colocated_rollouts_are_one_batch_ahead(colocated: LaptopRun) -> None:
     staleness = [colocated.metrics[step]["training/off_policy/trajectory_staleness/max"] for step in (1, 2, 3)]
     assert staleness[0] == 0
     assert max(staleness) == 1
+
+
+def test_separate_servers_work_ahead_and_validate(prefetched: LaptopRun) -> None:
+    staleness = [prefetched.metrics[step]["training/off_policy/trajectory_staleness/max"] for step in (1, 2, 3)]
+    assert staleness[0] == 0
+    assert max(staleness) == 1
+    for step, metrics in prefetched.metrics.items():
+        assert ("val-core/mean/hm" in metrics) == (step in (2, STEPS))
 
 
 def test_an_adapter_reaches_separate_rollout_servers(separate: LaptopRun) -> None:
@@ -84,6 +112,19 @@ def test_validation_with_several_tries(colocated: LaptopRun) -> None:
 def test_every_name_that_is_logged_is_documented(colocated: LaptopRun) -> None:
     logged = {name for metrics in colocated.metrics.values() for name in metrics if name.startswith(OURS)}
     assert undocumented({name for name in logged if not any(part in name for part in VERLS)}) == []
+
+
+def test_the_loggers_that_people_look_at_have_the_same_numbers(colocated: LaptopRun) -> None:
+    ours = {step: {k: v for k, v in row.items() if k.startswith(OURS)} for step, row in colocated.metrics.items()}
+    events = EventAccumulator(str(colocated.folder / "tensorboard"), size_guidance={"scalars": 0}).Reload()
+    on_board: dict[int, dict[str, float]] = defaultdict(dict)
+    for name in filter(lambda name: name.startswith(OURS), events.Tags()["scalars"]):
+        for event in events.Scalars(name):
+            on_board[event.step][name] = event.value
+    assert on_board == {step: pytest.approx(row, rel=1e-5) for step, row in ours.items()}
+    assert wandb_history(colocated.folder, OURS) == ours
+    (page,) = (colocated.folder / "wandb").glob("offline-run-*/files/media/html/speciarl/samples_*.html")
+    assert "data:image/jpeg;base64," in page.read_text()
 
 
 def test_sampled_rollouts_can_be_looked_at(colocated: LaptopRun) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 import pyarrow.parquet as pq
 import pytest
+from service_process import STARTUP_S, Service
 
 from speciarl.verdict import Judgement, Pair, Unscorable, Verdict
 from speciarl.verifier_server import build, parse_config
@@ -25,7 +26,6 @@ pytestmark = pytest.mark.anyio
 
 KEY = "sesame-open-0123456789"
 UPSTREAM_KEY = "upstream-9876543210"
-STARTUP_S = 120.0
 TREE = """{"version": 1, "nodes": [
     {"name": "animal"}, {"name": "dog", "parent": "animal"}, {"name": "samoyed", "parent": "dog"}]}"""
 TEXTS = ("dog", "samoyed", "animal", "none", "Dog!", "cat", "x" * 600, "İ", "a private remark")
@@ -48,37 +48,6 @@ def make_fake_judge() -> Callable[[], Any]:
     spec.loader.exec_module(module)
     judge: Callable[[], Any] = module.FakeJudge
     return judge
-
-
-class Service:
-    """A `speciarl verifier serve` process."""
-
-    def __init__(self, folder: Path, *arguments: str) -> None:
-        self.log = folder / "service.log"
-        command = [sys.executable, "-m", "speciarl", "verifier", "serve", *arguments, "--log-format", "json"]
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
-        self.url = ""
-
-    def wait_ready(self) -> str:
-        """Its URL, once its judges are ready."""
-        expires = time.monotonic() + STARTUP_S
-        while time.monotonic() < expires:
-            assert self.process.poll() is None, self.log.read_text()
-            for line in self.log.read_text().splitlines():
-                entry = json.loads(line)
-                self.url = entry.get("url", self.url)
-            with contextlib.suppress(httpx.HTTPError, httpx.InvalidURL):
-                if self.url and httpx.get(f"{self.url}/ready").status_code == 200:
-                    return self.url
-            time.sleep(0.1)
-        raise AssertionError(self.log.read_text())
-
-    def stop(self, number: int = signal.SIGTERM) -> int:
-        """Its exit status."""
-        if self.process.poll() is None:
-            self.process.send_signal(number)
-        return self.process.wait(60)
 
 
 @pytest.fixture
@@ -105,6 +74,7 @@ def write_settings(folder: Path, judge_url: str | None = None, **changes: Any) -
         "key_file": str(folder / "service.key"),
         "judges": {"gold": {"kind": "taxonomy", "taxonomy": str(folder / "tree.json")}},
         "verdict_log": {"directory": str(folder / "log"), "rows_per_part": 10, "flush_s": 300},
+        "store": {"path": str(folder / "verdicts.sqlite")},
     }
     if judge_url is not None:
         settings["judges"]["main"] = {

@@ -76,7 +76,18 @@ def test_adapters_inside_transformer_layers_are_merged(names: dict[str, Any]) ->
 def test_late_verdicts_are_refused_where_verdicts_are_hidden_anyway(mode: str) -> None:
     config = copy.deepcopy(composed(mode))
     OmegaConf.update(config, "speciarl.training.late_verdicts", True, force_add=True)
-    with pytest.raises(ConfigError, match=r"late_verdicts=True: .* recipe/mode=sync_overlap"):
+    with pytest.raises(ConfigError, match=r"late_verdicts=True: .*async does not.* recipe/mode=sync_overlap"):
+        check_mode(config)
+
+
+def test_late_verdicts_are_refused_where_nobody_would_fetch_them() -> None:
+    config = copy.deepcopy(composed("sync_overlap"))
+    config.trainer.v1.trainer_mode = "sync"  # veRL's own
+    with pytest.raises(ConfigError, match="trainer_mode=sync does not fetch"):
+        check_mode(config)
+    config = copy.deepcopy(composed("sync_overlap"))
+    config.skip.rollout_tq.enable = True
+    with pytest.raises(ConfigError, match=r"skip\.rollout_tq"):
         check_mode(config)
 
 

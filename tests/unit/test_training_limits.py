@@ -6,7 +6,7 @@ import pytest
 
 from speciarl.config import RewardConfig
 from speciarl.errors import FailureBudgetExceeded, VerifierOutage
-from speciarl.training.limits import refuse_unfinished, refuse_unrewarded, refuse_unscorable
+from speciarl.training.limits import refuse_endless, refuse_unfinished, refuse_unrewarded, refuse_unscorable
 from speciarl.training.stats import RolloutStats
 
 LIMITS = RewardConfig(max_unscorable_rate=0.2, outage_deadline_s=60)
@@ -28,6 +28,12 @@ def test_an_outage_is_told_with_the_judge_and_the_key() -> None:
         look(RolloutStats(rollouts=5, unscorable=Counter(connection=5), silent_s=61.0))
 
 
+def test_no_password_of_a_judge_is_told() -> None:
+    judges = ["http://user:s3cret@judge:8000/v1", "http://other:8000/v1"]
+    with pytest.raises(VerifierOutage, match=r"at http://judge:8000/v1, http://other:8000/v1$"):
+        refuse_unfinished(RolloutStats(silent_s=61.0), LIMITS, BATCH, judges)
+
+
 def test_during_an_outage_lost_rollouts_do_not_end_the_step_before_the_deadline() -> None:
     look(RolloutStats(rollouts=500, unscorable=Counter(connection=500), silent_s=59.0))
 
@@ -41,6 +47,15 @@ def test_too_many_unscorable_among_a_whole_batch_of_scored_ones_end_the_step() -
 def test_a_batch_of_failed_rollouts_ends_the_step_with_the_last_error() -> None:
     with pytest.raises(FailureBudgetExceeded, match=r"100 rollouts of one step failed.*ValueError: no image"):
         look(RolloutStats(failed=100, last_failure="ValueError: no image"))
+
+
+def test_a_step_that_filters_out_every_group_ends() -> None:
+    stats = RolloutStats(groups=79, groups_no_signal=79)
+    refuse_endless(stats, images=8, most=10)
+    stats.groups += 1
+    with pytest.raises(FailureBudgetExceeded, match=r"80 groups.*fewer than the 8.*max_gen_batches=10"):
+        refuse_endless(stats, images=8, most=10)
+    refuse_endless(stats, images=8, most=0)
 
 
 def test_a_batch_without_a_reward_ends_the_step_with_what_went_wrong() -> None:

@@ -8,7 +8,10 @@ from typing import Any
 import pytest
 import ray
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from tensordict import TensorDict
+from transfer_queue import KVBatchMeta
 from verl.utils.tensordict_utils import list_of_dict_to_tensordict
 
 from speciarl.errors import VerifierOutage, WorkerLost
@@ -51,10 +54,10 @@ def score(reward: float) -> Score:
 
 def settled(
     monkeypatch: pytest.MonkeyPatch, scores: dict[str, Score | None], rewarded: int = 3, padding: int = 0
-) -> tuple[FakeQueue, SimpleNamespace]:
+) -> tuple[FakeQueue, KVBatchMeta]:
     """A group `g` of three rollouts, of 2, 3 and 4 tokens, after `write`."""
     queue = FakeQueue({f"g_{session}_0": row(session + 2) for session in range(3)})
-    batch = SimpleNamespace(
+    batch = KVBatchMeta(
         keys=[*queue.rows, *(f"pad_{place}_0" for place in range(padding))],
         tags=[{"seq_len": 9} for _ in queue.rows] + [{"is_padding": True}] * padding,
         partition_id="train",
@@ -82,7 +85,8 @@ def test_a_trajectory_without_a_score_counts_for_nothing(monkeypatch: pytest.Mon
     for name in ("rm_scores", "response_mask", "loss_mask"):
         assert lost[name].tolist() == [0, 0, 0]
     assert lost["uid"] != "g"  # or its 0 would be part of the group's mean
-    assert batch.tags == [{"seq_len": 9}, {"seq_len": 9, "is_padding": True}, {"seq_len": 9}]
+    tags = {"g_0_0": {"seq_len": 9}, "g_1_0": {"seq_len": 9, "is_padding": True}, "g_2_0": {"seq_len": 9}}
+    assert dict(zip(batch.keys, batch.tags, strict=True)) == tags
     assert queue.tags == {"g_1_0": {"seq_len": 9, "is_padding": True}}
     for key in ("g_0_0", "g_2_0"):
         assert queue.rows[key]["response_mask"].all()
@@ -98,6 +102,16 @@ def test_of_a_batch_without_any_score_nothing_counts(monkeypatch: pytest.MonkeyP
 def test_a_trajectory_that_no_worker_knows_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(WorkerLost, match="what became of rollout g_1"):
         settled(monkeypatch, {"g_0": score(1.0), "g_2": None})
+
+
+@given(st.lists(st.booleans(), max_size=60), st.integers(1, 8))
+def test_empty_rows_are_spread_over_all_mini_batches(empty: list[bool], mini_batches: int) -> None:
+    order = settlement.spread(empty)
+    assert sorted(order) == list(range(len(empty)))
+    size = len(empty) // mini_batches
+    for start in range(0, size * mini_batches, size or 1):
+        found = sum(empty[index] for index in order[start : start + size])
+        assert abs(found - sum(empty) / len(empty) * size) <= 2
 
 
 class FakeRay:

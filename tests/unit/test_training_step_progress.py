@@ -1,12 +1,17 @@
 """What a run that has to stop may save. The trainers here are bare: nothing of veRL's is started."""
 
+from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
+from verl.trainer.ppo.v1.trainer_separate_async import PPOTrainerSeparateAsync
 
-from speciarl.errors import VerifierOutage
+from speciarl.config import RewardConfig, TrainingConfig
+from speciarl.errors import FailureBudgetExceeded, VerifierOutage
+from speciarl.training.stats import RolloutStats
 from speciarl.training.step_progress import StepProgress
 from speciarl.training.trainer import SpeciaRLSeparateAsyncTrainer
 
@@ -21,6 +26,7 @@ class BareTrainer(SpeciaRLSeparateAsyncTrainer):
         self.trainer_mode = "separate_async"
         self.global_steps = NOW
         self._progress = progress
+        self._refusal = None
         self.saved: list[int] = []
 
     def _save_checkpoint(self) -> None:
@@ -50,6 +56,25 @@ def test_before_the_first_update_the_step_before_is_saved(tmp_path: Path) -> Non
     saved, said = stopped_after(0, tmp_path)
     assert saved == [NOW - 1]
     assert said.startswith("step 7 was given up, step 6 is saved: no verdict")
+
+
+def test_a_step_that_is_refused_is_logged_before_the_run_stops_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PPOTrainerSeparateAsync, "on_step_end", lambda self: None)
+    progress = StepProgress()
+    progress.begin()
+    progress.updated()
+    trainer: Any = BareTrainer(tmp_path, progress)
+    trainer._settings = SimpleNamespace(reward=RewardConfig(), training=TrainingConfig())
+    trainer._drain = lambda: RolloutStats(rollouts=10, unscorable=Counter(timeout=9))
+    trainer._stop_if_refused()
+    trainer.on_step_end()
+    trainer.global_steps += 1  # what veRL does when it has logged a step
+    with pytest.raises(FailureBudgetExceeded, match=r"90%.*timeout 9") as refused:
+        trainer.on_step_begin()
+    assert str(trainer._give_up(refused.value)).startswith("after step 7, step 7 is saved: 90%")
+    assert trainer.saved == [NOW]
 
 
 @pytest.mark.parametrize("updates", [1, 3])
