@@ -74,13 +74,15 @@ class FaultProxy:
         if self._session is not None:
             await self._session.close()
 
-    async def forward(self, request: web.Request) -> tuple[int, bytes]:
-        """Status and body of the real server's reply; 502 when there is none."""
+    async def forward(self, request: web.Request, data: bytes | None = None) -> tuple[int, bytes]:
+        """Status and body of the real server's reply to the request, or to `data` in its place; 502 when there is
+        none."""
         assert self._session is not None
         url = self.upstream + request.rel_url.raw_path_qs
         headers = {"Content-Type": request.headers.get("Content-Type", "application/json")}
+        body = await request.read() if data is None else data
         try:
-            async with self._session.request(request.method, url, data=await request.read(), headers=headers) as reply:
+            async with self._session.request(request.method, url, data=body, headers=headers) as reply:
                 return reply.status, await reply.read()
         except aiohttp.ClientError:
             return 502, b"the judge server cannot be reached"
@@ -158,3 +160,14 @@ async def slow(proxy: FaultProxy, request: web.Request) -> web.StreamResponse:
     await asyncio.sleep(2)
     status, body = await proxy.forward(request)
     return web.Response(status=status, body=body, content_type="application/json")
+
+
+def ignoring(*fields: str) -> Fault:
+    """The real reply of a server that does not know these request fields, and says nothing about it, as servers do."""
+
+    async def fault(proxy: FaultProxy, request: web.Request) -> web.StreamResponse:
+        asked = {name: value for name, value in (await request.json()).items() if name not in fields}
+        status, body = await proxy.forward(request, json.dumps(asked).encode())
+        return web.Response(status=status, body=body, content_type="application/json")
+
+    return fault

@@ -108,7 +108,7 @@ def truth(pool: JudgePool) -> dict[Pair, Category]:
 
 @contextlib.asynccontextmanager
 async def judged_by(urls: tuple[str, ...], **changes: Any) -> AsyncIterator[LLMVerifier]:
-    """A verifier without memory, so that every pair is asked anew."""
+    """A verifier, without memory unless told otherwise, so that every pair is asked anew."""
     plain = {"endpoints": urls, "pool": None, "cache_size": 0, "exact_shortcut": False}
     verifier = LLMVerifier(describe().model_copy(update=plain | changes), random.Random(0))
     await verifier.start()
@@ -212,21 +212,47 @@ async def test_all_replicas_gone_for_a_while_lose_no_verdict(pool: JudgePool, tr
         assert verifier.stats()["returns"] >= 1
 
 
-async def test_an_outage_beyond_the_deadline_is_bounded_and_clear(pool: JudgePool, truth: dict[Pair, Category]) -> None:
-    async with behind_proxies(pool, total_deadline_s=3.0) as (proxies, verifier):
+TOTAL = {
+    "down": {Reason.CONNECTION},
+    "garbage": {Reason.MALFORMED, Reason.TIMEOUT},
+    "foreign_label": {Reason.OFF_LABEL, Reason.MALFORMED, Reason.TIMEOUT},
+}
+"""What may befall all replicas at once, and the reasons by which that shows."""
+
+
+@pytest.mark.parametrize("fault", TOTAL)
+async def test_an_outage_beyond_the_deadline_is_bounded_clear_and_poisons_nothing(
+    pool: JudgePool, truth: dict[Pair, Category], tmp_path: Path, fault: str
+) -> None:
+    kept = {"cache_size": 1000, "store": StoreConfig(path=str(tmp_path / "verdicts.db"))}
+    known = PAIRS[::4]
+    async with behind_proxies(pool, total_deadline_s=10.0, **kept) as (proxies, verifier):
+        await asyncio.gather(*map(verifier.verify, known))
         for proxy in proxies:
-            await proxy.go_down()
+            if fault == "down":
+                await proxy.go_down()
+            else:
+                proxy.inject(sometimes(getattr(fault_proxy, fault), 1.0, 0))
         begun = time.monotonic()
-        judgements = await ask_all(verifier)
-        assert time.monotonic() - begun < 30
-        assert {type(judgement) for judgement in judgements} == {Unscorable}
-        assert {j.reason for j in judgements if isinstance(j, Unscorable)} == {Reason.CONNECTION}
-        assert verifier.stats()["unscorable"] == len(PAIRS)
+        judgements = dict(zip(PAIRS, await ask_all(verifier), strict=True))
+        assert time.monotonic() - begun < 40
+        judged = {pair: j.category for pair, j in judgements.items() if isinstance(j, Verdict)}
+        assert judged == {pair: truth[pair] for pair in known}
+        lost = [judgement for judgement in judgements.values() if isinstance(judgement, Unscorable)]
+        assert {judgement.reason for judgement in lost} <= TOTAL[fault]
+        assert verifier.stats()["unscorable"] == len(lost) == len(PAIRS) - len(known)
         for proxy in proxies:
+            proxy.inject()
             await proxy.come_up()
         await until(lambda: any(one.state is not State.EJECTED for one in verifier.endpoint_stats()), within_s=60)
-    async with judged_by(tuple(proxy.upstream for proxy in proxies)) as verifier:
+        # The same verifier, with all that it remembers of the outage.
         await expect_the_truth(verifier, truth, within_s=120)
+        assert verifier.stats()["live"] == len(PAIRS)
+        await expect_the_truth(verifier, truth, within_s=120)
+        assert verifier.stats()["live"] == len(PAIRS)
+        async with judged_by(tuple(proxy.url for proxy in proxies), **kept) as later:
+            await expect_the_truth(later, truth, within_s=120)
+            assert later.stats()["store_hits"] == len(PAIRS)
 
 
 @pytest.mark.parametrize("damage", ["entries", "file"])

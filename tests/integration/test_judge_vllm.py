@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import importlib.util
 import itertools
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -9,6 +10,7 @@ from dataclasses import replace
 from functools import partial
 from importlib import resources
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import psutil
@@ -19,20 +21,35 @@ from speciarl.cpu import environment, stack
 from speciarl.errors import VerifierStartError
 from speciarl.verdict import Judgement, Pair, Source, Unscorable, Verdict
 from speciarl.verifier_server import VerifierConfig, parse_config
-from speciarl.verifier_server.decoding import Decoder, Mode
+from speciarl.verifier_server.decoding import Decoder, Mode, label_mass
 from speciarl.verifier_server.gaming import gaming_set
-from speciarl.verifier_server.label_tokens import server_first_tokens
+from speciarl.verifier_server.label_tokens import local_first_tokens, server_first_tokens
 from speciarl.verifier_server.pool import JudgePool, refuse_clashing_labels
-from speciarl.verifier_server.prompt import Golden
+from speciarl.verifier_server.probe import LEAST_LABEL_MASS
+from speciarl.verifier_server.prompt import Golden, load_prompt
 from speciarl.verifier_server.replica import Replica, vllm_command
 from speciarl.verifier_server.request import chat_body
 from speciarl.verifier_server.verifier import LLMVerifier
 
 pytestmark = pytest.mark.anyio
 
+
+def _load_neighbour(name: str) -> ModuleType:
+    """A module beside this file; test modules have no package to import it from."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+fault_proxy = _load_neighbour("fault_proxy")
+
 LAPTOP_JUDGE = str(resources.files("speciarl.laptop") / "models" / "judge")
 TRUTHS = ("dog face", "cat face", "lion", "eagle", "rose")
 PREDICTIONS = (*TRUTHS, "animal mammal", "animal bird", "plant flower", "animals nature", "food drink", "none")
+PAIRS = [Pair(*both) for both in itertools.product(TRUTHS, PREDICTIONS)]
 STARTUP_S = 240.0
 
 
@@ -57,12 +74,10 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-@pytest.fixture(scope="module")
-def replica(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replica]:
-    """A running server of the laptop judge."""
-    config = describe(LAPTOP_JUDGE)
+@contextlib.contextmanager
+def serving(config: VerifierConfig, log: Path) -> Iterator[Replica]:
+    """A running server of a judge."""
     assert config.pool is not None
-    log = tmp_path_factory.mktemp("judge") / "judge.log"
     server = Replica(partial(vllm_command, config, config.pool), log, env=surroundings())
     server.start()
     try:
@@ -70,6 +85,13 @@ def replica(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replica]:
         yield server
     finally:
         server.stop()
+
+
+@pytest.fixture(scope="module")
+def replica(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replica]:
+    """A running server of the laptop judge."""
+    with serving(describe(LAPTOP_JUDGE), tmp_path_factory.mktemp("judge") / "judge.log") as server:
+        yield server
 
 
 @contextlib.asynccontextmanager
@@ -95,23 +117,65 @@ async def test_the_probe_passes_and_settles_on_the_first_token(replica: Replica)
         assert sum(judgement.probabilities) == pytest.approx(1.0)
 
 
+@pytest.mark.parametrize(
+    ("unknown", "mode"),
+    [
+        ((), Mode.FIRST_TOKEN),
+        (("logprob_token_ids",), Mode.FIRST_TOKEN_TOP),
+        (("logprob_token_ids", "allowed_token_ids"), Mode.LABEL_CHOICE),
+    ],
+)
+async def test_auto_takes_the_best_way_that_the_server_knows(
+    replica: Replica, unknown: tuple[str, ...], mode: Mode
+) -> None:
+    proxy = fault_proxy.FaultProxy(replica.url)
+    await proxy.start()
+    try:
+        proxy.inject(lambda _: fault_proxy.ignoring(*unknown))
+        async with started(proxy.url, exact_shortcut=False) as verifier:
+            assert verifier.config.decoding == "auto"
+            assert verifier.decoding == mode.value
+            judgements = [await verifier.verify(golden.pair) for golden in verifier.prompt.golden]
+            expected = [golden.expected for golden in verifier.prompt.golden]
+    finally:
+        await proxy.stop()
+    for judgement, allowed in zip(judgements, expected, strict=True):
+        assert isinstance(judgement, Verdict)
+        assert judgement.category in allowed
+        assert (judgement.margin is None) is (mode is Mode.LABEL_CHOICE)
+
+
+async def ask_in_every_mode(verifier: LLMVerifier, pairs: list[Pair]) -> tuple[list[float], list[list[Judgement]]]:
+    """For each pair the probability that the reply begins with a label; and the judgements by first token, by the
+    likeliest tokens and by constrained decoding."""
+    client, scheme = verifier.endpoints[0].client, verifier.prompt.scheme
+    first_tokens = await server_first_tokens(client, verifier.config, verifier.prompt)
+    assert isinstance(first_tokens, tuple)
+    decoders = [
+        Decoder(Mode.FIRST_TOKEN, first_tokens, scheme=scheme),
+        Decoder(Mode.FIRST_TOKEN_TOP, first_tokens, scheme=scheme),
+        Decoder(Mode.LABEL_CHOICE, scheme=scheme),
+    ]
+
+    def ask(decoder: Decoder, pair: Pair) -> Any:
+        return client.chat(chat_body(verifier.config, verifier.prompt, decoder, pair))
+
+    replies = [await asyncio.gather(*(ask(decoder, pair) for pair in pairs)) for decoder in decoders]
+    masses = [label_mass(reply, first_tokens) for reply in replies[0]]
+    judgements = [[decoder.read(reply) for reply in part] for decoder, part in zip(decoders, replies, strict=True)]
+    return [mass for mass in masses if mass is not None], judgements
+
+
+def categories(judgements: list[Judgement]) -> list[Category]:
+    assert all(isinstance(judgement, Verdict) for judgement in judgements)
+    return [judgement.category for judgement in judgements if isinstance(judgement, Verdict)]
+
+
 async def test_first_token_judging_equals_constrained_decoding(replica: Replica) -> None:
-    pairs = [Pair(*both) for both in itertools.product(TRUTHS, PREDICTIONS)]
     async with started(replica.url) as verifier:
-        first_tokens = await server_first_tokens(verifier.endpoints[0].client, verifier.config, verifier.prompt)
-        assert isinstance(first_tokens, tuple)
-        decoders = [
-            Decoder(Mode.FIRST_TOKEN, first_tokens),
-            Decoder(Mode.FIRST_TOKEN_TOP, first_tokens),
-            Decoder(Mode.LABEL_CHOICE),
-        ]
-
-        async def judge(decoder: Decoder, pair: Pair) -> Judgement:
-            body = chat_body(verifier.config, verifier.prompt, decoder, pair)
-            return decoder.read(await verifier.endpoints[0].client.chat(body))
-
-        judgements = [await asyncio.gather(*(judge(decoder, pair) for pair in pairs)) for decoder in decoders]
-    by_mode = [[j.category if isinstance(j, Verdict) else j for j in judged] for judged in judgements]
+        masses, judgements = await ask_in_every_mode(verifier, PAIRS)
+    assert min(masses) >= LEAST_LABEL_MASS
+    by_mode = list(map(categories, judgements))
     assert by_mode[0] == by_mode[2]
     assert by_mode[1] == by_mode[2]
     assert len(set(by_mode[0])) >= 4
@@ -123,16 +187,71 @@ async def test_first_token_judging_equals_constrained_decoding(replica: Replica)
         assert bounded.margin <= exact.margin + 1e-3
 
 
+def undecided_judge(directory: Path) -> str:
+    """A random judge that leans towards the labels of `base` and `binary`, now more and now less, under the laptop
+    judge's tokenizer, in which a label may also be begun with a piece of its first token."""
+    import torch
+    from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
+
+    tokenizer: Any = AutoTokenizer.from_pretrained(LAPTOP_JUDGE)
+    torch.manual_seed(56)  # with which both prompts get several answers, some meant and some not
+    config = Qwen2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=256,
+        intermediate_size=256,
+        num_hidden_layers=1,
+        num_attention_heads=8,
+        num_key_value_heads=8,
+        max_position_embeddings=4096,
+        tie_word_embeddings=False,
+        initializer_range=0.2,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=None,
+    )
+    model = Qwen2ForCausalLM(config)
+    with torch.no_grad():
+        model.lm_head.weight.normal_(0, 0.02)
+        prompts = [load_prompt(name) for name in ("binary", "base")]
+        for token in dict.fromkeys(token for one in prompts for token in local_first_tokens(LAPTOP_JUDGE, one, False)):
+            model.lm_head.weight[token].normal_(0, 0.65)
+    model.save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    return str(directory)
+
+
+ODD_PREDICTIONS = (
+    "a wolf", "red rose", "big cat", "not sure", "violin", "snow leopard", "oak or maple", "b1rd", "12",
+    "the animal in the picture is a lion", "less specific", "correct",
+)  # fmt: skip
+
+
+async def test_an_undecided_judge_is_read_the_same_wherever_it_means_a_label(tmp_path: Path) -> None:
+    """The condition on which the probe lets the first token speak, held against each single pair."""
+    pairs = PAIRS + [Pair(*both) for both in itertools.product(TRUTHS, ODD_PREDICTIONS)]
+    config = describe(undecided_judge(tmp_path / "undecided"), pool={"max_model_len": 2048})
+    with serving(config, tmp_path / "judge.log") as server:
+        for prompt, least_answers in (("base", 3), ("binary", 2)):
+            async with started(server.url, prompt=prompt, probe=False) as verifier:
+                assert verifier.decoding == Mode.FIRST_TOKEN.value
+                masses, judgements = await ask_in_every_mode(verifier, pairs)
+            meant = [mass >= LEAST_LABEL_MASS for mass in masses]
+            assert len(pairs) / 4 < sum(meant) < len(pairs) * 3 / 4
+            first, likeliest, constrained = (list(itertools.compress(categories(one), meant)) for one in judgements)
+            assert first == constrained
+            assert likeliest == constrained
+            assert len(set(first)) >= least_answers
+
+
 async def test_many_pairs_at_once_are_judged_as_one_by_one(replica: Replica) -> None:
-    pairs = [Pair(*both) for both in itertools.product(TRUTHS, PREDICTIONS)]
     async with started(replica.url, exact_shortcut=False) as verifier:
         assert verifier.endpoints[0].coalescer is not None  # they share HTTP requests
-        together = await asyncio.gather(*map(verifier.verify, pairs * 3))
+        together = await asyncio.gather(*map(verifier.verify, PAIRS * 3))
         stats = verifier.stats()
-        assert stats["live"] == stats["attempts"] == len(pairs)
+        assert stats["live"] == stats["attempts"] == len(PAIRS)
         assert stats["unscorable"] == 0
     async with started(replica.url, exact_shortcut=False, chats_per_request=1) as verifier:
-        alone = [await verifier.verify(pair) for pair in pairs]
+        alone = [await verifier.verify(pair) for pair in PAIRS]
     for one, many in zip(alone * 3, together, strict=True):
         assert isinstance(one, Verdict)
         assert isinstance(many, Verdict)
@@ -312,6 +431,7 @@ async def test_a_pool_on_ray(local_ray: Any, blurting_judge: str, tmp_path: Path
         # The random judge knows nothing, but constrained to the labels it must say one of them.
         verifier = LLMVerifier(pool.config.model_copy(update={"probe": False, "decoding": "auto"}))
         await verifier.start()
+        assert verifier.decoding == Mode.LABEL_CHOICE.value
         assert isinstance(await verifier.verify(Pair("lion", "cat")), Verdict)
         await verifier.aclose()
         servers = servers_since(before)

@@ -31,6 +31,7 @@ ALIASED = parse_settings(
             {"model": "org/Model-1", "prompt": "strict", "judge": "two"},
             {"model": "org/Model-2", "prompt": "*", "judge": "two"},
             {"prompt": "loose", "judge": "one"},
+            {"model": [None, "org/Model-3"], "prompt": ["lax", "laxer"], "judge": "two"},
             {"model": "org/Model-1", "judge": "half", "binary": True},
         ],
     }
@@ -67,6 +68,8 @@ async def test_label_words_in_order(make_settings: Make, running: Make) -> None:
         ("org/Model-2", None, False, "two"),
         ("org/Model-2", "whatever", False, "two"),
         (None, "loose", False, "one"),
+        (None, "lax", False, "two"),
+        ("org/Model-3", "laxer", False, "two"),
     ],
 )
 def test_names_of_clients_stand_for_judges(model: str | None, prompt: str | None, binary: bool, judge: str) -> None:
@@ -81,6 +84,7 @@ def test_names_of_clients_stand_for_judges(model: str | None, prompt: str | None
         ("org/Model-1", "strict", True),
         ("one", "strict", False),
         (None, "typo", False),
+        ("org/Model-3", "loose", False),
         ("", None, False),
     ],
 )
@@ -90,6 +94,8 @@ def test_an_unknown_name_is_no_judge_but_a_list_of_them(model: str, prompt: str,
     assert caught.value.status == 404
     assert {"model": "one", "verifier_prompt": None} in caught.value.details
     assert {"model": "org/Model-1", "verifier_prompt": None} in caught.value.details
+    assert ({"model": "org/Model-3", "verifier_prompt": "lax"} in caught.value.details) is not binary
+    assert "known models: one, two, half, org/Model-1" in caught.value.message
 
 
 async def test_an_unscorable_pair_is_an_error_and_no_label(make_settings: Make, running: Make) -> None:

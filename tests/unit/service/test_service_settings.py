@@ -35,6 +35,12 @@ GOLD: dict[str, Any] = {"judges": {"gold": {"kind": "taxonomy", "taxonomy": "tre
         ({"default_judge": "main"}, r"`default_judge` is 'main', which is not under `judges` \(gold\)"),
         ({"aliases": [{"model": "m", "judge": "main"}]}, r"`aliases\.0\.judge` is 'main'"),
         ({"aliases": [{"model": "m", "judge": "gold"}] * 2}, r"`aliases\.1` has the model and the prompt"),
+        (
+            {"aliases": [{"model": ["m", None], "judge": "gold"}, {"model": ["n", "m"], "judge": "gold"}]},
+            r"`aliases\.1` has the model and the prompt",
+        ),
+        ({"aliases": [{"model": [], "judge": "gold"}]}, r"^aliases\.0\.model: "),
+        ({"aliases": [{"prompt": 3, "judge": "gold"}]}, r"^aliases\.0\.prompt\.0: "),
         ({"binary": {"least": "best"}}, r"`least` is 'best'"),
         ({"limits": {"waiting_pairs": 1}}, "must not be below `pairs_per_request`"),
         ({"host": "0.0.0.0"}, "can be reached by others: give `key_file`"),
