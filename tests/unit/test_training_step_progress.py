@@ -77,6 +77,26 @@ def test_a_step_that_is_refused_is_logged_before_the_run_stops_after_it(
     assert trainer.saved == [NOW]
 
 
+def test_an_outage_in_validation_ends_a_run_once_its_step_is_logged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(self: Any) -> None:
+        raise AssertionError("nothing to average")
+
+    monkeypatch.setattr(PPOTrainerSeparateAsync, "_validate", fails)
+    trainer: Any = BareTrainer(tmp_path, StepProgress())
+    trainer._drain = lambda validate: RolloutStats(rollouts=3, unscorable=Counter(timeout=3))
+    trainer._training = False
+    with pytest.raises(VerifierOutage, match="not one rollout of the validation"):
+        trainer._validate()
+    trainer._training = True
+    assert trainer._validate() == {}
+    trainer.global_steps += 1
+    with pytest.raises(VerifierOutage, match="not one rollout of the validation"):
+        trainer.on_step_begin()
+    assert trainer.global_steps == NOW
+
+
 @pytest.mark.parametrize("updates", [1, 3])
 def test_weights_between_two_steps_are_not_saved_as_either(updates: int, tmp_path: Path) -> None:
     saved, said = stopped_after(updates, tmp_path)
