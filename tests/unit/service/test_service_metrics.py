@@ -139,6 +139,14 @@ def test_top_shows_rates_between_two_looks_and_totals_of_one() -> None:
     assert re.search(r"main +│ ready +│ +30 │ +- ", shown(now))
 
 
+def test_top_shows_what_a_verdict_costs_and_a_store_that_is_passed_by() -> None:
+    stats = Stats().as_dict() | {"requests": 10.0, "live": 10.0, "prompt_tokens": 900.0, "completion_tokens": 10.0}
+    later = {"live": 20.0, "prompt_tokens": 1890.0, "completion_tokens": 20.0, "store_degraded": 1.0}
+    told = shown(page(fake_judge_of(stats | later)), page(fake_judge_of(stats)))
+    assert re.search(r"│ +100 │ +0 │ +0 │ degraded", told)
+    assert "degraded" not in shown(page(fake_judge_of(stats)))
+
+
 def test_top_survives_a_restart_of_the_service() -> None:
     stats = Stats().as_dict()
     told = shown(page(fake_judge_of(stats | {"requests": 4.0})), page(fake_judge_of(stats | {"requests": 100.0})))
