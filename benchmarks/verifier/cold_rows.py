@@ -108,7 +108,7 @@ def main() -> None:
     """Measure both clients on each preset, in turn, and print the better time of each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=10_000)
-    parser.add_argument("--concurrency", type=int, nargs="+", default=[64, 256])
+    parser.add_argument("--concurrency", type=int, nargs="+", default=[64, 128, 256])
     parser.add_argument("--repeat", type=int, default=2)
     parser.add_argument(
         "--presets", nargs="+", choices=sorted(PRESETS), default=["none", "30b-a3b", "8x8b", "8b", "70b"]
