@@ -45,7 +45,14 @@ class Snapshot:
 def view(now: Snapshot, before: Snapshot | None) -> Group:
     """The tables. Rates, ratios and means (seconds of an attempt, tokens of a live verdict) are those between the
     snapshots, since the start where there is one only."""
-    return Group(_judges(now, before), _hits(now, before), _endpoints(now), _unscorable(now), _requests(now, before))
+    return Group(
+        _judges(now, before),
+        _hits(now, before),
+        _effort(now, before),
+        _endpoints(now),
+        _unscorable(now),
+        _requests(now, before),
+    )
 
 
 def _gain(now: Snapshot, before: Snapshot | None, name: str, **labels: str) -> float:
@@ -65,10 +72,26 @@ def _judges(now: Snapshot, before: Snapshot | None) -> Table:
     waiting, limit = now.get(SERVICE + "pairs_waiting"), now.get(SERVICE + "pairs_limit")
     title = f"judges ({waiting or 0:.0f} of at most {limit or 0:.0f} pairs being judged)"
     table = Table(title=title, title_justify="left")
-    columns = ("pairs", "pairs/s", "in flight", "queue s", "judge s", "tokens", "unscorable", "restarts", "store")
-    for column in ("judge", "state", *columns):
-        table.add_column(column, justify="left" if column in ("judge", "state", "store") else "right")
+    for column in ("judge", "state", "pairs", "pairs/s", "in flight", "unscorable"):
+        table.add_column(column, justify="left" if column in ("judge", "state") else "right")
     for labels, ready in sorted(now.series(JUDGE + "judge_ready").items()):
+        judge = dict(labels)["judge"]
+        table.add_row(
+            judge,
+            "ready" if ready else "not ready",
+            f"{now.sum(JUDGE + 'pairs_total', judge=judge):.0f}",
+            _rate(now, before, JUDGE + "pairs_total", judge=judge),
+            f"{now.sum(JUDGE + 'pairs_in_flight', judge=judge):.0f}",
+            f"{now.sum(JUDGE + 'unscorable_total', judge=judge):.0f}",
+        )
+    return table
+
+
+def _effort(now: Snapshot, before: Snapshot | None) -> Table:
+    table = Table(title="effort", title_justify="left")
+    for column in ("judge", "queue s", "judge s", "tokens", "restarts", "store"):
+        table.add_column(column, justify="left" if column in ("judge", "store") else "right")
+    for labels in sorted(now.series(JUDGE + "judge_ready")):
         judge = dict(labels)["judge"]
         attempts = _gain(now, before, JUDGE + "attempts_total", judge=judge)
         tokens = sum(
@@ -76,14 +99,9 @@ def _judges(now: Snapshot, before: Snapshot | None) -> Table:
         )
         table.add_row(
             judge,
-            "ready" if ready else "not ready",
-            f"{now.sum(JUDGE + 'pairs_total', judge=judge):.0f}",
-            _rate(now, before, JUDGE + "pairs_total", judge=judge),
-            f"{now.sum(JUDGE + 'pairs_in_flight', judge=judge):.0f}",
             _mean(_gain(now, before, JUDGE + "queue_seconds_total", judge=judge), attempts),
             _mean(_gain(now, before, JUDGE + "judge_seconds_total", judge=judge), attempts),
             _mean(tokens, _gain(now, before, JUDGE + "live_total", judge=judge)),
-            f"{now.sum(JUDGE + 'unscorable_total', judge=judge):.0f}",
             f"{now.sum(JUDGE + 'replica_restarts_total', judge=judge):.0f}",
             "degraded" if now.get(JUDGE + "store_degraded", judge=judge) else "",
         )
