@@ -5,7 +5,6 @@ First the pairs are judged without faults: the truth. Every fault is then held a
 
 import asyncio
 import contextlib
-import importlib.util
 import itertools
 import os
 import random
@@ -16,9 +15,9 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from importlib import resources
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import fault_proxy
 import psutil
 import pytest
 
@@ -32,19 +31,6 @@ from speciarl.verifier_server.routing import State
 from speciarl.verifier_server.verifier import LLMVerifier
 
 pytestmark = pytest.mark.anyio
-
-
-def _load_neighbour(name: str) -> ModuleType:
-    """A module beside this file; test modules have no package to import it from."""
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-fault_proxy = _load_neighbour("fault_proxy")
 
 STARTUP_S = 300.0
 TRUTHS = ("dog face", "cat face", "lion", "eagle", "rose")

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import importlib.util
 import itertools
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -10,11 +9,12 @@ from dataclasses import replace
 from functools import partial
 from importlib import resources
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import fault_proxy
 import psutil
 import pytest
+from random_judges import make_blurting_judge, make_undecided_judge
 
 from speciarl.category import Category
 from speciarl.cpu import environment, stack
@@ -23,28 +23,15 @@ from speciarl.verdict import Judgement, Pair, Source, Unscorable, Verdict
 from speciarl.verifier_server import VerifierConfig, parse_config
 from speciarl.verifier_server.decoding import Decoder, Mode, label_mass
 from speciarl.verifier_server.gaming import gaming_set
-from speciarl.verifier_server.label_tokens import local_first_tokens, server_first_tokens
+from speciarl.verifier_server.label_tokens import server_first_tokens
 from speciarl.verifier_server.pool import JudgePool, refuse_clashing_labels
 from speciarl.verifier_server.probe import LEAST_LABEL_MASS
-from speciarl.verifier_server.prompt import Golden, load_prompt
+from speciarl.verifier_server.prompt import Golden
 from speciarl.verifier_server.replica import Replica, vllm_command
 from speciarl.verifier_server.request import chat_body
 from speciarl.verifier_server.verifier import LLMVerifier
 
 pytestmark = pytest.mark.anyio
-
-
-def _load_neighbour(name: str) -> ModuleType:
-    """A module beside this file; test modules have no package to import it from."""
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-fault_proxy = _load_neighbour("fault_proxy")
 
 LAPTOP_JUDGE = str(resources.files("speciarl.laptop") / "models" / "judge")
 TRUTHS = ("dog face", "cat face", "lion", "eagle", "rose")
@@ -187,39 +174,6 @@ async def test_first_token_judging_equals_constrained_decoding(replica: Replica)
         assert bounded.margin <= exact.margin + 1e-3
 
 
-def undecided_judge(directory: Path) -> str:
-    """A random judge that leans towards the labels of `base` and `binary`, now more and now less, under the laptop
-    judge's tokenizer, in which a label may also be begun with a piece of its first token."""
-    import torch
-    from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
-
-    tokenizer: Any = AutoTokenizer.from_pretrained(LAPTOP_JUDGE)
-    torch.manual_seed(56)  # with which both prompts get several answers, some meant and some not
-    config = Qwen2Config(
-        vocab_size=len(tokenizer),
-        hidden_size=256,
-        intermediate_size=256,
-        num_hidden_layers=1,
-        num_attention_heads=8,
-        num_key_value_heads=8,
-        max_position_embeddings=4096,
-        tie_word_embeddings=False,
-        initializer_range=0.2,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=None,
-    )
-    model = Qwen2ForCausalLM(config)
-    with torch.no_grad():
-        model.lm_head.weight.normal_(0, 0.02)
-        prompts = [load_prompt(name) for name in ("binary", "base")]
-        for token in dict.fromkeys(token for one in prompts for token in local_first_tokens(LAPTOP_JUDGE, one, False)):
-            model.lm_head.weight[token].normal_(0, 0.65)
-    model.save_pretrained(directory)
-    tokenizer.save_pretrained(directory)
-    return str(directory)
-
-
 ODD_PREDICTIONS = (
     "a wolf", "red rose", "big cat", "not sure", "violin", "snow leopard", "oak or maple", "b1rd", "12",
     "the animal in the picture is a lion", "less specific", "correct",
@@ -229,7 +183,7 @@ ODD_PREDICTIONS = (
 async def test_an_undecided_judge_is_read_the_same_wherever_it_means_a_label(tmp_path: Path) -> None:
     """The condition on which the probe lets the first token speak, held against each single pair."""
     pairs = PAIRS + [Pair(*both) for both in itertools.product(TRUTHS, ODD_PREDICTIONS)]
-    config = describe(undecided_judge(tmp_path / "undecided"), pool={"max_model_len": 2048})
+    config = describe(make_undecided_judge(LAPTOP_JUDGE, tmp_path / "undecided"), pool={"max_model_len": 2048})
     with serving(config, tmp_path / "judge.log") as server:
         for prompt, least_answers in (("base", 3), ("binary", 2)):
             async with started(server.url, prompt=prompt, probe=False) as verifier:
@@ -364,38 +318,7 @@ def children_of_this_process() -> list[psutil.Process]:
 
 @pytest.fixture(scope="module")
 def blurting_judge(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A tiny random judge whose tokenizer begins every label with the same token, a space."""
-    import torch
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-    vocabulary = {letter: index for index, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
-    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens(special)
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>")
-    fast.chat_template = (
-        "{% for message in messages %}{{ message['role'] }} {{ message['content'] }}<|im_end|>{% endfor %}<|im_start|>"
-    )
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(fast),
-        hidden_size=64,
-        intermediate_size=64,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        max_position_embeddings=2048,
-        eos_token_id=fast.eos_token_id,
-        pad_token_id=fast.pad_token_id,
-        bos_token_id=None,
-    )
-    directory = tmp_path_factory.mktemp("blurting")
-    LlamaForCausalLM(config).save_pretrained(directory)
-    fast.save_pretrained(directory)
-    return str(directory)
+    return make_blurting_judge(tmp_path_factory.mktemp("blurting"))
 
 
 @pytest.fixture(scope="module")
