@@ -73,6 +73,25 @@ async def test_statistics(store: FileStore) -> None:
     assert theirs.verdicts == 40
 
 
+async def test_statistics_do_not_depend_on_the_order_of_the_entries(tmp_path: Path) -> None:
+    """Redis scans in another order on every server."""
+    third = dataclasses.replace(JUDGE, model="org/third")
+    records = {
+        JUDGE: [record_of(number) for number in range(2)],
+        OTHER: [record_of(number, OTHER) for number in range(3)],
+        third: [record_of(number, third) for number in range(2)],
+    }
+    listed = []
+    for turn, order in enumerate((tuple(records), tuple(reversed(records)))):
+        filled = await opened(tmp_path / f"{turn}.db")
+        for judge in order:
+            await filled.put(judge, records[judge])
+        listed.append(list((await statistics(filled)).judges))
+        await filled.aclose()
+    equals = sorted((JUDGE.fingerprint, third.fingerprint))
+    assert listed == [[OTHER.fingerprint, *equals]] * 2
+
+
 @pytest.mark.parametrize(
     ("rule", "left", "corrupt_only"),
     [

@@ -208,7 +208,7 @@ def _day(microseconds: int) -> str:
 def _as_table(found: Statistics, judges: dict[bytes, JudgeIdentity]) -> Table:
     title = f"{found.verdicts} verdicts" + (f", {found.corrupt} damaged entries" if found.corrupt else "")
     table = Table("judge", "model", "verdicts", *(category.label for category in Category), "from", "to", title=title)
-    for fingerprint, counts in sorted(found.judges.items(), key=lambda item: -item[1].verdicts):
+    for fingerprint, counts in found.judges.items():
         judge = judges.get(fingerprint)
         model = "unknown" if judge is None else judge.model + (f" @ {judge.revision}" if judge.revision else "")
         shares = (f"{counts.categories[category] / counts.verdicts:.3f}" for category in Category)

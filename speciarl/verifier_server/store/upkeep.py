@@ -39,7 +39,7 @@ class Statistics:
     """All entries."""
 
     judges: dict[bytes, JudgeStatistics] = field(default_factory=dict)
-    """By fingerprint."""
+    """By fingerprint; `statistics` puts the one with the most verdicts first, equals in the order of fingerprints."""
     corrupt: int = 0
     """Damaged or foreign entries."""
 
@@ -104,6 +104,8 @@ async def statistics(store: VerdictStore, advance: Advance = lambda _: None) -> 
             else:
                 found.judges.setdefault(record.judge, JudgeStatistics()).note(record)
         advance(len(entries))
+    # A store is scanned in no order (Redis: in another for every server), a listing must not change with it.
+    found.judges = dict(sorted(found.judges.items(), key=lambda item: (-item[1].verdicts, item[0])))
     return found
 
 
