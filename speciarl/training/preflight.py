@@ -16,6 +16,7 @@ from data_prep import validate
 from speciarl import reward
 from speciarl.config import SpeciaRLConfig, load
 from speciarl.errors import ConfigError, DataError, SpeciaRLError
+from speciarl.training.batch_sizes import check_batch_sizes
 from speciarl.training.sample import sample_id
 from speciarl.verifier_server import VerifierConfig, build
 from speciarl.verifier_server.pool import refuse_clashing_labels
@@ -39,6 +40,7 @@ def check_run(config: DictConfig) -> SpeciaRLConfig:
         raise ConfigError(f"speciarl.reward.{error}") from error
     check_model(str(config.actor_rollout_ref.model.path), "actor_rollout_ref.model.path")
     check_mode(config)
+    check_batch_sizes(config)
     for key in ("train_files", "val_files"):
         files = config.data[key]
         for file in [files] if isinstance(files, str) else list(files):

@@ -21,6 +21,7 @@ from speciarl import reward
 from speciarl.config import RewardConfig, TrainingConfig, load
 from speciarl.errors import DataError
 from speciarl.recipe_source import recipe_directory
+from speciarl.training.batch_sizes import check_batch_sizes
 from speciarl.training.preflight import check_parquet
 
 ROOT = recipe_directory()  # not `import recipe`: TransferQueue's wheel ships a package of that name
@@ -126,12 +127,11 @@ def test_sets_no_key_that_verl_ignores(line: tuple[str, ...]) -> None:
 @pytest.mark.parametrize("line", paper_runs(), ids=" ".join)
 def test_a_run_of_the_paper_fills_its_batches(line: tuple[str, ...]) -> None:
     config = composed(*line)
-    actor, rollout, data = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout, config.data
+    data = config.data
     if data.train_max_samples > 0:
         assert data.train_max_samples >= data.train_batch_size  # veRL drops what does not fill a batch
-    assert data.train_batch_size % actor.ppo_mini_batch_size == 0
-    per_gpu = actor.ppo_mini_batch_size * rollout.n // config.trainer.n_gpus_per_node
-    assert actor.use_dynamic_bsz or per_gpu % actor.ppo_micro_batch_size_per_gpu == 0
+    assert data.train_batch_size % config.actor_rollout_ref.actor.ppo_mini_batch_size == 0
+    check_batch_sizes(config)
 
 
 def test_the_papers_runs_are_all_there() -> None:

@@ -1,0 +1,85 @@
+"""What the preflight check says about sizes of batches, on composed recipes."""
+
+import copy
+import functools
+from typing import Any
+
+import pytest
+import verl  # noqa: F401  (loads our plug-in: search path and resolvers)
+from hydra import compose, initialize_config_module
+from omegaconf import DictConfig, OmegaConf
+
+from speciarl.errors import ConfigError
+from speciarl.training.batch_sizes import check_batch_sizes
+
+
+@functools.cache
+def composed(mode: str, recipe: str) -> DictConfig:
+    with initialize_config_module("verl.trainer.config", version_base=None):
+        return compose("ppo_trainer", overrides=[f"+recipe={recipe}", f"recipe/mode={mode}"])
+
+
+def check(mode: str = "sync", recipe: str = "speciarl", **sizes: Any) -> None:
+    """`sizes`: keys with ``__`` for a dot. The recipe: 256 images, mini-batches of 128, 10 rollouts, 4 devices; so 320
+    rollouts an update and device, 640 a step."""
+    config = copy.deepcopy(composed(mode, recipe))
+    for key, value in sizes.items():
+        OmegaConf.update(config, key.replace("__", "."), value)
+    check_batch_sizes(config)
+
+
+MICRO, LOG_PROB, REF_LOG_PROB = (
+    "actor_rollout_ref__actor__ppo_micro_batch_size_per_gpu",
+    "actor_rollout_ref__rollout__log_prob_micro_batch_size_per_gpu",
+    "actor_rollout_ref__ref__log_prob_micro_batch_size_per_gpu",
+)
+
+
+@pytest.mark.parametrize("recipe", ["speciarl", "[speciarl,laptop]"])
+@pytest.mark.parametrize("mode", ["sync", "sync_overlap", "colocate_async", "separate_async"])
+def test_the_recipes_fit(mode: str, recipe: str) -> None:
+    check(mode, recipe)
+
+
+@pytest.mark.parametrize(
+    ("key", "size", "share", "divisor"),
+    [(MICRO, 48, 320, 40), (MICRO, 640, 320, 320), (LOG_PROB, 48, 640, 40), (REF_LOG_PROB, 999, 640, 640)],
+)
+def test_a_micro_batch_that_does_not_fit_is_named_with_one_that_does(
+    key: str, size: int, share: int, divisor: int
+) -> None:
+    name = key.replace("__", r"\.")
+    with pytest.raises(ConfigError, match=rf"^{name}={size} does not divide the {share} rollouts .* e\.g\. {divisor}$"):
+        check(**{key: size})
+    check(**{key: divisor})
+
+
+def test_separate_async_takes_one_mini_batch_at_a_time() -> None:
+    check(**{LOG_PROB: 640})
+    with pytest.raises(ConfigError, match="log_prob_micro_batch_size_per_gpu=640 does not divide the 320 rollouts"):
+        check("separate_async", **{LOG_PROB: 640})
+
+
+def test_a_batch_that_is_no_whole_number_of_mini_batches_is_filled_up_in_other_modes() -> None:
+    odd = {"data__train_batch_size": 300}
+    check(**odd, **{LOG_PROB: 960})  # three mini-batches
+    with pytest.raises(ConfigError, match=r"train_batch_size=300 in separate_async .*ppo_mini_batch_size=128 times"):
+        check("separate_async", **odd)
+    with pytest.raises(ConfigError, match=r"train_batch_size=256 in separate_async .*ppo_mini_batch_size=128 times"):
+        check("separate_async", trainer__v1__separate_async__parameter_sync_step=3)
+
+
+def test_rollouts_must_be_shared_out_evenly() -> None:
+    with pytest.raises(ConfigError, match=r"126 x .*n=5 = 630 rollouts cannot be shared out evenly among 4 devices"):
+        check(actor_rollout_ref__actor__ppo_mini_batch_size=126, actor_rollout_ref__rollout__n=5)
+
+
+def test_devices_that_share_sequences_count_once() -> None:
+    check(actor_rollout_ref__actor__ulysses_sequence_parallel_size=2, **{MICRO: 640})
+
+
+def test_sizes_that_are_not_used_are_not_checked() -> None:
+    check(actor_rollout_ref__actor__use_dynamic_bsz=True, **{MICRO: 48})
+    check(actor_rollout_ref__rollout__log_prob_use_dynamic_bsz=True, **{LOG_PROB: 48})
+    check(actor_rollout_ref__actor__use_kl_loss=False, **{REF_LOG_PROB: 48})
+    check(actor_rollout_ref__actor__strategy="megatron", **{MICRO: 48})
