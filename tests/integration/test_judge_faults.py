@@ -314,6 +314,28 @@ async def test_a_replica_killed_in_the_middle_of_a_batch_loses_no_verdict_and_co
     assert list(pool._log_dir.glob("tiny-0.crash-*.log"))
 
 
+async def test_all_replicas_killed_at_once_is_an_outage_that_ends(pool: JudgePool, truth: dict[Pair, Category]) -> None:
+    """Who has the patience gets every verdict, who has not gets bounded failures, and later the truth."""
+    urls, earlier, patience_s = pool.config.endpoints, pool.restarts(), 5.0
+    async with (
+        judged_by(urls, total_deadline_s=STARTUP_S) as patient,
+        judged_by(urls, total_deadline_s=patience_s) as hasty,
+    ):
+        rounds = asyncio.create_task(_several(patient, truth, 3))
+        await until(lambda: patient.stats()["attempts"] >= len(PAIRS) / 2, within_s=60)
+        for url in urls:
+            os.kill(api_server(int(url.rpartition(":")[2])).pid, signal.SIGKILL)
+        begun = time.monotonic()
+        judgements = await ask_all(hasty)
+        assert time.monotonic() - begun < patience_s + 5
+        assert {type(judgement) for judgement in judgements} == {Unscorable}
+        assert not rounds.done()
+        await rounds
+        assert [now - before for now, before in zip(pool.restarts(), earlier, strict=True)] == [1, 1]
+        await until(lambda: all(one.state is not State.EJECTED for one in hasty.endpoint_stats()), within_s=STARTUP_S)
+        await expect_the_truth(hasty, truth, within_s=60)
+
+
 async def _several(verifier: LLMVerifier, truth: dict[Pair, Category], times: int) -> None:
     for _ in range(times):
         await expect_the_truth(verifier, truth, within_s=STARTUP_S)
