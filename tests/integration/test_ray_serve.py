@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections import Counter
 from collections.abc import Callable, Iterator
 from importlib import resources
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 import psutil
 import pyarrow.parquet as pq
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from speciarl.cpu import environment, stack
 from speciarl.errors import VerifierStartError
@@ -185,6 +187,21 @@ def served(server: psutil.Process) -> float:
     return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith("vllm:request_success_total{"))
 
 
+def of_replicas(metric: str, application: str) -> dict[str, float]:
+    """A metric that Ray exports on its node, by replica, summed over its other labels."""
+    import ray
+
+    [node] = ray.nodes()
+    url = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+    found: Counter[str] = Counter()
+    with urllib.request.urlopen(url, timeout=10) as reply:
+        for family in text_string_to_metric_families(reply.read().decode()):
+            for sample in family.samples:
+                if sample.name == metric and sample.labels.get("application") == application:
+                    found[sample.labels["replica"]] += sample.value
+    return dict(found)
+
+
 async def under_load(config: VerifierConfig, url: str, enough: Callable[[], bool]) -> int:
     """Keep asking about pairs that nobody asked about before, 32 at once, until it is enough; how many were judged.
 
@@ -224,6 +241,11 @@ def test_a_pool_from_the_command_line_grows_under_load(options: ray_serve.ServeO
 
         assert asyncio.run(under_load(config, url, both_serve)) > 0
         assert "2 running" in speak(options, "status")
+        # Load and health of each replica are in Ray's own metrics, which it renews every ten seconds.
+        until(lambda: sorted(of_replicas("ray_serve_deployment_replica_healthy", "growing").values()) == [1, 1], 60)
+        until(lambda: len(of_replicas("ray_serve_deployment_request_counter_total", "growing")) == 2, 60)
+        assert all(count > 0 for count in of_replicas("ray_serve_deployment_request_counter_total", "growing").values())
+        assert len(of_replicas("ray_serve_replica_processing_queries", "growing")) == 2
         # The load is gone, and so is the second replica before long.
         until(lambda: ray_serve.status()[0].replicas == {"RUNNING": 1}, within_s=STARTUP_S)
         [judgement] = asyncio.run(judge_all(config, url, [Pair("dog face", "cat face")]))
