@@ -47,9 +47,6 @@ def pairs_of(body: dict[str, Any]) -> list[Pair]:
 class JudgeBehindFaults:
     """The proxy runs in a thread of its own; its address stays while it is down."""
 
-    PATIENCE_S = 8
-    """For how long a run's verifier tries to get one verdict."""
-
     def __init__(self, server_url: str) -> None:
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, daemon=True).start()
@@ -64,13 +61,13 @@ class JudgeBehindFaults:
 
     @property
     def overrides(self) -> list[str]:
-        """What makes a run use this judge, impatiently."""
+        """What makes a run use this judge, with more patience than any outage or loaded machine takes."""
         return [
             "recipe/verifier=vllm", f"speciarl.verifier.model={JUDGE}",
             f"speciarl.verifier.endpoints=[{self.url}]", "speciarl.verifier.prompt=compact",
             f"+speciarl.verifier.served_model_name={NAME}", "+speciarl.verifier.max_string_chars=120",
             "+speciarl.verifier.probe=false", "+speciarl.verifier.retries=2", "+speciarl.verifier.backoff_s=0.05",
-            "+speciarl.verifier.request_timeout_s=4", f"+speciarl.verifier.total_deadline_s={self.PATIENCE_S}",
+            "+speciarl.verifier.request_timeout_s=20", "+speciarl.verifier.total_deadline_s=40",
         ]  # fmt: skip
 
     @property

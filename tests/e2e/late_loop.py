@@ -13,8 +13,8 @@ from speciarl.training.agent_loop import GroupAgentLoopWorker
 from speciarl.training.agent_loop_manager import GroupAgentLoopManager
 from speciarl.verdict import Judgement, Pair, Reason, Unscorable
 
-DELAY_S = 1.5
-"""Longer than it takes to compute log-probabilities at the size of a test."""
+DELAY_S = 4.0
+"""Longer than it takes to compute log-probabilities at the size of a test, also on a loaded machine."""
 ANSWERED_STEPS = 3
 """After them the judge is silent."""
 

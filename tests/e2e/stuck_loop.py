@@ -21,7 +21,10 @@ def servers() -> list[psutil.Process]:
 
 
 def _title(process: psutil.Process) -> str:
-    return " ".join(process.cmdline()) or process.name()
+    try:
+        return " ".join(process.cmdline()) or process.name()
+    except psutil.NoSuchProcess:
+        return ""
 
 
 class StuckManager(GroupAgentLoopManager):

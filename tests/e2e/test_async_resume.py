@@ -29,10 +29,9 @@ def judge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JudgeBehindFault
 
 
 def test_prompts_under_way_are_learnt_from_once(laptop_data: Path, judge: JudgeBehindFaults, tmp_path: Path) -> None:
-    limits = ["speciarl.reward.outage_deadline_s=4"]
-    patient = ["speciarl.verifier.request_timeout_s=20", "speciarl.verifier.total_deadline_s=40"]
+    limits = ["speciarl.reward.outage_deadline_s=10"]
     mode = ["recipe/mode=colocate_async", f"trainer.total_training_steps={STEPS}", f"data.seed={SEED}"]
-    overrides = [*judge.overrides, *limits, *patient, *mode]
+    overrides = [*judge.overrides, *limits, *mode]
     learnt: Counter[str] = Counter()
 
     def learn(run: LongRun, first: int, last: int) -> None:

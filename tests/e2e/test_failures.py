@@ -31,6 +31,8 @@ OUR_ERROR = 2
 GROUP = 4
 SEED = 42
 """The recipe's."""
+PATIENCE_S = 8
+"""For how long a run that is to lose verdicts tries to get one."""
 
 
 @pytest.fixture(scope="module")
@@ -81,13 +83,14 @@ def test_no_reward_comes_from_a_failure(data: Path, judge: JudgeBehindFaults, tm
     """Unscorable rollouts, groups under quorum, sessions that raise; a verifier that hangs, fails in passing, and is
     away for longer than a pair waits but comes back."""
     judge.set_faults(Mischief())
+    impatient = ["speciarl.verifier.request_timeout_s=4", f"speciarl.verifier.total_deadline_s={PATIENCE_S}"]
     manager = "actor_rollout_ref.rollout.agent.agent_loop_manager_class=faulty_loop.FaultyManager"
     limits = ["speciarl.reward.max_unscorable_rate=0.9", "speciarl.reward.quorum=2", "trainer.total_training_steps=3"]
-    with running(LongRun(tmp_path / "run", data, [*judge.overrides, *limits, manager])) as run:
+    with running(LongRun(tmp_path / "run", data, [*judge.overrides, *impatient, *limits, manager])) as run:
         run.start()
         run.wait_for_step(1)
         judge.go_down()
-        time.sleep(1.5 * judge.PATIENCE_S)
+        time.sleep(1.5 * PATIENCE_S)
         judge.come_up()
         assert run.finish() == 0, run.log[-8000:]
     metrics = run.steps()
@@ -143,9 +146,8 @@ def test_a_run_that_is_stopped_again_and_again_goes_on_as_if_nothing_had_been(
 ) -> None:
     """Outage, a dead worker, kill -9 in a step and in a checkpoint, failure budget: each time the same command goes on
     at the right step, and seeded rollouts with kept verdicts earn the very rewards of a run without any fault."""
-    limits = ["speciarl.reward.outage_deadline_s=4", "speciarl.reward.max_unscorable_rate=0.3"]
-    patient = ["speciarl.verifier.request_timeout_s=20", "speciarl.verifier.total_deadline_s=40"]
-    overrides = [*judge.overrides, *limits, *patient, "trainer.total_training_steps=8"]
+    limits = ["speciarl.reward.outage_deadline_s=10", "speciarl.reward.max_unscorable_rate=0.3"]
+    overrides = [*judge.overrides, *limits, "trainer.total_training_steps=8"]
     often = "trainer.save_freq=1"
     judge.set_faults()
     with running(LongRun(tmp_path / "crooked", data, overrides)) as run:

@@ -14,6 +14,8 @@ from speciarl.reward.best_so_far import rewards
 from speciarl.training.level_memory import FILE
 from speciarl.verdict import Source, Verdict
 
+pytestmark = pytest.mark.timeout(1800)  # several runs, a minute each on an idle machine
+
 ANCHORED = (
     "recipe/reward=best_so_far",
     f"data.train_max_samples={IMAGES}",  # every image in every step

@@ -14,6 +14,8 @@ from stored_rewards import assert_every_reward_is_the_judges
 
 from speciarl.verdict import Pair
 
+pytestmark = pytest.mark.timeout(1800)  # several runs, a minute each on an idle machine
+
 OWN = ("verdict_source", "margin", "step")
 """Where the verdict came from; the judge's probabilities depend, in their last digits, on what else is in its batch."""
 

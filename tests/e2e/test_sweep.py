@@ -5,7 +5,10 @@ import os
 import subprocess
 from pathlib import Path
 
+import pytest
 from laptop_run import DEADLINE_S, STEPS, command
+
+pytestmark = pytest.mark.timeout(1800)  # several runs, a minute each on an idle machine
 
 SWEEP = Path(__file__).parents[2] / "examples" / "sweep"
 CHOSEN_BY_THE_SWEEP = ("trainer.default_local_dir=", "trainer.logger=", "trainer.rollout_data_dir=", "hydra.run.dir=")
