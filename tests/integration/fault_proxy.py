@@ -2,11 +2,12 @@
 
 import asyncio
 import json
+import socket
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 import aiohttp
 from aiohttp import web
+from reserved_port import reserve_port
 
 Fault = Callable[["FaultProxy", web.Request], Awaitable[web.StreamResponse]]
 """What becomes of one request instead of a plain reply."""
@@ -28,7 +29,7 @@ class FaultProxy:
         """Chat requests since `inject`."""
         self._plan: Plan = lambda _: None
         self._everything = False
-        self._port = 0
+        self._reserved: socket.socket | None = None
         self._runner: web.AppRunner | None = None
         self._site: web.TCPSite | None = None
         self._session: aiohttp.ClientSession | None = None
@@ -44,6 +45,8 @@ class FaultProxy:
         self._session = aiohttp.ClientSession()
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self._runner.setup()
+        self._reserved = reserve_port()  # nobody else gets it while we are down
+        self.url = f"http://127.0.0.1:{self._reserved.getsockname()[1]}"
         await self.come_up()
 
     async def go_down(self) -> None:
@@ -60,12 +63,10 @@ class FaultProxy:
     async def come_up(self) -> None:
         """Take connections (again)."""
         assert self._runner is not None
+        assert self._reserved is not None
         if self._site is None:
-            self._site = web.TCPSite(self._runner, "127.0.0.1", self._port, reuse_address=True)
+            self._site = web.TCPSite(self._runner, *self._reserved.getsockname(), reuse_address=True)
             await self._site.start()
-            server: Any = self._site._server
-            self._port = server.sockets[0].getsockname()[1]
-            self.url = f"http://127.0.0.1:{self._port}"
 
     async def stop(self) -> None:
         """End."""
@@ -73,6 +74,8 @@ class FaultProxy:
             await self._runner.cleanup()
         if self._session is not None:
             await self._session.close()
+        if self._reserved is not None:
+            self._reserved.close()
 
     async def forward(self, request: web.Request, data: bytes | None = None) -> tuple[int, bytes]:
         """Status and body of the real server's reply to the request, or to `data` in its place; 502 when there is

@@ -2,7 +2,6 @@
 
 import io
 import json
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from reserved_port import reserve_port
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, PreTrainedTokenizerFast
 
@@ -114,15 +114,14 @@ def test_empty_label_names_the_row(good: Path, tmp_path: Path) -> None:
 
 
 def test_endpoint_that_is_down(good: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    line = the_line(
-        refuse(
-            good, "recipe/verifier=vllm", "speciarl.verifier.model=judge",
-            f"speciarl.verifier.endpoints=[http://127.0.0.1:{port}/v1]", "+speciarl.verifier.startup_deadline_s=2",
-        )
-    )  # fmt: skip
+    with reserve_port() as reserved:
+        port = reserved.getsockname()[1]
+        line = the_line(
+            refuse(
+                good, "recipe/verifier=vllm", "speciarl.verifier.model=judge",
+                f"speciarl.verifier.endpoints=[http://127.0.0.1:{port}/v1]", "+speciarl.verifier.startup_deadline_s=2",
+            )
+        )  # fmt: skip
     assert f"127.0.0.1:{port}" in line
 
 

@@ -15,7 +15,8 @@ pytestmark = pytest.mark.skipif(not stack.active(), reason="about a CPU installa
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
-    ray.init(num_cpus=1, num_gpus=1, include_dashboard=False, object_store_memory=100_000_000, log_to_driver=False)
+    sizes = {"num_cpus": 1, "num_gpus": 1, "object_store_memory": 100_000_000}
+    ray.init(address="local", include_dashboard=False, log_to_driver=False, **sizes)
     yield
     ray.shutdown()
 

@@ -20,6 +20,7 @@ from typing import Any
 import fault_proxy
 import psutil
 import pytest
+from processes import words_of
 
 from speciarl.category import Category
 from speciarl.cpu import environment, stack
@@ -285,10 +286,9 @@ async def _come_up_after(proxy: Any, seconds: float) -> None:
 def api_server(port: int) -> psutil.Process:
     """The vLLM API server that was told to listen at the port."""
     for process in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            words = process.cmdline()
-            if "serve" in words and str(port) in words and not any(word.endswith("guard.py") for word in words):
-                return process
+        words = words_of(process)
+        if "serve" in words and str(port) in words and not any(word.endswith("guard.py") for word in words):
+            return process
     raise AssertionError(f"no server at port {port}")
 
 
@@ -345,14 +345,14 @@ async def test_a_lost_actor_is_replaced_and_stopping_leaves_nothing(
     pool: JudgePool, truth: dict[Pair, Category]
 ) -> None:
     urls = pool.config.endpoints
-    actor = next(p for p in psutil.Process().children(recursive=True) if "ReplicaActor" in " ".join(p.cmdline()))
+    actor = next(p for p in psutil.Process().children(recursive=True) if "ReplicaActor" in " ".join(words_of(p)))
     earlier = pool.restarts()
     actor.kill()
     await until(lambda: sum(pool.restarts()) > sum(earlier), within_s=60)
     async with judged_by(urls, total_deadline_s=STARTUP_S, startup_deadline_s=STARTUP_S) as verifier:
         await expect_the_truth(verifier, truth, within_s=STARTUP_S)
     assert pool.config.endpoints == urls
-    servers = [p for p in psutil.Process().children(recursive=True) if "serve" in p.cmdline()]
+    servers = [p for p in psutil.Process().children(recursive=True) if "serve" in words_of(p)]
     assert servers
     pool.stop()
     _, left = psutil.wait_procs(servers, timeout=30)

@@ -14,6 +14,7 @@ from typing import Any
 import fault_proxy
 import psutil
 import pytest
+from processes import words_of
 from random_judges import make_blurting_judge, make_undecided_judge
 
 from speciarl.category import Category
@@ -284,7 +285,7 @@ def test_killing_the_guard_ends_the_server_and_its_engine(tmp_path: Path) -> Non
     server.start()
     server.wait_ready(STARTUP_S)
     family = {process for top in servers_since(before) for process in (top, *top.children(recursive=True))}
-    [guard] = [process for process in family if any(word.endswith("guard.py") for word in process.cmdline())]
+    [guard] = [process for process in family if any(word.endswith("guard.py") for word in words_of(process))]
     assert len(family) >= 3  # guard, API server and engine
     guard.kill()
     server.stop()
@@ -308,7 +309,7 @@ async def test_stop_leaves_no_process_and_the_next_start_says_so_quickly(tmp_pat
     with pytest.raises(VerifierStartError, match="start the server or correct `endpoints`") as caught:
         async with started(replica.url, startup_deadline_s=1):
             pass
-    assert time.monotonic() - begun < 3
+    assert time.monotonic() - begun < 8  # the default is to wait 10 s
     assert "\n" not in str(caught.value)
 
 
@@ -369,10 +370,9 @@ def servers_since(before: list[psutil.Process]) -> list[psutil.Process]:
     """Guards and vLLM processes that were not there before."""
     found = []
     for process in children_of_this_process():
-        with contextlib.suppress(psutil.NoSuchProcess):
-            words = process.cmdline()
-            if process not in before and ("serve" in words or any(word.endswith("guard.py") for word in words)):
-                found.append(process)
+        words = words_of(process)
+        if process not in before and ("serve" in words or any(word.endswith("guard.py") for word in words)):
+            found.append(process)
     return found
 
 
@@ -383,7 +383,7 @@ def test_a_pool_dies_with_the_actors_process(local_ray: Any, blurting_judge: str
     servers = servers_since(before)
     assert servers
     for process in children_of_this_process():
-        if "ReplicaActor" in " ".join(process.cmdline()):
+        if "ReplicaActor" in " ".join(words_of(process)):
             process.kill()
     _, left = psutil.wait_procs(servers, timeout=30)
     assert not left
@@ -395,7 +395,7 @@ def test_no_room_on_ray_is_said_in_one_line(local_ray: Any, tmp_path: Path) -> N
     begun = time.monotonic()
     with pytest.raises(VerifierStartError, match=r"Ray has no room for 1 replicas.*lower `pool\.replicas`"):
         JudgePool(crowded, tmp_path).start()
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 30  # the default is to wait 60 s
 
 
 def test_a_model_that_cannot_be_loaded_is_said_in_one_line(local_ray: Any, tmp_path: Path) -> None:

@@ -1,9 +1,7 @@
 """Judges on Ray Serve: one URL, a dead server replaced, nothing left behind. Real Ray Serve and real vLLM."""
 
 import asyncio
-import contextlib
 import json
-import socket
 import subprocess
 import sys
 import time
@@ -17,7 +15,9 @@ from typing import Any
 import psutil
 import pyarrow.parquet as pq
 import pytest
+from processes import words_of
 from prometheus_client.parser import text_string_to_metric_families
+from reserved_port import reserve_port
 
 from speciarl.cpu import environment, stack
 from speciarl.errors import VerifierStartError
@@ -50,13 +50,6 @@ def surroundings() -> dict[str, str]:
     return environment.variables() if stack.active() else {}
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 @pytest.fixture(scope="module")
 def options() -> Iterator[ray_serve.ServeOptions]:
     """Ray and Ray Serve of our own, whatever else runs on this machine."""
@@ -64,20 +57,18 @@ def options() -> Iterator[ray_serve.ServeOptions]:
     from ray import serve
 
     gpus = 0 if stack.active() else 1
-    ray.init(address="local", num_cpus=4, num_gpus=gpus, include_dashboard=False, log_to_driver=False)
-    yield ray_serve.ServeOptions(port=free_port())
-    serve.shutdown()
-    ray.shutdown()
+    with reserve_port() as reserved:
+        ray.init(address="local", num_cpus=4, num_gpus=gpus, include_dashboard=False, log_to_driver=False)
+        yield ray_serve.ServeOptions(port=reserved.getsockname()[1])
+        serve.shutdown()
+        ray.shutdown()
 
 
 def judge_servers() -> list[psutil.Process]:
     """vLLM's servers and their guards below this process."""
     found = []
     for process in psutil.Process().children(recursive=True):
-        try:
-            words = process.cmdline()
-        except psutil.NoSuchProcess:
-            continue
+        words = words_of(process)
         if "serve" in words or any(word.endswith("guard.py") for word in words):
             found.append(process)
     return found
@@ -125,7 +116,7 @@ def test_a_pool_behind_one_url(options: ray_serve.ServeOptions, tmp_path: Path) 
         before = judge_servers()
         engines = children_titled("VLLM::")
         for process in before:
-            words = process.cmdline()
+            words = words_of(process)
             if "serve" in words and not any(word.endswith("guard.py") for word in words):
                 process.kill()
         until(lambda: ray_serve.status()[0].status != "RUNNING", within_s=60)
@@ -135,8 +126,7 @@ def test_a_pool_behind_one_url(options: ray_serve.ServeOptions, tmp_path: Path) 
             getattr(judgement, "category", None) for judgement in truth
         ]
         assert len(list(tmp_path.glob("tiny-judge-*.log"))) == 2  # the log of the crash is kept
-        left = [process for process in before if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
-        assert not left
+        assert not [process for process in before if process.is_running() and words_of(process)]  # a zombie has none
         assert engines
         assert not psutil.wait_procs(engines, timeout=10)[1]  # the guard ends what the killed server leaves
         servers = judge_servers()
@@ -151,12 +141,8 @@ def test_a_pool_behind_one_url(options: ray_serve.ServeOptions, tmp_path: Path) 
 
 def children_titled(title: str) -> list[psutil.Process]:
     """Descendants of this process whose title begins so: vLLM's engines carry no path in theirs."""
-    found = []
-    for process in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            if " ".join(process.cmdline()).startswith(title):
-                found.append(process)
-    return found
+    children = psutil.Process().children(recursive=True)
+    return [process for process in children if " ".join(words_of(process)).startswith(title)]
 
 
 def test_no_room_is_said_in_one_line_and_leaves_nothing(options: ray_serve.ServeOptions, tmp_path: Path) -> None:
@@ -179,8 +165,10 @@ def speak(options: ray_serve.ServeOptions, *words: str) -> str:
 
 
 def served(server: psutil.Process) -> float:
-    """Requests that a vLLM server has answered, as its own metrics say."""
-    words = server.cmdline()
+    """Requests that a vLLM server has answered, as its own metrics say; none when it has ended."""
+    words = words_of(server)
+    if not words:
+        return 0.0
     url = f"http://127.0.0.1:{words[words.index('--port') + 1]}/metrics"
     with urllib.request.urlopen(url, timeout=10) as reply:
         lines = reply.read().decode().splitlines()
@@ -235,7 +223,7 @@ def test_a_pool_from_the_command_line_grows_under_load(options: ray_serve.ServeO
         assert ray_serve.status()[0].replicas == {"RUNNING": 1}
 
         def both_serve() -> bool:
-            servers = [one for one in judge_servers() if not any("guard.py" in word for word in one.cmdline())]
+            servers = [one for one in judge_servers() if not any("guard.py" in word for word in words_of(one))]
             running = ray_serve.status()[0].replicas.get("RUNNING") == 2
             return running and len(servers) == 2 and all(served(server) > 0 for server in servers)
 

@@ -12,7 +12,7 @@ from verl.workers.rollout.vllm_rollout.vllm_async_server import vLLMHttpServer
 from verl.workers.rollout.vllm_rollout.vllm_rollout import ServerAdapter
 from speciarl.verl_patches import job_of_cluster
 
-ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
 context = ray.get_runtime_context()
 patched = all(owner.__init__.__module__ == "speciarl.verl_patches" for owner in (ServerAdapter, vLLMHttpServer))
 print(json.dumps([context.get_job_id(), job_of_cluster(context), patched]), flush=True)

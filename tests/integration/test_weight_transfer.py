@@ -41,9 +41,14 @@ class Senders:
 
 @pytest.fixture
 def senders() -> Iterator[Senders]:
-    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
-    yield Senders()
-    ray.shutdown()
+    """Two that have started: what a test measures begins after that."""
+    ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
+    try:
+        started = Senders()
+        ray.get(started.update_weights(1, "naive"))
+        yield started
+    finally:
+        ray.shutdown()
 
 
 def test_a_hung_sender_ends_the_wait_and_a_well_one_does_not(senders: Senders) -> None:

@@ -33,6 +33,13 @@ RESPONSE_LIMIT = 40
 STOCK = agent_loop_tq.AgentLoopWorkerTQ.__ray_actor_class__
 
 
+@pytest.fixture(autouse=True)
+def runs_in_virtual_time(monkeypatch: pytest.MonkeyPatch, virtual_time: Any) -> None:
+    """A busy machine brings no deadline nearer."""
+    _, options = virtual_time
+    monkeypatch.setattr(asyncio.events, "new_event_loop", options["loop_factory"])  # where `asyncio.run` looks
+
+
 class FakeTokenizer:
     def decode(self, ids: str, skip_special_tokens: bool) -> str:
         return ids

@@ -222,7 +222,8 @@ async def test_the_total_deadline_covers_the_local_queue(fake_judge: MakeJudge) 
 
 
 async def test_concurrency_is_bounded(fake_judge: MakeJudge) -> None:
-    async with fake_judge().running() as judge, started(judge.url, max_concurrency=3) as verifier:
+    limits = {"max_concurrency": 3, "hedge_share": 0}
+    async with fake_judge().running() as judge, started(judge.url, **limits) as verifier:
         judge.arm()
         judge.delay_s = 0.01
         await asyncio.gather(*(verifier.verify(Pair("lion", f"cat {i}")) for i in range(30)))

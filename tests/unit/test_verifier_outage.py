@@ -145,7 +145,7 @@ async def test_an_endpoint_that_comes_back_with_another_model_stays_ejected(
         judge.arm(lambda _: reset)
         judge.ill = judge.warming_up = True
         assert scored(await ask_all(verifier, PAIRS[:2])) == 0
-        assert verifier.endpoint_stats()[0].state is State.EJECTED
+        await until(lambda: verifier.endpoint_stats()[0].state is State.EJECTED)
         judge.arm(lambda _: None)
         judge.models = ["another"]
         judge.ill = judge.warming_up = False
@@ -157,6 +157,7 @@ async def test_an_endpoint_that_comes_back_with_another_model_stays_ejected(
         assert told == [f"judge endpoint stays ejected: {verifier.endpoint_stats()[0].last_failure}"]
         judge.models = ["models/fake"]
         await until(lambda: verifier.endpoint_stats()[0].state is State.TRIAL)
+        verifier.config = verifier.config.model_copy(update={"total_deadline_s": 120.0})
         assert scored(await ask_all(verifier, PAIRS[:2])) == 2
 
 
@@ -227,7 +228,7 @@ async def test_one_pair_too_many_is_turned_away_at_once(fake_judge: MakeJudge) -
 
 async def test_pairs_are_judged_in_the_order_of_their_arrival(fake_judge: MakeJudge) -> None:
     judge = fake_judge()
-    async with judged_by(judge, max_concurrency=1) as verifier:
+    async with judged_by(judge, max_concurrency=1, hedge_share=0) as verifier:
         judge.arm(lambda number: reset if number == 3 else None)
         await ask_all(verifier, PAIRS)
         asked = [body["messages"][-1]["content"].split('"')[-2] for body in judge.requests[-len(PAIRS) - 1 :]]
@@ -287,7 +288,7 @@ async def test_tokens_and_times_are_counted(fake_judge: MakeJudge) -> None:
     plain = judge.completion
     usage = {"prompt_tokens": 50, "completion_tokens": 1, "prompt_tokens_details": {"cached_tokens": 40}}
     judge.completion = lambda body: plain(body) | {"usage": usage}
-    async with judged_by(judge) as verifier:
+    async with judged_by(judge, hedge_share=0) as verifier:
         await ask_all(verifier, PAIRS)
         stats = verifier.stats()
         assert [stats[name] for name in ("prompt_tokens", "cached_tokens", "completion_tokens")] == [2000, 1600, 40]

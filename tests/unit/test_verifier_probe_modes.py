@@ -23,7 +23,7 @@ THOUGHT = "is it specific? it may be generic"
 
 @contextlib.asynccontextmanager
 async def started(url: str, **changes: Any) -> AsyncIterator[LLMVerifier]:
-    defaults = {"model": "fake", "request_timeout_s": 1, "startup_deadline_s": 2, "backoff_s": 0.01}
+    defaults = {"model": "fake", "request_timeout_s": 60, "startup_deadline_s": 30, "backoff_s": 0.01}
     verifier = LLMVerifier(parse_config(defaults | {"endpoints": [url]} | changes))
     try:
         await verifier.start()

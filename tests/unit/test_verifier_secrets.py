@@ -37,12 +37,12 @@ def clean(text: str) -> bool:
     return not any(spelling in text for spelling in SPELLINGS)
 
 
-def settings(url: str) -> dict[str, Any]:
-    """A judge with little patience."""
+def settings(url: str, **changes: Any) -> dict[str, Any]:
+    """A judge without retries."""
     return {
         "model": "fake", "prompt": "compact", "probe": False, "endpoints": [secretive(url)], "retries": 0,
-        "backoff_s": 0.01, "startup_deadline_s": 0.5, "total_deadline_s": 1.0, "health_interval_s": 0.1,
-    }  # fmt: skip
+        "backoff_s": 0.01, "startup_deadline_s": 30, "total_deadline_s": 60, "health_interval_s": 0.1,
+    } | changes  # fmt: skip
 
 
 async def refuse(_: Any, request: web.Request) -> web.Response:
@@ -85,7 +85,7 @@ async def test_a_failing_judge(fake_judge: MakeJudge, fault: Any, caplog: pytest
 async def test_an_ejected_judge_that_returns(fake_judge: MakeJudge, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     async with fake_judge().running() as judge:
-        verifier = LLMVerifier(parse_config(settings(judge.url)))
+        verifier = LLMVerifier(parse_config(settings(judge.url, total_deadline_s=1.0)))
         await verifier.start()
         judge.arm(lambda _: fail)
         judge.ill = True
@@ -109,8 +109,9 @@ async def test_an_ejected_judge_that_returns(fake_judge: MakeJudge, caplog: pyte
 async def test_a_judge_or_service_that_cannot_be_reached(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     url = "http://127.0.0.1:1"
+    model = settings(url, startup_deadline_s=0.5)
     service = {"service_url": secretive(url), "startup_deadline_s": 0.1}
-    for verifier in (LLMVerifier(parse_config(settings(url))), RemoteVerifier(parse_config(service))):
+    for verifier in (LLMVerifier(parse_config(model)), RemoteVerifier(parse_config(service))):
         with pytest.raises(VerifierStartError, match=url) as caught:
             await verifier.start()
         assert clean(str(caught.value))

@@ -2,9 +2,8 @@
 
 import asyncio
 import json
-import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import redis
 from click.testing import Result
+from reserved_port import reserve_port
 from typer.testing import CliRunner
 
 from speciarl.category import Category
@@ -53,26 +53,21 @@ class Place:
         return json.loads(shown.stdout)
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
-
-
 @pytest.fixture
 def place(
     make_redis: Callable[..., Any], tmp_path: Path, judge: JudgeIdentity, record_of: Callable[..., Record]
-) -> Place:
+) -> Iterator[Place]:
     """A server with a verdict of one judge for each of the last ten days, and three of another from today."""
-    port, key_file = free_port(), tmp_path / "redis.key"
-    make_redis("--bind", "127.0.0.1", "--port", str(port), "--requirepass", KEY)
+    key_file = tmp_path / "redis.key"
     key_file.write_text(KEY + "\n")
-    found = Place(f"redis://127.0.0.1:{port}/0", key_file)
-    now = time.time()
-    found.put(judge, *(record_of(f"cat {day}", Category.GENERIC, now - day * DAY_S) for day in range(10)))
-    found.put(OTHER, *(record_of(f"dog {number}", now_s=now, by=OTHER) for number in range(3)))
-    return found
+    with reserve_port() as reserved:
+        port = reserved.getsockname()[1]
+        make_redis("--bind", "127.0.0.1", "--port", str(port), "--requirepass", KEY)
+        found = Place(f"redis://127.0.0.1:{port}/0", key_file)
+        now = time.time()
+        found.put(judge, *(record_of(f"cat {day}", Category.GENERIC, now - day * DAY_S) for day in range(10)))
+        found.put(OTHER, *(record_of(f"dog {number}", now_s=now, by=OTHER) for number in range(3)))
+        yield found
 
 
 def test_stats(place: Place, judge: JudgeIdentity) -> None:

@@ -181,8 +181,8 @@ async def test_killed_and_started_again(
     open_redis: Any, redis_server: Any, judge: JudgeIdentity, record_of: RecordOf
 ) -> None:
     stats = Stats()
-    inner = await open_redis(timeout_s=0.5)
-    store = ResilientStore(inner, judge, 0.5, stats, retry_s=0.1)
+    inner = await open_redis()
+    store = ResilientStore(inner, judge, 2.0, stats, retry_s=0.1)
     before, during = record_of("cat"), record_of("dog")
     assert await store.put(before) == before
     redis_server.kill()
