@@ -24,7 +24,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from plan import FREE, condition
+from plan import FREE, STOCK, condition
 from rich.console import Console
 from rich.table import Table
 
@@ -77,7 +77,7 @@ def train(options: argparse.Namespace, steps: int) -> dict[int, dict[str, Any]]:
             "actor_rollout_ref.actor.optim.lr=0", # the work must not drift from step to step
             "actor_rollout_ref.rollout.agent.agent_loop_manager_class=planned_worker.PlannedManager",
             f"reward.custom_reward_function.path={HERE}/planned_worker.py",
-            "reward.custom_reward_function.name=constant_reward",
+            "reward.custom_reward_function.name=constant_reward", f"reward.num_workers={int(STOCK in options.plan)}",
             f"+benchmark.plan=[{','.join(options.plan)}]", f"+benchmark.hold={options.hold}", *options.overrides,
         ]  # fmt: skip
         path = os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH")]))
