@@ -33,7 +33,7 @@ unit: dev ## The tests that need neither Ray nor vLLM
 	@$(BIN)/python -m pytest tests/unit --numprocesses 2 --dist loadfile
 
 integration: dev ## The tests with real processes
-	@$(BIN)/python -m pytest tests/integration
+	@$(BIN)/python -m pytest tests/integration --numprocesses 2 --dist loadfile
 
 e2e: dev ## The tests that train; two files at a time, as a run loads for a minute on one core before it trains
 	@$(BIN)/python -m pytest tests/e2e --numprocesses 2 --dist loadfile --no-loadscope-reorder

@@ -1,7 +1,8 @@
 """A whole training run at laptop scale, small enough for a test: veRL's entry point, Ray, FSDP, vLLM, our worker.
 
 Eight images with four rollouts each, two steps, the exact taxonomy judge, no validation and no checkpoint, unless the
-overrides say otherwise. Most of its minute or so is start-up, so a test module should share one run.
+overrides say otherwise. Most of its minute or two is start-up: have one run show several things, where the assertions
+on each stay as sharp as they would be alone.
 """
 
 import contextlib
@@ -48,6 +49,12 @@ class LaptopRun:
     """What was logged, by step; of a run in one folder, the last attempt."""
     log: str
     """All that the trainer printed."""
+
+    @classmethod
+    def ended(cls, folder: Path, status: int, metrics: Path, log: Path) -> "LaptopRun":
+        """A run by what it left."""
+        rows = map(json.loads, metrics.read_text().splitlines()) if metrics.is_file() else []
+        return cls(folder, status, {row["step"]: row["data"] for row in rows}, log.read_text(errors="replace"))
 
     def trajectories(self, step: int) -> list[dict[str, Any]]:
         """Every trajectory that was learnt from in a step, as stored: ``uid`` (PROMPT_SESSION_0), ``output``,
@@ -120,8 +127,7 @@ def train(
         finally:
             _kill(process)
     assert status is None or found == status, f"exit status {found}:\n{_tail(log)}"
-    rows = map(json.loads, metrics.read_text().splitlines()) if metrics.is_file() else []
-    return LaptopRun(folder, found, {row["step"]: row["data"] for row in rows}, log.read_text(errors="replace"))
+    return LaptopRun.ended(folder, found, metrics, log)
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

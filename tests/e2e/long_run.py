@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ class LongRun:
         self.folder = folder
         self.rollouts = folder / "rollouts"
         """What veRL dumps of every stored trajectory, one file per step."""
+        self._data, self._overrides = data, overrides
         self._words = [
             sys.executable, "-m", "verl.trainer.main_ppo", "+recipe=[speciarl,laptop]",
             f"data.train_files={data}/train.parquet", f"data.val_files={data}/test.parquet",
@@ -40,18 +41,23 @@ class LongRun:
         self._attempts = 0
         self._process: subprocess.Popen[bytes] | None = None
 
+    def elsewhere(self, folder: Path, *changes: str) -> "LongRun":
+        """The same in another directory, with further overrides."""
+        return LongRun(folder, self._data, [*self._overrides, *changes])
+
     @property
     def log(self) -> str:
         """All output of the current attempt."""
         return self._file("log").read_text(errors="replace")
 
-    def start(self, *changes: str) -> None:
-        """Begin an attempt, with further overrides."""
+    def start(self, *changes: str, variables: Mapping[str, str] | None = None) -> None:
+        """Begin an attempt, with further overrides and environment variables."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self._attempts += 1
         environment = {
             **os.environ, "VERL_FILE_LOGGER_PATH": str(self._file("jsonl")), "PYTHONUNBUFFERED": "1",
             "PYTHONPATH": str(Path(__file__).parent),  # Ray's workers import `faulty_loop`
+            **(variables or {}),
         }  # fmt: skip
         with self._file("log").open("wb") as log:
             self._process = subprocess.Popen(
@@ -59,9 +65,9 @@ class LongRun:
                 start_new_session=True,
             )  # fmt: skip
 
-    def steps(self) -> dict[int, dict[str, Any]]:
-        """Metrics of the steps that the current attempt finished."""
-        path = self._file("jsonl")
+    def steps(self, attempt: int | None = None) -> dict[int, dict[str, Any]]:
+        """Metrics of the steps that an attempt finished, numbered from 1; None: the current one."""
+        path = self._file("jsonl", attempt)
         lines = path.read_text().splitlines() if path.is_file() else []
         rows = [json.loads(line) for line in lines if line.endswith("}")]
         return {row["step"]: row["data"] for row in rows}
@@ -117,8 +123,8 @@ class LongRun:
         """The step that the next attempt resumes from; 0 without a checkpoint."""
         return newest_complete(self.folder) or 0
 
-    def _file(self, kind: str) -> Path:
-        return self.folder / f"attempt-{self._attempts}.{kind}"
+    def _file(self, kind: str, attempt: int | None = None) -> Path:
+        return self.folder / f"attempt-{attempt or self._attempts}.{kind}"
 
 
 @contextlib.contextmanager

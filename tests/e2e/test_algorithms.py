@@ -8,6 +8,7 @@ from typing import Any
 
 import loss_calls
 import pytest
+from grpo_sweep import GrpoSweep
 from laptop_run import IMAGES, ROLLOUTS, STEPS, LaptopRun, train
 from loss_calls import LossCall
 from loss_spy import FOLDER
@@ -17,7 +18,8 @@ from speciarl.reward import Member, Unparsable, load
 from speciarl.reward.noise import LADDER, Noise, RolloutIdentity
 from speciarl.verdict import Source, Verdict
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+pytestmark = pytest.mark.timeout(1800)  # the sweep's two runs, two minutes each on an idle machine
+
 LONGEST = 11
 """Tokens. Answers of this policy have 8 to 10 and sometimes more: the last quarter of this limit begins after 8.25."""
 
@@ -37,17 +39,15 @@ def run(tmp_path_factory: pytest.TempPathFactory, laptop_data: Path) -> Train:
         folder = tmp_path_factory.mktemp(algorithm)
         return train(
             folder, laptop_data, f"recipe/algorithm={algorithm}", "actor_rollout_ref.model.external_lib=loss_spy",
-            *overrides, modules=[Path(__file__).parent, EXAMPLES / "own_reward"],
-            variables={FOLDER: str(folder / "loss")},
+            *overrides, modules=[Path(__file__).parent], variables={FOLDER: str(folder / "loss")},
         )  # fmt: skip
 
     return start
 
 
 @pytest.fixture(scope="module")
-def grpo(run: Train) -> LaptopRun:
-    # Without warming up, which would leave the policy where it is in the first step.
-    return run("grpo", "speciarl.reward.noise.probability=0.25", "actor_rollout_ref.actor.optim.lr_warmup_steps=0")
+def grpo(grpo_sweep: GrpoSweep) -> LaptopRun:
+    return grpo_sweep.run("dynamic")
 
 
 @pytest.fixture(scope="module")
@@ -69,10 +69,7 @@ def dapo_filtered(run: Train) -> LaptopRun:
 
 @pytest.fixture(scope="module")
 def gspo(run: Train) -> LaptopRun:
-    return run(
-        "gspo", *MOVING, *TWO_UPDATES,
-        "speciarl.reward.name=own_reward:rewards", "+speciarl.reward.params.abstaining=0.2",
-    )  # fmt: skip
+    return run("gspo", *MOVING, *TWO_UPDATES, "speciarl.reward.noise.probability=0.25")
 
 
 def calls(run: LaptopRun) -> list[LossCall]:
@@ -111,9 +108,10 @@ def test_grpo_scales_by_the_deviation_of_the_group(grpo: LaptopRun) -> None:
     assert_advantages(grpo, by_deviation=True)
 
 
-def test_grpos_loss_is_the_mean_over_tokens_and_it_has_a_kl_term(grpo: LaptopRun) -> None:
-    assert len(calls(grpo)) == STEPS
-    for call in calls(grpo):
+def test_grpos_loss_is_the_mean_over_tokens_and_it_has_a_kl_term(grpo: LaptopRun, grpo_sweep: GrpoSweep) -> None:
+    found = loss_calls.read(grpo_sweep.losses)
+    assert len(found) == 2 * STEPS  # of two runs
+    for call in found:
         assert call.mode == "vanilla"
         assert call.loss == pytest.approx(
             loss_calls.token_mean(call, loss_calls.clipped(call, call.ratio, 0.2, 0.2, 3.0)), abs=1e-5
@@ -121,33 +119,6 @@ def test_grpos_loss_is_the_mean_over_tokens_and_it_has_a_kl_term(grpo: LaptopRun
     for step, metrics in grpo.metrics.items():
         assert metrics["actor/kl_coef"] == 0.01, step
     assert grpo.metrics[STEPS]["actor/kl_loss"] > 0  # the policy has left the reference
-
-
-def test_noise_reaches_the_reward_and_not_the_record(grpo: LaptopRun) -> None:
-    noise, moved = Noise(probability=0.25, seed=42), 0
-    for step in grpo.metrics:
-        for rows in grpo.groups(step).values():
-            seen = []
-            for session, row in enumerate(rows):
-                if row["category"] == "unparsable":
-                    assert row["score"] == -1
-                    continue
-                true = Category[row["category"].upper()]
-                identity = RolloutIdentity(f"{row['data_source']}/{row['sample_id']}", step, session)
-                expected = noise.apply(Verdict(true, None, Source.TAXONOMY), identity)
-                assert isinstance(expected, Verdict)
-                assert row["seen_category"] == expected.category.name.lower()
-                if expected.category is not true:
-                    moved += 1
-                    assert abs(LADDER.index(expected.category) - LADDER.index(min(true, Category.SPECIFIC))) == 1
-                seen.append((expected, row["group_reward"]))
-            assert [earned for _, earned in seen] == load("dynamic")([verdict for verdict, _ in seen])
-        metrics, rows = grpo.metrics[step], grpo.trajectories(step)
-        wrong = sum(row["category"] == "wrong" for row in rows) / len(rows)
-        assert metrics["speciarl/rate/wrong"] == pytest.approx(wrong)  # of true verdicts
-        changed = sum(row["category"] != row["seen_category"] for row in rows) / len(rows)
-        assert metrics["speciarl/noise_rate"] == pytest.approx(changed)
-    assert 2 <= moved <= IMAGES * ROLLOUTS * STEPS / 2
 
 
 def test_dr_grpo_does_not_scale_by_the_deviation(dr_grpo: LaptopRun) -> None:
@@ -244,12 +215,28 @@ def test_gspos_loss_has_one_ratio_per_response(gspo: LaptopRun) -> None:
     assert max(metrics["actor/pg_clipfrac"] for metrics in gspo.metrics.values()) > 0
 
 
-def test_a_users_own_reward_by_import_path(gspo: LaptopRun) -> None:
-    for rows in groups(gspo):
-        scored = [Category[row["category"].upper()] for row in rows if row["category"] != "unparsable"]
-        for row in rows:
-            if row["category"] in ("unparsable", "wrong", "abstain"):
-                expected = {"unparsable": -1.0, "wrong": 0.0, "abstain": 0.2}[row["category"]]
-            else:
-                expected = sum(Category[row["category"].upper()] >= other for other in scored) / len(scored)
-            assert row["score"] == pytest.approx(expected)
+def test_noise_reaches_the_reward_and_not_the_record(gspo: LaptopRun) -> None:
+    noise, moved = Noise(probability=0.25, seed=42), 0
+    for step in gspo.metrics:
+        for rows in gspo.groups(step).values():
+            seen = []
+            for session, row in enumerate(rows):
+                if row["category"] == "unparsable":
+                    assert row["score"] == -1
+                    continue
+                true = Category[row["category"].upper()]
+                identity = RolloutIdentity(f"{row['data_source']}/{row['sample_id']}", step, session)
+                expected = noise.apply(Verdict(true, None, Source.TAXONOMY), identity)
+                assert isinstance(expected, Verdict)
+                assert row["seen_category"] == expected.category.name.lower()
+                if expected.category is not true:
+                    moved += 1
+                    assert abs(LADDER.index(expected.category) - LADDER.index(min(true, Category.SPECIFIC))) == 1
+                seen.append((expected, row["group_reward"]))
+            assert [earned for _, earned in seen] == load("dynamic")([verdict for verdict, _ in seen])
+        metrics, rows = gspo.metrics[step], gspo.trajectories(step)
+        wrong = sum(row["category"] == "wrong" for row in rows) / len(rows)
+        assert metrics["speciarl/rate/wrong"] == pytest.approx(wrong)  # of true verdicts
+        changed = sum(row["category"] != row["seen_category"] for row in rows) / len(rows)
+        assert metrics["speciarl/noise_rate"] == pytest.approx(changed)
+    assert 2 <= moved <= IMAGES * ROLLOUTS * STEPS / 2

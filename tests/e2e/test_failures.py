@@ -5,6 +5,7 @@ held against the judge's own word.
 """
 
 import asyncio
+import shutil
 import time
 import zlib
 from collections import defaultdict
@@ -25,14 +26,16 @@ from speciarl.training.seeding import prompt_uid
 from speciarl.verdict import Pair
 from speciarl.verifier_server.store.file_store import FileStore
 
-pytestmark = pytest.mark.timeout(2400)  # seven attempts at one run, a minute each on an idle machine
+pytestmark = pytest.mark.timeout(3000)  # five attempts at one run, two minutes each on an idle machine
 
 OUR_ERROR = 2
 GROUP = 4
 SEED = 42
 """The recipe's."""
-PATIENCE_S = 8
-"""For how long a run that is to lose verdicts tries to get one."""
+STEPS, FAULTY_STEPS = 10, 3
+"""Of the whole run, and of its first attempt, at least."""
+PATIENCE_S, OUTAGE_S = 8, 25
+"""For how long a run that is to lose verdicts tries to get one, and after how much silence it stops."""
 
 
 @pytest.fixture(scope="module")
@@ -79,22 +82,36 @@ class Mischief:
         return passing[self.requests // 5 % 3] if self.requests % 5 == 0 else None
 
 
-def test_no_reward_comes_from_a_failure(data: Path, judge: JudgeBehindFaults, tmp_path: Path) -> None:
-    """Unscorable rollouts, groups under quorum, sessions that raise; a verifier that hangs, fails in passing, and is
-    away for longer than a pair waits but comes back."""
-    judge.set_faults(Mischief())
+@pytest.fixture(scope="module")
+def run(data: Path, judge: JudgeBehindFaults, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LongRun]:
+    """The run after its first attempt: unscorable rollouts, groups under quorum, sessions that raise; a verifier that
+    hangs, fails in passing, is away for longer than a pair waits but comes back, and at last goes away for good."""
+    limits = [
+        "speciarl.reward.quorum=2", f"speciarl.reward.outage_deadline_s={OUTAGE_S}",
+        "speciarl.reward.max_unscorable_rate=0.3", f"trainer.total_training_steps={STEPS}",
+    ]  # fmt: skip
     impatient = ["speciarl.verifier.request_timeout_s=4", f"speciarl.verifier.total_deadline_s={PATIENCE_S}"]
+    loose = ["speciarl.reward.max_unscorable_rate=0.9"]
     manager = "actor_rollout_ref.rollout.agent.agent_loop_manager_class=faulty_loop.FaultyManager"
-    limits = ["speciarl.reward.max_unscorable_rate=0.9", "speciarl.reward.quorum=2", "trainer.total_training_steps=3"]
-    with running(LongRun(tmp_path / "run", data, [*judge.overrides, *impatient, *limits, manager])) as run:
-        run.start()
-        run.wait_for_step(1)
+    folder = tmp_path_factory.mktemp("run")
+    with running(LongRun(folder, data, [*judge.overrides, *limits])) as attempt:
+        judge.set_faults(Mischief())
+        attempt.start(*impatient, *loose, manager)
+        attempt.wait_for_step(1)
         judge.go_down()
         time.sleep(1.5 * PATIENCE_S)
         judge.come_up()
-        assert run.finish() == 0, run.log[-8000:]
-    metrics = run.steps()
-    assert sorted(metrics) == [1, 2, 3]
+        attempt.wait_for_step(FAULTY_STEPS)
+        judge.go_down()
+        assert attempt.finish() == OUR_ERROR, attempt.log[-8000:]
+        judge.come_up()
+        judge.set_faults()
+        yield attempt
+
+
+def test_no_reward_comes_from_a_failure(run: LongRun, judge: JudgeBehindFaults) -> None:
+    metrics = run.steps(1)
+    assert sorted(metrics) == list(range(1, len(metrics) + 1))
     whole = {name: sum(step[f"speciarl/{name}"] for step in metrics.values()) for name in
              ("unscorable_rate", "failed_rollouts", "groups/under_quorum")}  # fmt: skip
     assert all(count > 0 for count in whole.values()), whole
@@ -118,8 +135,7 @@ def test_no_reward_comes_from_a_failure(data: Path, judge: JudgeBehindFaults, tm
         assert_every_reward_is_the_judges(judge, stored)
     assert shrunk > 0  # siblings of what was lost went on without it
     assert lonely_ones
-    verifier = metrics[3]
-    assert verifier["speciarl/verifier/total/retries"] > 0
+    assert metrics[FAULTY_STEPS]["speciarl/verifier/total/retries"] > 0
 
 
 def stored_pairs(folder: Path) -> set[Pair]:
@@ -142,79 +158,68 @@ def scores(run: LongRun, step: int) -> list[tuple[str, str, float]]:
 
 
 def test_a_run_that_is_stopped_again_and_again_goes_on_as_if_nothing_had_been(
-    data: Path, judge: JudgeBehindFaults, tmp_path: Path
+    data: Path, run: LongRun, judge: JudgeBehindFaults, tmp_path: Path
 ) -> None:
-    """Outage, a dead worker, kill -9 in a step and in a checkpoint, failure budget: each time the same command goes on
-    at the right step, and seeded rollouts with kept verdicts earn the very rewards of a run without any fault."""
-    limits = ["speciarl.reward.outage_deadline_s=10", "speciarl.reward.max_unscorable_rate=0.3"]
-    overrides = [*judge.overrides, *limits, "trainer.total_training_steps=8"]
-    often = "trainer.save_freq=1"
+    """Outage, a dead worker, kill -9 in a step, failure budget: each time the same command goes on at the right step,
+    and seeded rollouts with kept verdicts earn the very rewards of a run that is never stopped."""
+    # The verifier went away for good.
+    whole = run.saved_step()
+    assert whole >= FAULTY_STEPS
+    assert f"speciarl: step {whole + 1} was given up, step {whole} is saved: the verifier was asked for" in run.log
+    assert sorted(run.steps()) == list(range(1, whole + 1))
+
+    # It is back, but now a worker dies, and with it the rollouts that veRL waits for.
+    run.start()
+    run.wait_until(lambda: "Training Progress" in run.log, "the first step")
+    for worker in run.processes("GroupAgentLoopWorker"):
+        worker.kill()
+    assert run.finish() == OUR_ERROR, run.log[-8000:]
+    assert "an agent-loop worker died" in run.log
+    assert run.saved_step() >= whole
+
+    # Power fails in the middle of a step, with verdicts in the store and others not asked for yet.
+    last, kept = run.saved_step(), stored_pairs(run.folder)
+    run.start()
+    run.wait_until(lambda: len(stored_pairs(run.folder)) > len(kept), "a verdict of the next step")
+    run.kill()
+    assert run.saved_step() == last
+    spared = stored_pairs(run.folder)
+
+    # It goes on without asking for those again, until half of the verdicts are rubbish: what was scored is learnt from,
+    # then the run stops.
+    asked: list[Pair] = []
+    judge.set_faults(asked.append)
+    run.start("trainer.save_freq=1")
+    run.wait_for_step(last + 2)
+    judge.set_faults(lambda pair: garbage if chance(pair.prediction + pair.ground_truth) < 0.6 else None)
+    assert run.finish() == OUR_ERROR, run.log[-8000:]
+    assert asked
+    assert not spared & set(asked)
+    assert "more than speciarl.reward.max_unscorable_rate=30%" in run.log
+    spoilt = run.saved_step()
+    assert sorted(run.steps())[-1] == spoilt
+    assert run.steps()[spoilt]["speciarl/unscorable_rate"] > 0.3
     judge.set_faults()
-    with running(LongRun(tmp_path / "crooked", data, overrides)) as run:
-        # The verifier goes away for good.
-        run.start()
-        run.wait_for_step(2)
-        judge.go_down()
-        assert run.finish() == OUR_ERROR, run.log[-8000:]
-        last = run.saved_step()
-        assert last >= 2
-        assert f"speciarl: step {last + 1} was given up, step {last} is saved: the verifier was asked for" in run.log
-        assert sorted(run.steps()) == list(range(1, last + 1))
 
-        # It is back, but now a worker dies, and with it the rollouts that veRL waits for.
-        judge.come_up()
-        run.start()
-        run.wait_until(lambda: "Training Progress" in run.log, "the first step")
-        for worker in run.processes("GroupAgentLoopWorker"):
-            worker.kill()
-        assert run.finish() == OUR_ERROR, run.log[-8000:]
-        assert "an agent-loop worker died" in run.log
-        assert run.saved_step() >= last
+    run.start()
+    assert run.finish() == 0, run.log[-8000:]
+    assert sorted(run.steps()) == list(range(spoilt + 1, STEPS + 1))
+    assert run.saved_step() == STEPS
+    for step in range(whole + 1, STEPS + 1):
+        assert_every_reward_is_the_judges(judge, run.trajectories(step))
 
-        # Power fails in the middle of a step, with verdicts in the store and others not asked for yet.
-        last, kept = run.saved_step(), stored_pairs(run.folder)
-        run.start()
-        run.wait_until(lambda: len(stored_pairs(run.folder)) > len(kept), "a verdict of the next step")
-        run.kill()
-        assert run.saved_step() == last
-        spared = stored_pairs(run.folder)
-
-        # Then in the middle of a checkpoint.
-        asked: list[Pair] = []
-        judge.set_faults(asked.append)
-        run.start(often)
-        run.wait_until(lambda: (run.folder / f"global_step_{last + 1}").is_dir(), "a checkpoint")
-        run.kill()
-        assert asked
-        assert not spared & set(asked)
-        judge.set_faults()
-
-        # Half of the verdicts are rubbish: what was scored is learnt from, then the run stops.
-        run.start(often)
-        run.wait_for_step(last + 2)
-        judge.set_faults(lambda pair: garbage if chance(pair.prediction + pair.ground_truth) < 0.6 else None)
-        assert run.finish() == OUR_ERROR, run.log[-8000:]
-        assert "more than speciarl.reward.max_unscorable_rate=30%" in run.log
-        spoilt = run.saved_step()
-        assert sorted(run.steps())[-1] == spoilt
-        assert run.steps()[spoilt]["speciarl/unscorable_rate"] > 0.3
-        judge.set_faults()
-
-        run.start(often)
-        assert run.finish() == 0, run.log[-8000:]
-        assert sorted(run.steps()) == list(range(spoilt + 1, 9))
-        assert run.saved_step() == 8
-        for step in range(1, 9):
-            assert_every_reward_is_the_judges(judge, run.trajectories(step))
-
-    # The same run without any fault finds every verdict in the store of the other one, and earns the same rewards.
+    # From the same checkpoint, a run without any fault finds every verdict in the store of the other one, and earns the
+    # same rewards.
+    straight = tmp_path / "straight"
+    shutil.copytree(run.folder / f"global_step_{whole}", straight / f"global_step_{whole}")
+    (straight / "latest_checkpointed_iteration.txt").write_text(str(whole))
     store = f"speciarl.verifier.store.path={run.folder / 'verdicts.sqlite'}"
-    with running(LongRun(tmp_path / "straight", data, [*overrides, store])) as straight:
-        straight.start()
-        assert straight.finish() == 0, straight.log[-8000:]
-    metrics = straight.steps()
-    assert sorted(metrics) == list(range(1, 9))
+    with running(run.elsewhere(straight, store)) as other:
+        other.start()
+        assert other.finish() == 0, other.log[-8000:]
+    metrics = other.steps()
+    assert sorted(metrics) == list(range(whole + 1, STEPS + 1))
     assert metrics[spoilt - 1]["speciarl/verifier/total/live"] == 0
     assert metrics[spoilt - 1]["speciarl/verifier/total/store_hits"] > 0
-    for step in range(1, spoilt):
-        assert scores(run, step) == scores(straight, step), step
+    for step in range(whole + 1, spoilt):
+        assert scores(run, step) == scores(other, step), step

@@ -128,19 +128,3 @@ def test_a_finished_run_is_only_reported_again(run: Run) -> None:
     command = [sys.executable, str(DEMO), "--out", str(run.folder), "--data", str(run.data), "--steps", str(STEPS)]
     assert "holds a finished run" in finish(command, run.folder, COLUMNS="200")
     assert sorted(path.name for path in (run.folder / "metrics").iterdir()) == ["000.jsonl"]
-
-
-def test_training_resumes_from_its_checkpoint(run: Run) -> None:
-    assert (run.folder / "latest_checkpointed_iteration.txt").read_text() == str(STEPS)
-    log = run.folder / "resumed.jsonl"
-    finish(
-        [
-            sys.executable, "-m", "verl.trainer.main_ppo", "+recipe=[speciarl,laptop]", "trainer.logger=[console,file]",
-            f"data.train_files={run.data}/train.parquet", f"data.val_files={run.data}/test.parquet",
-            f"trainer.default_local_dir={run.folder}", f"hydra.run.dir={run.folder}/hydra",
-            "trainer.total_training_steps=3", "trainer.val_before_train=false", "trainer.test_freq=-1",
-            "recipe/verifier=taxonomy", f"speciarl.verifier.taxonomy={run.data}/taxonomy.json",
-        ],
-        run.folder, VERL_FILE_LOGGER_PATH=str(log),
-    )  # fmt: skip
-    assert sorted(read_metrics(log)) == [3]

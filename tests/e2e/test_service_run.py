@@ -1,23 +1,19 @@
-"""Training through a verifier service with a real judge on vLLM, against training with the same judge in process."""
+"""Training through a verifier service with a real judge on vLLM, held against the same judge asked in process."""
 
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from fault_proxy import Fault, garbage, server_error
 from judge_behind_faults import JUDGE, NAME, JudgeBehindFaults, judge_behind_faults
-from laptop_run import IMAGES, ROLLOUTS, STEPS, LaptopRun, train
+from laptop_run import IMAGES, ROLLOUTS, STEPS, train
 from service_process import Service
 from stored_rewards import assert_every_reward_is_the_judges
 
 from speciarl.verdict import Pair
 
-pytestmark = pytest.mark.timeout(1800)  # several runs, a minute each on an idle machine
-
-OWN = ("verdict_source", "margin", "step")
-"""Where the verdict came from; the judge's probabilities depend, in their last digits, on what else is in its batch."""
+pytestmark = pytest.mark.timeout(1800)  # a run takes two minutes on an idle machine
 
 
 class Passing:
@@ -53,17 +49,10 @@ def service(judge: JudgeBehindFaults, tmp_path: Path) -> Iterator[str]:
         process.stop()
 
 
-def learnt_from(run: LaptopRun) -> list[dict[str, Any]]:
-    rows = [row for step in range(1, STEPS + 1) for row in run.trajectories(step)]
-    return sorted(
-        ({name: value for name, value in row.items() if name not in OWN} for row in rows), key=lambda row: row["uid"]
-    )
-
-
 def test_the_service_judges_as_the_run_itself_would(
     judge: JudgeBehindFaults, service: str, laptop_data: Path, tmp_path: Path
 ) -> None:
-    in_process = train(tmp_path / "in_process", laptop_data, *judge.overrides)
+    """Rewards and advantages are computed again by a verifier in this process; the faults are the service's alone."""
     faults = Passing()
     judge.set_faults(faults)
     served = train(
@@ -72,7 +61,8 @@ def test_the_service_judges_as_the_run_itself_would(
     )  # fmt: skip
     judge.set_faults()
     assert faults.requests > 4
-    assert learnt_from(served) == learnt_from(in_process)
-    assert len(learnt_from(served)) == IMAGES * ROLLOUTS * STEPS
     for step in range(1, STEPS + 1):
-        assert_every_reward_is_the_judges(judge, served.trajectories(step))
+        stored = served.trajectories(step)
+        assert len(stored) == IMAGES * ROLLOUTS
+        assert_every_reward_is_the_judges(judge, stored)
+        assert served.metrics[step]["speciarl/unscorable_rate"] == 0
