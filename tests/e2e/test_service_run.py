@@ -1,4 +1,5 @@
-"""Training through a verifier service with a real judge on vLLM, held against the same judge asked in process."""
+"""Training through a verifier service with a real judge on vLLM, held against the same judge asked in process, until a
+worker dies."""
 
 import json
 from collections.abc import Iterator
@@ -7,13 +8,16 @@ from pathlib import Path
 import pytest
 from fault_proxy import Fault, garbage, server_error
 from judge_behind_faults import JUDGE, NAME, JudgeBehindFaults, judge_behind_faults
-from laptop_run import IMAGES, ROLLOUTS, STEPS, train
+from long_run import LongRun, running
 from service_process import Service
 from stored_rewards import assert_every_reward_is_the_judges
 
 from speciarl.verdict import Pair
 
 pytestmark = pytest.mark.timeout(1800)  # a run takes two minutes on an idle machine
+
+OUR_ERROR = 2
+IMAGES, ROLLOUTS = 8, 4
 
 
 class Passing:
@@ -49,20 +53,36 @@ def service(judge: JudgeBehindFaults, tmp_path: Path) -> Iterator[str]:
         process.stop()
 
 
-def test_the_service_judges_as_the_run_itself_would(
-    judge: JudgeBehindFaults, service: str, laptop_data: Path, tmp_path: Path
-) -> None:
-    """Rewards and advantages are computed again by a verifier in this process; the faults are the service's alone."""
+@pytest.fixture
+def run(laptop_data: Path, service: str, tmp_path: Path) -> Iterator[LongRun]:
+    served = [
+        "recipe/verifier=service", "speciarl.verifier.name=laptop", f"speciarl.verifier.service_url={service}",
+        "trainer.total_training_steps=5",
+    ]  # fmt: skip
+    with running(LongRun(tmp_path / "served", laptop_data, served)) as made:
+        yield made
+
+
+def test_the_service_judges_as_the_run_itself_would(judge: JudgeBehindFaults, run: LongRun) -> None:
+    """Rewards and advantages are computed again by a verifier in this process; the faults are the service's alone.
+
+    At last a worker dies, and with it the rollouts that veRL waits for: the run saves what it has and ends.
+    """
     faults = Passing()
     judge.set_faults(faults)
-    served = train(
-        tmp_path / "served", laptop_data, "recipe/verifier=service", "speciarl.verifier.name=laptop",
-        f"speciarl.verifier.service_url={service}",
-    )  # fmt: skip
+    run.start()
+    run.wait_for_step(2)
+    for worker in run.processes("GroupAgentLoopWorker"):
+        worker.kill()
+    assert run.finish() == OUR_ERROR, run.log[-8000:]
     judge.set_faults()
     assert faults.requests > 4
-    for step in range(1, STEPS + 1):
-        stored = served.trajectories(step)
+    assert "an agent-loop worker died" in run.log
+    measured = run.steps()
+    assert len(measured) >= 2
+    assert run.saved_step() == len(measured)
+    for step in measured:
+        stored = run.trajectories(step)
         assert len(stored) == IMAGES * ROLLOUTS
         assert_every_reward_is_the_judges(judge, stored)
-        assert served.metrics[step]["speciarl/unscorable_rate"] == 0
+        assert measured[step]["speciarl/unscorable_rate"] == 0
