@@ -173,7 +173,7 @@ def _check_exposure(options: ServeOptions, remedy: str) -> None:
 
 def _run(application: Any, name: str, deadline_s: float, options: ServeOptions) -> str:
     serve = _serve()
-    serve.start(http_options={"host": options.host, "port": options.port})
+    _start(serve, options)
     serve.run_many(
         [serve.RunTarget(application, name=name, route_prefix=f"/{name}")],
         wait_for_ingress_deployment_creation=False,
@@ -181,8 +181,11 @@ def _run(application: Any, name: str, deadline_s: float, options: ServeOptions) 
     )
     expires = time.monotonic() + deadline_s
     while True:
-        app = serve.status().applications.get(name)
-        if app is not None and app.status.value == "RUNNING":
+        shown = serve.status()
+        app = shown.applications.get(name)
+        running = app is not None and app.status.value == "RUNNING"
+        proxies = [proxy.value for proxy in shown.proxies.values()]  # none where Serve was started without HTTP
+        if running and (not proxies or "HEALTHY" in proxies):
             return options.url(name)
         failed = app is not None and app.status.value == "DEPLOY_FAILED"
         if failed or time.monotonic() >= expires:
@@ -191,6 +194,21 @@ def _run(application: Any, name: str, deadline_s: float, options: ServeOptions) 
             what = "could not be started" if failed else f"was not running within {deadline_s:g} s"
             raise VerifierStartError(f"{name!r} {what} on Ray Serve: {said or 'no cause is known'}; correct `pool`")
         time.sleep(POLL_S)
+
+
+def _start(serve: Any, options: ServeOptions) -> None:
+    """Start Serve unless it runs.
+
+    Its controller kills a proxy that is not ready within `RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S` (5 s, less than a busy
+    machine takes) and starts another, but the call waits for the first one. Asked again it finds the controller.
+    """
+    from ray.exceptions import ActorDiedError
+
+    http = {"host": options.host, "port": options.port}
+    try:
+        serve.start(http_options=http)
+    except ActorDiedError:
+        serve.start(http_options=http)
 
 
 def _problem(app: Any) -> str:
