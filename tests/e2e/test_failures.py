@@ -191,7 +191,7 @@ def test_a_run_that_is_stopped_again_and_again_goes_on_as_if_nothing_had_been(
 
     asked: list[Pair] = []
     judge.set_faults(asked.append)
-    run.start()
+    run.start(f"trainer.save_freq={STEPS}")
     assert run.finish() == 0, run.log[-8000:]
     assert asked
     assert not spared & set(asked)
