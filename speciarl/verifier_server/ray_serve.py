@@ -190,6 +190,8 @@ def _run(application: Any, name: str, deadline_s: float, options: ServeOptions) 
         failed = app is not None and app.status.value == "DEPLOY_FAILED"
         if failed or time.monotonic() >= expires:
             said = _problem(app) if app is not None else "Ray Serve knows nothing of it"
+            if running:
+                said = f"its replicas run, but no proxy of Ray Serve is healthy ({', '.join(proxies)})"
             serve.delete(name)
             what = "could not be started" if failed else f"was not running within {deadline_s:g} s"
             raise VerifierStartError(f"{name!r} {what} on Ray Serve: {said or 'no cause is known'}; correct `pool`")

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from ray.exceptions import ActorDiedError
 
+from speciarl.errors import VerifierStartError
 from speciarl.verifier_server import ray_serve
 
 
@@ -24,8 +25,8 @@ class State(Enum):
 class FakeServe:
     """Its first proxy is killed, the next one becomes healthy after some looks at the status."""
 
-    def __init__(self, killed: int) -> None:
-        self.killed, self.starts, self.looks = killed, 0, 0
+    def __init__(self, killed: int, slow: int = 2) -> None:
+        self.killed, self.slow, self.starts, self.looks = killed, slow, 0, 0
 
     def start(self, http_options: dict[str, Any]) -> None:
         self.starts += 1
@@ -38,16 +39,19 @@ class FakeServe:
     def run_many(self, targets: list[Any], **_: Any) -> None:
         assert self.starts > self.killed
 
+    def delete(self, name: str) -> None:
+        assert name == "judge"
+
     def status(self) -> Any:
         self.looks += 1
-        proxy = State.HEALTHY if self.looks > 2 else State.STARTING
+        proxy = State.HEALTHY if self.looks > self.slow else State.STARTING
         return SimpleNamespace(applications={"judge": SimpleNamespace(status=State.RUNNING)}, proxies={"node": proxy})
 
 
-def run(serve: FakeServe, monkeypatch: pytest.MonkeyPatch) -> str:
+def run(serve: FakeServe, monkeypatch: pytest.MonkeyPatch, deadline_s: float = 60.0) -> str:
     monkeypatch.setattr(ray_serve, "_serve", lambda: serve)
     monkeypatch.setattr(ray_serve, "POLL_S", 0.01)
-    return ray_serve._run(object(), "judge", 5.0, ray_serve.ServeOptions(port=1234))
+    return ray_serve._run(object(), "judge", deadline_s, ray_serve.ServeOptions(port=1234))
 
 
 @pytest.mark.parametrize("killed", [0, 1])
@@ -61,3 +65,8 @@ def test_a_proxy_that_was_killed_is_replaced_and_waited_for(killed: int, monkeyp
 def test_a_second_death_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ActorDiedError):
         run(FakeServe(2), monkeypatch)
+
+
+def test_a_proxy_that_never_answers_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(VerifierStartError, match="no proxy of Ray Serve is healthy \\(STARTING\\)"):
+        run(FakeServe(0, slow=10**9), monkeypatch, deadline_s=0.05)
