@@ -1,13 +1,12 @@
-# Every target makes its own environment. Options: PYTHON=/path/to/python3.11  STACK=auto|cpu|gpu  VENV=.venv
+# Every target makes its own environment. Options: PYTHON=/path/to/python3.12  STACK=auto|cpu|gpu  VENV=.venv
 PYTHON ?= python3
 STACK ?= auto
 VENV ?= .venv
 BIN := $(VENV)/bin
 BOOTSTRAP := $(PYTHON) tools/bootstrap.py --venv $(VENV) --stack $(STACK)
-UV_COMPILE := $(BIN)/uv pip compile pyproject.toml --no-annotate --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup dev demo test lint types unit integration e2e doctor wheel cpu-lock gpu-lock clean
+.PHONY: help setup dev demo test lint types unit integration e2e doctor wheel lock clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,16 +43,8 @@ doctor: setup ## Check the installation and tell how to mend it
 wheel: dev ## Build the wheel into dist/
 	@$(BIN)/python -m build --wheel --outdir dist .
 
-cpu-lock: dev ## Resolve the CPU stack anew (needs the package index)
-	@$(UV_COMPILE) --extra cpu --extra dev --universal --python-version 3.10 \
-		--custom-compile-command "make cpu-lock" --output-file requirements/constraints-cpu.txt
-	@# Linux and Python below 3.13 go without saying.
-	@sed -i -E "s/ and sys_platform == 'linux'//g; s/python_full_version < '3.13' and //; \
-		s/ and python_full_version < '3.13'//; s/ ; python_full_version < '3.13'$$//" requirements/constraints-cpu.txt
-
-gpu-lock: dev ## Resolve the GPU stack anew (needs the package index)
-	@$(UV_COMPILE) --extra gpu --extra dev --python-version 3.12 --python-platform x86_64-manylinux_2_28 \
-		--custom-compile-command "make gpu-lock" --output-file requirements/lock-gpu.txt
+lock: dev ## Resolve both stacks anew (needs the package index)
+	@$(BIN)/python tools/lock.py
 
 clean: ## Remove what builds and runs leave in the checkout, but not .venv
 	@rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis outputs logs

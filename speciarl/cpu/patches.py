@@ -6,7 +6,7 @@ from typing import Any
 from speciarl.patching import Patch
 
 VERL_VERSION = "0.9.1"
-VLLM_VERSION = "0.28.0"
+VLLM_VERSION = "0.24.0"
 
 _TWICE_GLOO = "cpu:gloo,cpu:gloo"
 

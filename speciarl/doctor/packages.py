@@ -20,7 +20,7 @@ def python(version: tuple[int, ...] = tuple(sys.version_info[:3])) -> Finding:
     required = importlib.metadata.metadata(DISTRIBUTION)["Requires-Python"]
     if text in SpecifierSet(required):
         return ok("Python", text)
-    return problem("Python", f"{text}, but {required} is needed", "Make an environment with Python 3.10, 3.11 or 3.12.")
+    return problem("Python", f"{text}, but {required} is needed", "Make an environment with Python 3.11 or 3.12.")
 
 
 def missing_requirements(extra: str) -> list[str]:

@@ -35,10 +35,10 @@ def installation(monkeypatch: pytest.MonkeyPatch) -> FakeInstallation:
 @pytest.mark.parametrize(
     ("cuda", "hip", "vllm", "visible", "expected"),
     [
-        pytest.param(None, None, "0.28.0+cpu", False, True, id="CPU stack"),
+        pytest.param(None, None, "0.24.0+cpu", False, True, id="CPU stack"),
         pytest.param(None, None, None, False, True, id="CPU torch alone"),
-        pytest.param("13.0", None, "0.28.0+cpu", False, True, id="CPU vLLM beside CUDA torch, no GPU"),
-        pytest.param("13.0", None, "0.28.0+cpu", True, False, id="CPU vLLM on a GPU machine"),
+        pytest.param("13.0", None, "0.24.0+cpu", False, True, id="CPU vLLM beside CUDA torch, no GPU"),
+        pytest.param("13.0", None, "0.24.0+cpu", True, False, id="CPU vLLM on a GPU machine"),
         pytest.param("13.0", None, "0.24.0", True, False, id="GPU stack"),
         pytest.param("13.0", None, "0.24.0", False, False, id="Ray actor or login node of a GPU run"),
         pytest.param(None, "7.0", "0.24.0", False, False, id="ROCm build, no device visible"),
@@ -53,7 +53,7 @@ def test_active(
 
 
 def test_user_may_name_another_platform(installation: FakeInstallation, monkeypatch: pytest.MonkeyPatch) -> None:
-    installation.set(None, "0.28.0+cpu", False)
+    installation.set(None, "0.24.0+cpu", False)
     monkeypatch.setenv("VERL_PLATFORM", "huawei")
     assert not stack.active()
     monkeypatch.setenv("VERL_PLATFORM", "cpu")

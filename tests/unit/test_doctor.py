@@ -87,7 +87,7 @@ def test_vllm_of_another_version(versions: FakeVersions) -> None:
 def test_packages_that_break_the_server(versions: FakeVersions) -> None:
     assert list(packages.unloadable("cpu")) == []
     versions.set("torchcodec", "0.17.0")
-    versions.set("torch", "2.13.0+cpu")
+    versions.set("torch", "2.11.0+cpu")
     assert [found.remedy for found in packages.unloadable("cpu")] == ["pip uninstall --yes torchcodec"]
     assert list(packages.unloadable("gpu")) == []
 

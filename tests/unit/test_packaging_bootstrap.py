@@ -177,7 +177,7 @@ def test_gpu_needs_a_device_and_a_driver(
 def test_stacks_install_what_the_project_declares(bootstrap: ModuleType) -> None:
     cpu = [" ".join(step.command) for step in bootstrap.cpu_steps(["pip"], dev=True)]
     gpu = [" ".join(step.command) for step in bootstrap.gpu_steps(["pip"], dev=False)]
-    assert all("constraints-cpu.txt" in command for command in cpu)
+    assert all("lock-cpu.txt" in command for command in cpu)
     assert all("lock-gpu.txt" in command for command in gpu)
     assert cpu[-1].endswith("[cpu,dev]")
     assert gpu[-1].endswith("[gpu]")

