@@ -3,6 +3,7 @@ PYTHON ?= python3
 STACK ?= auto
 VENV ?= .venv
 BIN := $(VENV)/bin
+PYTEST = $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 BOOTSTRAP := $(PYTHON) tools/bootstrap.py --venv $(VENV) --stack $(STACK)
 
 .DEFAULT_GOAL := help
@@ -20,7 +21,8 @@ dev: ## The same, with what the tests need
 demo: setup ## Train the laptop world and show before and after (about 22 minutes on 2 cores)
 	@$(BIN)/python examples/laptop/demo.py
 
-test: dev lint types unit integration e2e ## Everything that is checked before a change lands
+test: ## Everything that is checked before a change lands, with a table of where the time went
+	@$(PYTHON) tools/check.py --venv $(VENV) --stack $(STACK)
 
 lint: dev ## Style
 	@$(BIN)/ruff check .
@@ -29,13 +31,13 @@ types: dev ## Static types
 	@$(BIN)/mypy
 
 unit: dev ## The tests that need neither Ray nor vLLM
-	@$(BIN)/python -m pytest tests/unit --numprocesses 2 --dist loadfile
+	@$(PYTEST) tests/unit
 
 integration: dev ## The tests with real processes
-	@$(BIN)/python -m pytest tests/integration --numprocesses 2 --dist loadfile
+	@$(PYTEST) tests/integration
 
-e2e: dev ## The tests that train; two files at a time, as a run loads for a minute on one core before it trains
-	@$(BIN)/python -m pytest tests/e2e --numprocesses 2 --dist loadfile --no-loadscope-reorder
+e2e: dev ## The tests that train
+	@$(PYTEST) tests/e2e
 
 doctor: setup ## Check the installation and tell how to mend it
 	@$(BIN)/speciarl doctor

@@ -44,8 +44,8 @@ def main() -> None:
             draft = Path(folder) / lock.name
             resolve(EXTRAS[stack], draft, together)
             lines = [re.sub("|".join(ALWAYS), "", line) for line in draft.read_text("utf-8").splitlines()]
-            header = f"# Every version of the {stack.upper()} stack, for Python 3.11 and 3.12 on Linux. Written by: make lock"
-            lock.write_text("\n".join([header, *lines]) + "\n", "utf-8")
+            header = f"# Every version of the {stack.upper()} stack, for Python 3.11 and 3.12 on Linux."
+            lock.write_text("\n".join([f"{header} Written by: make lock", *lines]) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

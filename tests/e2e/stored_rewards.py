@@ -32,6 +32,8 @@ def assert_every_reward_is_the_judges(
 ) -> None:
     """Recompute all rewards, and GRPO's advantages, from the text that was stored and verdicts that never met a fault.
 
+    DAPO's penalty for long answers comes on top of the reward; what it must be is not looked at here.
+
     Probabilities need a tolerance: the judge's depend, in their last digits, on what else is in its batch.
     """
     groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
@@ -47,4 +49,7 @@ def assert_every_reward_is_the_judges(
             for one in group
         ]
         expected = reward.load(name)(members)
-        assert [one["score"] for one in group] == pytest.approx(expected, rel=0, abs=tolerance)
+        assert [one["group_reward"] for one in group] == pytest.approx(expected, rel=0, abs=tolerance)
+        paid = [one["group_reward"] + one["overlong_penalty"] for one in group]
+        rounding = 1e-6 if any(one["overlong_penalty"] for one in group) else 0.0  # of a float32
+        assert [one["score"] for one in group] == pytest.approx(paid, rel=0, abs=rounding)

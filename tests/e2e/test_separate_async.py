@@ -1,10 +1,11 @@
 """``recipe/mode=separate_async`` at laptop scale: our worker, verdicts and metrics, and the weights really arrive. With
-them a reward of the user's own."""
+them verdict noise, and a reward of the user's own."""
 
 from pathlib import Path
 
 import pytest
 from laptop_run import IMAGES, ROLLOUTS, LaptopRun, train
+from stored_algorithms import assert_noise_reaches_the_reward_and_not_the_record
 
 from speciarl.category import Category
 
@@ -12,6 +13,7 @@ pytestmark = pytest.mark.timeout(1800)  # two runs, two minutes each on an idle 
 
 OWN_REWARD = Path(__file__).parents[2] / "examples" / "own_reward"
 STEPS = 3
+NOISE = 0.25
 VALIDATED = 16
 MICRO_BATCHES = (
     "actor.ppo_micro_batch_size_per_gpu",
@@ -27,7 +29,7 @@ def separate(tmp_path_factory: pytest.TempPathFactory, laptop_data: Path) -> Lap
         tmp_path_factory.mktemp("separate"), laptop_data, "recipe/mode=separate_async",
         f"trainer.total_training_steps={STEPS}", "trainer.v1.separate_async.num_warmup_batches=0",
         "actor_rollout_ref.model.lora_rank=8", "actor_rollout_ref.model.exclude_modules=.*visual.*",
-        "actor_rollout_ref.actor.optim.lr=2e-2",
+        f"speciarl.reward.noise.probability={NOISE}", "actor_rollout_ref.actor.optim.lr=2e-2",
         "actor_rollout_ref.actor.optim.lr_warmup_steps=0", "actor_rollout_ref.actor.optim.lr_scheduler_type=constant",
     )  # fmt: skip
 
@@ -58,11 +60,9 @@ def test_every_batch_is_whole_and_judged(mode: str, request: pytest.FixtureReque
         assert metrics["actor/grad_norm"] > 0
 
 
-def test_the_best_of_a_group_earn_1_and_the_wrong_nothing(separate: LaptopRun) -> None:
-    for step in separate.metrics:
-        for row in separate.trajectories(step):
-            earned = row["category"] not in ("wrong", "unparsable") and row["score"] == 1
-            assert earned or row["score"] <= 0
+def test_noise_reaches_the_reward_and_not_the_record(separate: LaptopRun) -> None:
+    """All rewards are computed again, by the names of the rollouts: the best of a group, as seen, earn 1."""
+    assert_noise_reaches_the_reward_and_not_the_record(separate, NOISE)
 
 
 def test_a_users_own_reward_by_import_path(prefetched: LaptopRun) -> None:

@@ -1,5 +1,5 @@
 """Training through a verifier service with a real judge on vLLM, held against the same judge asked in process, until a
-worker dies."""
+worker dies. The algorithm is DAPO, whose filter and penalty look at what the service said."""
 
 import json
 from collections.abc import Iterator
@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 from fault_proxy import Fault, garbage, server_error
 from judge_behind_faults import JUDGE, NAME, JudgeBehindFaults, judge_behind_faults
+from laptop_run import LaptopRun
 from long_run import LongRun, running
 from service_process import Service
+from stored_algorithms import assert_groups_without_a_signal_are_replaced, assert_long_answers_pay
 from stored_rewards import assert_every_reward_is_the_judges
 
 from speciarl.verdict import Pair
@@ -18,6 +20,8 @@ pytestmark = pytest.mark.timeout(1800)  # a run takes two minutes on an idle mac
 
 OUR_ERROR = 2
 IMAGES, ROLLOUTS = 8, 4
+LONGEST = 11
+"""Tokens. Answers of this policy have 8 to 10 and sometimes more: the last quarter of this limit begins after 8.25."""
 
 
 class Passing:
@@ -58,6 +62,8 @@ def run(laptop_data: Path, service: str, tmp_path: Path) -> Iterator[LongRun]:
     served = [
         "recipe/verifier=service", "speciarl.verifier.name=laptop", f"speciarl.verifier.service_url={service}",
         "trainer.total_training_steps=5",
+        "recipe/algorithm=dapo_filtered", "recipe/reward=binary",  # few groups have a signal
+        f"data.max_response_length={LONGEST}",
     ]  # fmt: skip
     with running(LongRun(tmp_path / "served", laptop_data, served)) as made:
         yield made
@@ -84,5 +90,9 @@ def test_the_service_judges_as_the_run_itself_would(judge: JudgeBehindFaults, ru
     for step in measured:
         stored = run.trajectories(step)
         assert len(stored) == IMAGES * ROLLOUTS
-        assert_every_reward_is_the_judges(judge, stored)
+        assert_every_reward_is_the_judges(judge, stored, "binary")
         assert measured[step]["speciarl/unscorable_rate"] == 0
+    stored_run = LaptopRun.ended(run.folder, OUR_ERROR, run.folder / "attempt-1.jsonl", run.folder / "attempt-1.log")
+    assert sorted(stored_run.metrics) == sorted(measured)
+    assert_groups_without_a_signal_are_replaced(stored_run)
+    assert_long_answers_pay(stored_run, LONGEST)

@@ -1,4 +1,7 @@
-"""``recipe/mode=sync_overlap`` with a judge that is slow, loses verdicts and at last falls silent."""
+"""``recipe/mode=sync_overlap`` with a judge that is slow, loses verdicts and at last falls silent.
+
+The comparison with another run comes last: it may have to wait for that run, and this file's own is better begun first.
+"""
 
 from pathlib import Path
 
@@ -29,20 +32,6 @@ def run(tmp_path_factory: pytest.TempPathFactory, laptop_data: Path) -> LaptopRu
         tmp_path_factory.mktemp("late"), laptop_data, "recipe/mode=sync_overlap", *JUDGE,
         f"trainer.total_training_steps={ANSWERED_STEPS + 2}", status=2, modules=[Path(__file__).parent],
     )  # fmt: skip
-
-
-def test_it_learns_the_same_from_the_same_rollouts_as_sync(run: LaptopRun, grpo_sweep: GrpoSweep) -> None:
-    """In the first step, whose policy is the same as that of the sweep's runs, whose mode is sync."""
-    late, in_time = run.groups(1), grpo_sweep.run("dynamic").groups(1)
-    assert late.keys() < in_time.keys()  # those that are wholly lost
-    whole = 0
-    for uid, rows in late.items():
-        if len(rows) == ROLLOUTS:
-            assert rows == in_time[uid]
-            whole += 1
-        said = {row["uid"]: row["output"] for row in in_time[uid]}
-        assert all(row["output"] == said[row["uid"]] for row in rows)
-    assert 0 < whole < len(late)
 
 
 def member(row: dict[str, object]) -> reward.Member:
@@ -96,3 +85,17 @@ def test_a_judge_that_falls_silent_then_ends_the_run_at_its_last_whole_step(run:
     assert f"speciarl: step {last + 1} was given up, step {last} is saved: the verifier was asked for" in run.log
     assert (run.folder / "latest_checkpointed_iteration.txt").read_text() == str(last)
     assert sorted(run.metrics) == list(STEPS)
+
+
+def test_it_learns_the_same_from_the_same_rollouts_as_sync(run: LaptopRun, grpo_sweep: GrpoSweep) -> None:
+    """In the first step, whose policy is the same as that of the sweep's runs, whose mode is sync."""
+    late, in_time = run.groups(1), grpo_sweep.run("dynamic").groups(1)
+    assert late.keys() < in_time.keys()  # those that are wholly lost
+    whole = 0
+    for uid, rows in late.items():
+        if len(rows) == ROLLOUTS:
+            assert rows == in_time[uid]
+            whole += 1
+        said = {row["uid"]: row["output"] for row in in_time[uid]}
+        assert all(row["output"] == said[row["uid"]] for row in rows)
+    assert 0 < whole < len(late)

@@ -181,21 +181,43 @@ ODD_PREDICTIONS = (
 )  # fmt: skip
 
 
-async def test_an_undecided_judge_is_read_the_same_wherever_it_means_a_label(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def undecided(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replica]:
+    """A running server of a judge that means a label in some cases only; the last test that uses it kills it."""
+    folder = tmp_path_factory.mktemp("undecided")
+    config = describe(make_undecided_judge(LAPTOP_JUDGE, folder / "model"), pool={"max_model_len": 2048})
+    with serving(config, folder / "judge.log") as server:
+        yield server
+
+
+async def test_an_undecided_judge_is_read_the_same_wherever_it_means_a_label(undecided: Replica) -> None:
     """The condition on which the probe lets the first token speak, held against each single pair."""
     pairs = PAIRS + [Pair(*both) for both in itertools.product(TRUTHS, ODD_PREDICTIONS)]
-    config = describe(make_undecided_judge(LAPTOP_JUDGE, tmp_path / "undecided"), pool={"max_model_len": 2048})
-    with serving(config, tmp_path / "judge.log") as server:
-        for prompt, least_answers in (("base", 3), ("binary", 2)):
-            async with started(server.url, prompt=prompt, probe=False) as verifier:
-                assert verifier.decoding == Mode.FIRST_TOKEN.value
-                masses, judgements = await ask_in_every_mode(verifier, pairs)
-            meant = [mass >= LEAST_LABEL_MASS for mass in masses]
-            assert len(pairs) / 4 < sum(meant) < len(pairs) * 3 / 4
-            first, likeliest, constrained = (list(itertools.compress(categories(one), meant)) for one in judgements)
-            assert first == constrained
-            assert likeliest == constrained
-            assert len(set(first)) >= least_answers
+    for prompt, least_answers in (("base", 3), ("binary", 2)):
+        async with started(undecided.url, prompt=prompt, probe=False) as verifier:
+            assert verifier.decoding == Mode.FIRST_TOKEN.value
+            masses, judgements = await ask_in_every_mode(verifier, pairs)
+        meant = [mass >= LEAST_LABEL_MASS for mass in masses]
+        assert len(pairs) / 4 < sum(meant) < len(pairs) * 3 / 4
+        first, likeliest, constrained = (list(itertools.compress(categories(one), meant)) for one in judgements)
+        assert first == constrained
+        assert likeliest == constrained
+        assert len(set(first)) >= least_answers
+
+
+def test_killing_the_guard_ends_the_server_and_its_engine(undecided: Replica) -> None:
+    """Ray kills its workers' children when a run is interrupted, and the guard is such a child."""
+    port = undecided.url.rpartition(":")[2]
+    tops = [process for process in servers_since([]) if port in words_of(process)]
+    family = {process for top in tops for process in (top, *top.children(recursive=True))}
+    [guard] = [process for process in family if any(word.endswith("guard.py") for word in words_of(process))]
+    assert len(family) >= 3  # guard, API server and engine
+    guard.kill()
+    undecided.stop()
+    _, left = psutil.wait_procs(family, timeout=60)
+    for process in left:
+        process.kill()
+    assert not left
 
 
 async def test_many_pairs_at_once_are_judged_as_one_by_one(replica: Replica) -> None:
@@ -276,25 +298,6 @@ async def test_a_prompt_that_does_not_fit_is_refused(replica: Replica) -> None:
             pass
 
 
-def test_killing_the_guard_ends_the_server_and_its_engine(tmp_path: Path) -> None:
-    """Ray kills its workers' children when a run is interrupted, and the guard is such a child."""
-    config = describe(LAPTOP_JUDGE)
-    assert config.pool is not None
-    before = children_of_this_process()
-    server = Replica(partial(vllm_command, config, config.pool), tmp_path / "judge.log", env=surroundings())
-    server.start()
-    server.wait_ready(STARTUP_S)
-    family = {process for top in servers_since(before) for process in (top, *top.children(recursive=True))}
-    [guard] = [process for process in family if any(word.endswith("guard.py") for word in words_of(process))]
-    assert len(family) >= 3  # guard, API server and engine
-    guard.kill()
-    server.stop()
-    _, left = psutil.wait_procs(family, timeout=60)
-    for process in left:
-        process.kill()
-    assert not left
-
-
 async def test_stop_leaves_no_process_and_the_next_start_says_so_quickly(tmp_path: Path, replica: Replica) -> None:
     async with started(replica.url, retries=1, backoff_s=0.1, total_deadline_s=3) as verifier:
         family = [process for server in servers_since([]) for process in (server, *server.children(recursive=True))]
@@ -341,9 +344,13 @@ def test_labels_that_share_a_first_token_are_refused_before_the_judge_is_loaded(
     refuse_clashing_labels(describe(LAPTOP_JUDGE, decoding="first_token"))
 
 
-async def test_a_pool_on_ray(local_ray: Any, blurting_judge: str, tmp_path: Path) -> None:
+async def test_a_pool_on_ray_dies_with_its_actors_process(local_ray: Any, blurting_judge: str, tmp_path: Path) -> None:
+    """That a pool which is stopped leaves nothing either is in the tests of its faults."""
     before = children_of_this_process()
-    pool = JudgePool(describe(blurting_judge, name="blurting", decoding="choice"), tmp_path, surroundings())
+    slow_to_stop = {"stop_deadline_s": 5}
+    pool = JudgePool(
+        describe(blurting_judge, name="blurting", decoding="choice", pool=slow_to_stop), tmp_path, surroundings()
+    )
     (url,) = pool.start()
     try:
         assert pool.alive() == [True]
@@ -360,9 +367,13 @@ async def test_a_pool_on_ray(local_ray: Any, blurting_judge: str, tmp_path: Path
         await verifier.aclose()
         servers = servers_since(before)
         assert servers
+        for process in children_of_this_process():
+            if "ReplicaActor" in " ".join(words_of(process)):
+                process.kill()
+        _, left = psutil.wait_procs(servers, timeout=30)
+        assert not left
     finally:
         pool.stop()
-    assert not [process for process in servers if process.is_running()]
     pool.stop()
 
 
@@ -374,20 +385,6 @@ def servers_since(before: list[psutil.Process]) -> list[psutil.Process]:
         if process not in before and ("serve" in words or any(word.endswith("guard.py") for word in words)):
             found.append(process)
     return found
-
-
-def test_a_pool_dies_with_the_actors_process(local_ray: Any, blurting_judge: str, tmp_path: Path) -> None:
-    pool = JudgePool(describe(blurting_judge, decoding="choice", pool={"stop_deadline_s": 5}), tmp_path, surroundings())
-    before = children_of_this_process()
-    pool.start()
-    servers = servers_since(before)
-    assert servers
-    for process in children_of_this_process():
-        if "ReplicaActor" in " ".join(words_of(process)):
-            process.kill()
-    _, left = psutil.wait_procs(servers, timeout=30)
-    assert not left
-    pool.stop()
 
 
 def test_no_room_on_ray_is_said_in_one_line(local_ray: Any, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import psutil
 import pyarrow.parquet as pq
@@ -64,6 +64,13 @@ def options() -> Iterator[ray_serve.ServeOptions]:
         ray.shutdown()
 
 
+class Pool(NamedTuple):
+    """A deployed pool."""
+
+    url: str
+    logs: Path
+
+
 def judge_servers() -> list[psutil.Process]:
     """vLLM's servers and their guards below this process."""
     found = []
@@ -94,63 +101,40 @@ async def judge_all(config: VerifierConfig, url: str, pairs: list[Pair]) -> list
     return await judged_by(config.model_copy(update=running), pairs)
 
 
-def test_a_pool_behind_one_url(options: ray_serve.ServeOptions, tmp_path: Path) -> None:
-    config = describe("tiny-judge")
-    url = ray_serve.deploy(config, tmp_path, surroundings(), options)
-    try:
-        [shown] = ray_serve.status()
-        assert (shown.name, shown.status, shown.message) == ("tiny-judge", "RUNNING", "")
-        assert shown.replicas == {"RUNNING": 1}
-        with urllib.request.urlopen(f"{url}/health", timeout=10) as reply:
-            assert reply.status == 200
-        # Any client of the OpenAI API may come, with streams too.
-        chat = {"model": "tiny", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 3, "stream": True}
-        assert post(f"{url}/v1/chat/completions", chat).rstrip().endswith(b"data: [DONE]")
-        assert json.loads(post(f"{url}/tokenize", {"model": "tiny", "prompt": "dog face"}))["count"] > 0
+@pytest.fixture(scope="module")
+def config() -> VerifierConfig:
+    """Of the pool that several tests share."""
+    return describe("growing", target_ongoing_requests=4, grow_after_s=1, shrink_after_s=1)
 
-        pairs = [Pair("dog face", text) for text in ("cat face", "animal mammal", "some animal", "rose", "none")]
-        truth = asyncio.run(judge_all(config, url, pairs))
-        assert all(isinstance(judgement, Verdict) for judgement in truth)
 
-        # The server is killed, and Serve puts another replica in its place: pairs wait for it.
-        before = judge_servers()
-        engines = children_titled("VLLM::")
-        for process in before:
-            words = words_of(process)
-            if "serve" in words and not any(word.endswith("guard.py") for word in words):
-                process.kill()
-        until(lambda: ray_serve.status()[0].status != "RUNNING", within_s=60)
-        until(lambda: ray_serve.status()[0].status == "RUNNING", within_s=STARTUP_S)
-        again = asyncio.run(judge_all(config, url, pairs))
-        assert [getattr(judgement, "category", None) for judgement in again] == [
-            getattr(judgement, "category", None) for judgement in truth
-        ]
-        assert len(list(tmp_path.glob("tiny-judge-*.log"))) == 2  # the log of the crash is kept
-        assert not [process for process in before if process.is_running() and words_of(process)]  # a zombie has none
-        assert engines
-        assert not psutil.wait_procs(engines, timeout=10)[1]  # the guard ends what the killed server leaves
-        servers = judge_servers()
-        assert servers
-    finally:
-        assert ray_serve.remove("tiny-judge")
-    _, left = psutil.wait_procs(servers, timeout=30)
-    assert not left
-    assert ray_serve.status() == []
-    assert not ray_serve.remove("tiny-judge")
+@pytest.fixture(scope="module")
+def pool(options: ray_serve.ServeOptions, config: VerifierConfig, tmp_path_factory: pytest.TempPathFactory) -> Pool:
+    """It, deployed from the command line. The last test that uses it removes it."""
+    logs = tmp_path_factory.mktemp("pool")
+    file = logs / "judge.json.yaml"
+    file.write_text(config.model_dump_json(exclude_defaults=True))  # JSON is YAML
+    said = speak(options, "up", str(file), "--port", str(options.port), "--logs", str(logs))
+    return Pool(said.strip().splitlines()[-1].removesuffix("/v1"), logs)
+
+
+def test_a_pool_behind_one_url(options: ray_serve.ServeOptions, pool: Pool) -> None:
+    url = pool.url
+    assert url == options.url("growing")
+    [shown] = ray_serve.status()
+    assert (shown.name, shown.status, shown.message) == ("growing", "RUNNING", "")
+    assert shown.replicas == {"RUNNING": 1}
+    with urllib.request.urlopen(f"{url}/health", timeout=10) as reply:
+        assert reply.status == 200
+    # Any client of the OpenAI API may come, with streams too.
+    chat = {"model": "tiny", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 3, "stream": True}
+    assert post(f"{url}/v1/chat/completions", chat).rstrip().endswith(b"data: [DONE]")
+    assert json.loads(post(f"{url}/tokenize", {"model": "tiny", "prompt": "dog face"}))["count"] > 0
 
 
 def children_titled(title: str) -> list[psutil.Process]:
     """Descendants of this process whose title begins so: vLLM's engines carry no path in theirs."""
     children = psutil.Process().children(recursive=True)
     return [process for process in children if " ".join(words_of(process)).startswith(title)]
-
-
-def test_no_room_is_said_in_one_line_and_leaves_nothing(options: ray_serve.ServeOptions, tmp_path: Path) -> None:
-    crowded = describe("crowded", cpus_per_replica=64, placement_deadline_s=2, startup_deadline_s=2)
-    with pytest.raises(VerifierStartError, match="'crowded' was not running within 4 s") as caught:
-        ray_serve.deploy(crowded, tmp_path, surroundings(), options)
-    assert "\n" not in str(caught.value)
-    assert ray_serve.status() == []
 
 
 def speak(options: ray_serve.ServeOptions, *words: str) -> str:
@@ -212,37 +196,72 @@ async def under_load(config: VerifierConfig, url: str, enough: Callable[[], bool
     return judged
 
 
-def test_a_pool_from_the_command_line_grows_under_load(options: ray_serve.ServeOptions, tmp_path: Path) -> None:
-    config = describe("growing", target_ongoing_requests=4, grow_after_s=1, shrink_after_s=1)
-    file = tmp_path / "judge.json.yaml"
-    file.write_text(config.model_dump_json(exclude_defaults=True))  # JSON is YAML
-    said = speak(options, "up", str(file), "--port", str(options.port), "--logs", str(tmp_path))
-    url = said.strip().splitlines()[-1].removesuffix("/v1")
-    assert url == options.url("growing")
-    try:
-        assert ray_serve.status()[0].replicas == {"RUNNING": 1}
+def test_it_grows_under_load_and_shrinks_without(
+    options: ray_serve.ServeOptions, config: VerifierConfig, pool: Pool
+) -> None:
+    def both_serve() -> bool:
+        servers = [one for one in judge_servers() if not any("guard.py" in word for word in words_of(one))]
+        running = ray_serve.status()[0].replicas.get("RUNNING") == 2
+        return running and len(servers) == 2 and all(served(server) > 0 for server in servers)
 
-        def both_serve() -> bool:
-            servers = [one for one in judge_servers() if not any("guard.py" in word for word in words_of(one))]
-            running = ray_serve.status()[0].replicas.get("RUNNING") == 2
-            return running and len(servers) == 2 and all(served(server) > 0 for server in servers)
+    assert asyncio.run(under_load(config, pool.url, both_serve)) > 0
+    assert "2 running" in speak(options, "status")
+    # Load and health of each replica are in Ray's own metrics, which it renews every ten seconds.
+    until(lambda: sorted(of_replicas("ray_serve_deployment_replica_healthy", "growing").values()) == [1, 1], 60)
+    until(lambda: len(of_replicas("ray_serve_deployment_request_counter_total", "growing")) == 2, 60)
+    assert all(count > 0 for count in of_replicas("ray_serve_deployment_request_counter_total", "growing").values())
+    assert len(of_replicas("ray_serve_replica_processing_queries", "growing")) == 2
+    # The load is gone, and so is the second replica before long.
+    until(lambda: ray_serve.status()[0].replicas == {"RUNNING": 1}, within_s=STARTUP_S)
+    [judgement] = asyncio.run(judge_all(config, pool.url, [Pair("dog face", "cat face")]))
+    assert isinstance(judgement, Verdict)
 
-        assert asyncio.run(under_load(config, url, both_serve)) > 0
-        assert "2 running" in speak(options, "status")
-        # Load and health of each replica are in Ray's own metrics, which it renews every ten seconds.
-        until(lambda: sorted(of_replicas("ray_serve_deployment_replica_healthy", "growing").values()) == [1, 1], 60)
-        until(lambda: len(of_replicas("ray_serve_deployment_request_counter_total", "growing")) == 2, 60)
-        assert all(count > 0 for count in of_replicas("ray_serve_deployment_request_counter_total", "growing").values())
-        assert len(of_replicas("ray_serve_replica_processing_queries", "growing")) == 2
-        # The load is gone, and so is the second replica before long.
-        until(lambda: ray_serve.status()[0].replicas == {"RUNNING": 1}, within_s=STARTUP_S)
-        [judgement] = asyncio.run(judge_all(config, url, [Pair("dog face", "cat face")]))
-        assert isinstance(judgement, Verdict)
-    finally:
-        speak(options, "down", "growing")
+
+def test_a_killed_server_is_replaced(config: VerifierConfig, pool: Pool) -> None:
+    until(lambda: ray_serve.status()[0].replicas == {"RUNNING": 1}, within_s=STARTUP_S)
+    pairs = [Pair("dog face", text) for text in ("cat face", "animal mammal", "some animal", "rose", "none")]
+    truth = asyncio.run(judge_all(config, pool.url, pairs))
+    assert all(isinstance(judgement, Verdict) for judgement in truth)
+
+    # The server is killed, and Serve puts another replica in its place: pairs wait for it.
+    before = judge_servers()
+    engines = children_titled("VLLM::")
+    logs = set(pool.logs.glob("growing-*.log"))
+    for process in before:
+        words = words_of(process)
+        if "serve" in words and not any(word.endswith("guard.py") for word in words):
+            process.kill()
+    until(lambda: ray_serve.status()[0].status != "RUNNING", within_s=60)
+    until(lambda: ray_serve.status()[0].status == "RUNNING", within_s=STARTUP_S)
+    again = asyncio.run(judge_all(config, pool.url, pairs))
+    assert [getattr(judgement, "category", None) for judgement in again] == [
+        getattr(judgement, "category", None) for judgement in truth
+    ]
+    assert len(set(pool.logs.glob("growing-*.log")) - logs) == 1
+    assert all(log.is_file() for log in logs)  # that of the crash is kept
+    assert not [process for process in before if process.is_running() and words_of(process)]  # a zombie has none
+    assert engines
+    assert not psutil.wait_procs(engines, timeout=10)[1]  # the guard ends what the killed server leaves
+    assert judge_servers()
+
+
+def test_a_pool_that_is_removed_leaves_nothing(options: ray_serve.ServeOptions, pool: Pool) -> None:
+    servers = judge_servers()
+    assert servers
+    speak(options, "down", "growing")
     assert ray_serve.status() == []
-    _, left = psutil.wait_procs(judge_servers(), timeout=30)
+    _, left = psutil.wait_procs(servers, timeout=30)
     assert not left
+    assert not judge_servers()
+    assert not ray_serve.remove("growing")
+
+
+def test_no_room_is_said_in_one_line_and_leaves_nothing(options: ray_serve.ServeOptions, tmp_path: Path) -> None:
+    crowded = describe("crowded", cpus_per_replica=64, placement_deadline_s=2, startup_deadline_s=2)
+    with pytest.raises(VerifierStartError, match="'crowded' was not running within 4 s") as caught:
+        ray_serve.deploy(crowded, tmp_path, surroundings(), options)
+    assert "\n" not in str(caught.value)
+    assert ray_serve.status() == []
 
 
 def test_the_verdict_service_runs_on_ray_serve(options: ray_serve.ServeOptions, tmp_path: Path) -> None:
