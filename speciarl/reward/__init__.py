@@ -9,10 +9,9 @@ from typing import Any, Protocol, cast
 
 import pydantic
 
-from speciarl.category import Category
 from speciarl.reward.member import Member, Unparsable
 
-__all__ = ["NAMES", "GroupReward", "Member", "Unparsable", "load", "recalling", "remembers"]
+__all__ = ["NAMES", "GroupReward", "Member", "Unparsable", "load"]
 
 NAMES: Mapping[str, str] = {
     "dynamic": "speciarl.reward.dynamic:rewards",
@@ -22,12 +21,8 @@ NAMES: Mapping[str, str] = {
     "graded_2": "speciarl.reward.static:graded_2",
     "graded_3": "speciarl.reward.static:graded_3",
     "margin_aware": "speciarl.reward.margin_aware:rewards",
-    "best_so_far": "speciarl.reward.best_so_far:rewards",
 }
-"""Rewards of ours. The last two are experiments that are not in the paper."""
-
-MEMORY = "best_so_far"
-"""The keyword-only argument by which a reward asks for the best category of its image in earlier steps."""
+"""Rewards of ours. The last one is an experiment that is not in the paper."""
 
 
 class GroupReward(Protocol):
@@ -40,7 +35,6 @@ def load(name: str, params: Mapping[str, Any] | None = None) -> GroupReward:
     """A group reward by name (see `NAMES`) or import path (``package.module:function``).
 
     Keyword-only arguments of the function are its parameters: they are checked against their annotations and bound.
-    `MEMORY` is none of them and stays open.
 
     Raises ValueError, in one line that begins with the key under ``speciarl.reward``, when there is no such function
     or a parameter is wrong, missing or unknown.
@@ -59,17 +53,6 @@ def load(name: str, params: Mapping[str, Any] | None = None) -> GroupReward:
     return cast(GroupReward, functools.partial(function, **bound) if bound else function)
 
 
-def remembers(reward: GroupReward) -> bool:
-    """Whether a reward asks for the best category of its image in earlier steps."""
-    return MEMORY in _keywords(reward)
-
-
-def recalling(reward: GroupReward, best: Category | None) -> GroupReward:
-    """A reward that remembers, given what the group's image reached in earlier steps."""
-    given: dict[str, Any] = {MEMORY: best}
-    return cast(GroupReward, functools.partial(reward, **given))
-
-
 def _keywords(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     parameters = inspect.signature(function).parameters.values()
     return {parameter.name: parameter for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY}
@@ -77,7 +60,7 @@ def _keywords(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 
 def _bind(name: str, function: Callable[..., Any], params: Mapping[str, Any]) -> dict[str, Any]:
     """The parameters as the function's annotations have them; those left out keep the function's defaults."""
-    accepted = {key: value for key, value in _keywords(function).items() if key != MEMORY}
+    accepted = _keywords(function)
     target = function if inspect.isroutine(function) else type(function).__call__
     try:
         hints = typing.get_type_hints(target, include_extras=True) if accepted else {}

@@ -1,9 +1,12 @@
 """The dynamic reward: the best rollout of a group sets the level that earns (paper, section on the reward)."""
 
 from collections.abc import Sequence
+from typing import Annotated
+
+from pydantic import Field
 
 from speciarl.category import Category
-from speciarl.reward.member import Member, best_category, per_verdict
+from speciarl.reward.member import Member, per_verdict
 from speciarl.verdict import Verdict
 
 
@@ -16,32 +19,31 @@ def earning_level(best: Category) -> Category:
     return min(max(best, Category.ABSTAIN), Category.SPECIFIC)
 
 
-def reference_level(members: Sequence[Member]) -> Category | None:
-    """The category from which on a rollout of the group earns; None when nobody in it was scored."""
-    best = best_category(members)
-    return None if best is None else earning_level(best)
+def reference_level(members: Sequence[Member], support: int = 1) -> Category | None:
+    """The category from which on a rollout of the group earns; None when nobody in it was scored.
+
+    The group's best is the highest level that at least `support` of its scored members reach. With fewer scored
+    members than that it is the lowest of theirs: then everyone earns who is not wrong.
+    """
+    ranked = sorted((member.category for member in members if isinstance(member, Verdict)), reverse=True)
+    return earning_level(ranked[:support][-1]) if ranked else None
 
 
-def rewards(members: Sequence[Member]) -> list[float | None]:
+def rewards(members: Sequence[Member], *, support: Annotated[int, Field(ge=1)] = 1) -> list[float | None]:
     """One reward per member of a group (all rollouts of one image), shape (n,), in the members' order.
 
     1 for a verdict at the reference level or better, 0 for one below, -1 for an unparsable response, None for an
-    unscorable one.
+    unscorable one. The paper's rule is `support` 1: whatever a single rollout reaches is asked of all.
     """
-    level = reference_level(members)
+    level = reference_level(members, support)
     return per_verdict(members, lambda verdict: float(level is not None and verdict.category >= level))
 
 
 def single(members: Sequence[Member]) -> list[float | None]:
-    """As `rewards`, but only the first member with the group's very best category earns: MORE_SPECIFIC beats SPECIFIC.
+    """As `rewards`, but only the first member that reaches the reference level earns; SPECIFIC and MORE_SPECIFIC tie.
 
     In the members' order, which is that of the sessions. Nobody earns where all are wrong.
     """
-    best = best_category(members)
-    first = next(
-        (index for index, member in enumerate(members) if isinstance(member, Verdict) and member.category == best), None
-    )
-    earned = per_verdict(members, lambda _: 0.0)
-    if first is not None and best is not Category.WRONG:
-        earned[first] = 1.0
-    return earned
+    earned = rewards(members)
+    first = earned.index(1.0) if 1.0 in earned else None
+    return [0.0 if reward == 1.0 and index != first else reward for index, reward in enumerate(earned)]

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from speciarl.category import Category
 from speciarl.verdict import Judgement, Verdict
 
 UNPARSABLE_REWARD = -1.0
@@ -17,11 +16,6 @@ class Unparsable:
 
 
 Member: TypeAlias = Judgement | Unparsable
-
-
-def best_category(members: Sequence[Member]) -> Category | None:
-    """The best category of the scored members; None when there is none."""
-    return max((member.category for member in members if isinstance(member, Verdict)), default=None)
 
 
 def per_verdict(members: Sequence[Member], value: Callable[[Verdict], float]) -> list[float | None]:

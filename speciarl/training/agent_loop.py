@@ -21,16 +21,14 @@ from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopWorkerTQ
 from verl.utils.rollout_trace import rollout_trace_attr
 
 from speciarl import answer, reward, verifier_server
-from speciarl.category import Category
 from speciarl.config import load
 from speciarl.reward.noise import RolloutIdentity
-from speciarl.training.group import GroupOutcome, GroupUnderQuorum, RewardGroup, RolloutUnscorable
+from speciarl.training.group import GroupUnderQuorum, RewardGroup, RolloutUnscorable
 from speciarl.training.group_rollout import FEATURES, GroupRollout, ImageFeatures
 from speciarl.training.late_scores import PENDING, LateScores, Score
-from speciarl.training.level_memory import Recall
 from speciarl.training.open_group import OpenGroup
 from speciarl.training.rollout_sample import SampleBook, SampledGroup
-from speciarl.training.sample import image_name, reward_extra_info, sample_id
+from speciarl.training.sample import reward_extra_info, sample_id
 from speciarl.training.seeding import seeded
 from speciarl.training.silence import SilenceClock
 from speciarl.training.stats import RolloutStats, merge
@@ -57,7 +55,6 @@ class GroupAgentLoopWorker(_StockWorker):
         super().__init__(*args, **kwargs)
         self._settings = load(self.config)
         self._reward = reward.load(self._settings.reward.name, self._settings.reward.params)
-        self._recall: Recall | None = None
         self._verifier = verifier_server.build(self._settings.verifier)
         self._groups: dict[str, OpenGroup] = {}
         self._late: dict[str, LateScores] = {}
@@ -71,10 +68,6 @@ class GroupAgentLoopWorker(_StockWorker):
     async def start_verifier(self) -> None:
         """Open the verifier and run its probe; raises VerifierStartError."""
         await self._verifier.start()
-
-    async def use_memory(self, memory: Any) -> None:
-        """Take the actor that remembers the best level of every image; for rewards that ask for it."""
-        self._recall = Recall(memory)
 
     async def drain_stats(self, validate: bool = False) -> tuple[RolloutStats, dict[str, float]]:
         """The counters of training or validation since the last such call, and the verifier's totals since its
@@ -116,12 +109,7 @@ class GroupAgentLoopWorker(_StockWorker):
         uid = prompt["uid"]
         ground_truth, data_source = prompt["reward_model"]["ground_truth"], str(prompt.get("data_source", "unknown"))
         extra_info, step = prompt.get("extra_info") or {}, int(trajectory.get("step", 0))
-        best: Category | None = None
-        group_reward = self._reward
-        if self._recall is not None:
-            named = image_name(data_source, extra_info)
-            best, group_reward = await self._recall.reward_of(self._reward, named, step, validate)
-        barrier = RewardGroup(size, group_reward)
+        barrier = RewardGroup(size, self._reward)
         late = None if validate or not self._settings.training.late_verdicts else LateScores()
         group = self._groups[uid] = OpenGroup(
             uid,
@@ -132,7 +120,6 @@ class GroupAgentLoopWorker(_StockWorker):
             extra_info,
             validate,
             step,
-            best,
             identity=f"validation/{prompt.get('index')}" if validate else uid,
             rollout=self._group_rollout() if prompt["agent_name"] == SINGLE_TURN else None,
             draft=None if validate else self._samples.draft(step, ground_truth, data_source, sample_id(extra_info)),
@@ -162,12 +149,6 @@ class GroupAgentLoopWorker(_StockWorker):
         finally:
             if group.late is not None:
                 group.late.close()
-
-    async def _remember(self, group: OpenGroup, outcome: GroupOutcome, session: int) -> None:
-        """Note the group's level, once per group and before any of its trajectories can be learnt from."""
-        first = next(index for index, earned in enumerate(outcome.rewards) if earned is not None)
-        if self._recall is not None and not group.validate and session == first and outcome.reference is not None:
-            await self._recall.note(group.image, group.step, outcome.reference)
 
     def _overlong_term(self, tokens: int, validate: bool) -> float:
         overlong = self._settings.reward.overlong
@@ -300,7 +281,6 @@ class GroupAgentLoopWorker(_StockWorker):
         earned = outcome.rewards[session]
         if earned is None:  # the group expired before this verdict came in, or a custom reward gave none
             raise RolloutUnscorable(f"rollout {session} has a verdict but no reward")
-        await self._remember(group, outcome, session)
         penalty = self._overlong_term(len(response_ids), group.validate)
         record = reward_extra_info(
             member,
@@ -311,7 +291,6 @@ class GroupAgentLoopWorker(_StockWorker):
             seen=seen,
             group_reward=earned,
             overlong_penalty=penalty,
-            best_so_far=group.best_so_far,
         )
         return Score(earned + penalty, record, time.time() - started)
 

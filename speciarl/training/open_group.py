@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from speciarl.category import Category
 from speciarl.training.group import RewardGroup
 from speciarl.training.group_rollout import GroupRollout
 from speciarl.training.late_scores import LateScores
@@ -27,8 +26,6 @@ class OpenGroup:
     validate: bool
     step: int
     """Global step for which the prompt was sampled."""
-    best_so_far: Category | None
-    """What the image reached in earlier steps, if the reward asks for it."""
     identity: str
     """Names the prompt in the seeds of its rollouts: the same when a run is repeated."""
     rollout: GroupRollout | None
@@ -40,7 +37,7 @@ class OpenGroup:
 
     @property
     def image(self) -> str:
-        """Names the image in noise and memory."""
+        """Names the image in verdict noise."""
         return image_name(self.data_source, self.extra_info)
 
     def is_late(self, session: int) -> bool:

@@ -35,9 +35,10 @@ def check_run(config: DictConfig) -> SpeciaRLConfig:
     """
     settings = load(config)
     try:
-        group_reward = reward.load(settings.reward.name, settings.reward.params)
+        reward.load(settings.reward.name, settings.reward.params)
     except ValueError as error:
         raise ConfigError(f"speciarl.reward.{error}") from error
+    check_support(config, settings)
     check_model(str(config.actor_rollout_ref.model.path), "actor_rollout_ref.model.path")
     check_mode(config)
     check_batch_sizes(config)
@@ -45,10 +46,20 @@ def check_run(config: DictConfig) -> SpeciaRLConfig:
         files = config.data[key]
         for file in [files] if isinstance(files, str) else list(files):
             check_parquet(Path(file), f"data.{key}", str(config.data.image_key), settings.data_hint)
-            if key == "train_files" and (settings.reward.noise.probability or reward.remembers(group_reward)):
+            if key == "train_files" and settings.reward.noise.probability:
                 check_identities(Path(file), f"data.{key}")
     asyncio.run(check_verifier(settings.verifier))
     return settings
+
+
+def check_support(config: DictConfig, settings: SpeciaRLConfig) -> None:
+    """A dynamic reward that asks for more supporters than a group has would silently become "not wrong"."""
+    size = int(config.actor_rollout_ref.rollout.n)
+    if settings.reward.name == "dynamic" and int(settings.reward.params.get("support", 1)) > size:
+        raise ConfigError(
+            f"speciarl.reward.params.support={settings.reward.params['support']}: a group has {size} rollouts "
+            "(actor_rollout_ref.rollout.n); ask for fewer, 1 is the paper's rule"
+        )
 
 
 def check_model(path: str, key: str) -> None:
@@ -134,12 +145,12 @@ def check_parquet(path: Path, key: str, image_key: str, hint: str) -> None:
 
 
 def check_identities(path: Path, key: str) -> None:
-    """Verdict noise and rewards that remember tell images by their ids, which must be there."""
+    """Verdict noise tells images by their ids, which must be there."""
     for row, extra_info in enumerate(pq.read_table(path, columns=["extra_info"])["extra_info"].to_pylist()):
         if not sample_id(extra_info or {}):
             raise DataError(
-                f"{key}: {path}, row {row}: extra_info has neither sample_id nor index, by which verdict noise and "
-                "speciarl.reward.name=best_so_far tell images"
+                f"{key}: {path}, row {row}: extra_info has neither sample_id nor index, by which verdict noise "
+                "(speciarl.reward.noise.probability) tells images; build the file anew, or leave the noise out"
             )
 
 

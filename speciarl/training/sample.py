@@ -20,7 +20,6 @@ def reward_extra_info(
     seen: Member,
     group_reward: float,
     overlong_penalty: float = 0.0,
-    best_so_far: Category | None = None,
 ) -> dict[str, Any]:
     """The record of one scored rollout.
 
@@ -36,7 +35,6 @@ def reward_extra_info(
         "seen_category": _category_key(seen),
         "group_reward": group_reward,
         "overlong_penalty": overlong_penalty,
-        "best_so_far": key(best_so_far) if best_so_far is not None else "none",
         "answer": answer or "",
         "verdict_source": verdict.source.value if verdict else "none",
         "margin": verdict.margin if verdict else None,

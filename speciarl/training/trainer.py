@@ -85,8 +85,6 @@ class VerdictTrainer(PPOTrainer):
         """Train; the judges stop with the run. One that cannot go on saves what it has before it says why."""
         try:
             metrics_file.set_aside(self.config.trainer)
-            if self.global_steps:
-                agent_loop_manager.load_memory(self._checkpoint_folder(), self.global_steps)
             super().fit(agent_loop_manager)
             self._stop_if_refused()
         except (VerifierOutage, FailureBudgetExceeded, WorkerLost) as error:
@@ -155,18 +153,6 @@ class VerdictTrainer(PPOTrainer):
             self.global_steps = last
             self._save_checkpoint()
         return type(error)(f"{where}, step {last} is saved: {error}; {AGAIN}")
-
-    def _checkpoint_folder(self) -> Path:
-        """Of the checkpoint that the run resumed from."""
-        trainer = self.config.trainer
-        if trainer.resume_mode == "resume_path":
-            return Path(trainer.resume_from_path)
-        return Path(trainer.default_local_dir) / f"global_step_{self.global_steps}"
-
-    def _save_checkpoint(self) -> None:
-        folder = Path(self.config.trainer.default_local_dir) / f"global_step_{self.global_steps}"
-        self.agent_loop_manager.save_memory(folder)  # first: the checkpoint counts once veRL has written its tracker
-        super()._save_checkpoint()
 
     def _load_checkpoint(self) -> None:
         if self.config.trainer.resume_mode == "auto":

@@ -34,6 +34,8 @@ def composed(*overrides: str) -> Any:
             r"^speciarl\.reward\.params\.confidence: ",
         ),
         (["+speciarl.reward.params.speed=2"], r"^speciarl\.reward\.params\.speed: there is no such parameter"),
+        (["+speciarl.reward.params.support=0"], r"^speciarl\.reward\.params\.support: .* or equal to 1 \(reward 'dyn"),
+        (["+speciarl.reward.params.support=11"], r"^speciarl\.reward\.params\.support=11: a group has 10 rollouts"),
     ],
 )
 def test_a_wrong_reward_is_one_line(overrides: list[str], said: str) -> None:

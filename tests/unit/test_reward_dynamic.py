@@ -119,6 +119,62 @@ def test_someone_earns_unless_all_are_wrong(group: list[Verdict]) -> None:
     assert any(reward == 1 for reward in rewards(group)) is not all_wrong
 
 
+@pytest.mark.parametrize(
+    ("support", "group", "level", "expected"),
+    [
+        (2, [S, L, L, G], Category.LESS_SPECIFIC, [1, 1, 1, 0]),  # one lucky guess is not asked of the others
+        (2, [S, S, L], Category.SPECIFIC, [1, 1, 0]),
+        (2, [M, S, L], Category.SPECIFIC, [1, 1, 0]),  # who reaches more reaches less
+        (2, [M, M], Category.SPECIFIC, [1, 1]),
+        (2, [S, W, W], Category.ABSTAIN, [1, 0, 0]),
+        (2, [S, A, W], Category.ABSTAIN, [1, 1, 0]),
+        (3, [S, S, L, G], Category.LESS_SPECIFIC, [1, 1, 1, 0]),
+        (2, [BLANK, LOST, S, G], Category.GENERIC, [-1, None, 1, 1]),  # those without a verdict support nothing
+        (3, [S, G], Category.GENERIC, [1, 1]),
+        (3, [S, W], Category.ABSTAIN, [1, 0]),
+        (2, [W], Category.ABSTAIN, [0]),
+        (2, [BLANK, LOST], None, [-1, None]),
+    ],
+)
+def test_support(support: int, group: list[Member], level: Category | None, expected: list[float | None]) -> None:
+    assert reference_level(group, support) == level
+    assert rewards(group, support=support) == expected
+
+
+@given(groups, st.integers(1, 12))
+def test_the_level_is_the_best_that_enough_members_reach(group: list[Member], support: int) -> None:
+    scored = [member.category for member in group if isinstance(member, Verdict)]
+    reached = [level for level in Category if sum(category >= level for category in scored) >= support]
+    level = min(max([*reached, Category.ABSTAIN]), Category.SPECIFIC)
+    for member, reward in zip(group, rewards(group, support=support), strict=True):
+        if isinstance(member, Verdict) and len(scored) >= support:
+            assert reward == float(member.category >= level)
+        elif isinstance(member, Verdict):
+            assert reward == float(member.category is not Category.WRONG)
+
+
+@given(groups)
+def test_a_support_of_one_is_the_papers_rule(group: list[Member]) -> None:
+    assert rewards(group, support=1) == rewards(group)
+
+
+@given(groups, st.integers(1, 12))
+def test_more_support_asks_for_no_more(group: list[Member], support: int) -> None:
+    loose, strict = rewards(group, support=support + 1), rewards(group, support=support)
+    assert all(one == other or (one, other) == (1, 0) for one, other in zip(loose, strict, strict=True))
+
+
+@given(st.data(), groups, st.integers(1, 12))
+def test_order_and_lost_members_do_not_matter_with_support(
+    data: st.DataObject, group: list[Member], support: int
+) -> None:
+    order = data.draw(st.permutations(range(len(group))))
+    shuffled = [group[index] for index in order]
+    place = data.draw(st.integers(0, len(group)))
+    joined = rewards([*shuffled[:place], LOST, *shuffled[place:]], support=support)
+    assert joined[:place] + joined[place + 1 :] == [rewards(group, support=support)[index] for index in order]
+
+
 def test_load_by_name_and_path() -> None:
     assert load("dynamic") is rewards
     assert load("speciarl.reward.dynamic:rewards") is rewards

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from speciarl.config import parse
 from speciarl.errors import ConfigError
-from speciarl.reward import NAMES, GroupReward, Member, load, recalling, remembers
+from speciarl.reward import NAMES, Member, load
 from speciarl.reward.dynamic import rewards as dynamic
 
 JUDGE = {"model": "m", "endpoints": ["http://localhost:8000/v1"]}
@@ -97,15 +97,23 @@ def test_a_class_and_unreadable_annotations_are_refused_in_one_line(here: str) -
 
 def test_a_reward_without_parameters_takes_none() -> None:
     with pytest.raises(ValueError, match=r"params\.speed: there is no such parameter .*it has no parameters"):
-        load("dynamic", {"speed": 1})
+        load("binary", {"speed": 1})
 
 
-def test_what_a_reward_remembers_is_no_parameter() -> None:
-    assert [name for name in NAMES if remembers(load(name))] == ["best_so_far"]
-    with pytest.raises(ValueError, match=r"params\.best_so_far: there is no such parameter"):
-        load("best_so_far", {"best_so_far": 3})
-    anchored: GroupReward = recalling(load("best_so_far"), None)
-    assert anchored([]) == []
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [(0, "equal to 1"), (-1, "equal to 1"), (1.5, "valid integer"), ("two", "valid integer"), (None, "valid integer")],
+)
+def test_a_support_that_cannot_be_is_named_in_one_line(value: object, said: str) -> None:
+    with pytest.raises(ValueError, match=rf"^params\.support: .*{said}.*parameters: support") as caught:
+        load("dynamic", {"support": value})
+    assert "\n" not in str(caught.value)
+
+
+def test_only_the_dynamic_reward_asks_for_support() -> None:
+    for name in set(NAMES) - {"dynamic"}:
+        with pytest.raises(ValueError, match=r"params\.support: there is no such parameter"):
+            load(name, {"support": 2})
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speciarl import reward
 from speciarl.category import Category
-from speciarl.reward import Member, Unparsable
+from speciarl.reward import NAMES, Member, Unparsable, load
 from speciarl.reward.dynamic import rewards as dynamic
 from speciarl.verdict import Reason, Source, Unscorable, Verdict
 
@@ -19,12 +18,7 @@ BLANK = Unparsable()
 members = st.sampled_from([W, A, G, L, S, M, LOST, BLANK])
 groups = st.lists(members, max_size=12)
 STATIC = ("binary", "graded_1", "graded_2", "graded_3")
-EVERY = (*STATIC, "dynamic", "dynamic_single", "margin_aware", "best_so_far")
-
-
-def load(name: str) -> reward.GroupReward:
-    found = reward.load(name)
-    return reward.recalling(found, None) if reward.remembers(found) else found
+EVERY = (*STATIC, "dynamic", "dynamic_single", "margin_aware")
 
 
 @pytest.mark.parametrize(
@@ -53,10 +47,14 @@ def test_a_static_reward_looks_at_one_rollout_at_a_time(name: str, group: list[M
         ([W, W], [0, 0]),
         ([W, A, A], [0, 1, 0]),
         ([G, L, L], [0, 1, 0]),
-        ([S, M, M], [0, 1, 0]),
+        ([S, M], [1, 0]),
+        ([M, S], [1, 0]),
+        ([L, S, M, M], [0, 1, 0, 0]),
         ([S, S], [1, 0]),
         ([BLANK, G, LOST], [-1, 1, None]),
         ([BLANK, W], [-1, 0]),
+        ([BLANK, LOST, W, M, S], [-1, None, 0, 1, 0]),
+        ([BLANK, BLANK], [-1, -1]),
         ([LOST], [None]),
     ],
 )
@@ -65,11 +63,23 @@ def test_single(group: list[Member], expected: list[float | None]) -> None:
 
 
 @given(groups)
-def test_the_single_winner_also_wins_in_the_dynamic_reward(group: list[Member]) -> None:
+def test_the_single_winner_is_the_first_that_wins_in_the_dynamic_reward(group: list[Member]) -> None:
     single, plain = load("dynamic_single")(group), dynamic(group)
     winners = [index for index, earned in enumerate(single) if earned == 1]
-    assert len(winners) == (1 in plain)
-    assert all(plain[index] == 1 for index in winners)
+    assert winners == [index for index, earned in enumerate(plain) if earned == 1][:1]
+    for index, earned in enumerate(single):
+        if index not in winners:
+            assert earned == (0 if isinstance(group[index], Verdict) else plain[index])
+
+
+@given(groups)
+def test_the_single_reward_takes_a_correct_subtype_for_the_exact_answer(group: list[Member]) -> None:
+    assert load("dynamic_single")([S if member is M else member for member in group]) == load("dynamic_single")(group)
+
+
+@given(st.lists(st.sampled_from([W, LOST, BLANK]), max_size=12))
+def test_nobody_is_the_single_winner_among_wrong_answers(group: list[Member]) -> None:
+    assert 1 not in load("dynamic_single")(group)
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -94,4 +104,4 @@ def test_a_failure_changes_nothing_for_its_siblings(name: str, data: st.DataObje
 
 
 def test_every_named_reward_is_covered_here() -> None:
-    assert set(EVERY) == set(reward.NAMES)
+    assert set(EVERY) == set(NAMES)

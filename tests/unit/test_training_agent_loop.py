@@ -8,19 +8,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import ray
 from omegaconf import OmegaConf
 from verl.trainer.ppo.v1 import agent_loop_tq
 
 from speciarl.category import Category
 from speciarl.config import parse
 from speciarl.reward import load
-from speciarl.reward.memory import BestLevels
 from speciarl.reward.noise import Noise, RolloutIdentity
 from speciarl.training.agent_loop import GroupAgentLoopWorker
 from speciarl.training.agent_loop_manager import GroupAgentLoopManager
 from speciarl.training.late_scores import Score
-from speciarl.training.level_memory import Recall
 from speciarl.training.rollout_sample import SampleBook, SampledGroup
 from speciarl.training.silence import SilenceClock
 from speciarl.training.stats import RolloutStats
@@ -62,26 +59,6 @@ class FakeVerifier:
         return Verdict(Category[pair.prediction.upper()], 1.0, Source.LIVE)
 
 
-class FakeMemory:
-    """The actor that remembers, in this process; `broken` has died."""
-
-    def __init__(self, broken: bool = False) -> None:
-        self.levels = BestLevels()
-        self.noted = 0
-        self.broken = broken
-        self.before = SimpleNamespace(remote=self._before)
-        self.note = SimpleNamespace(remote=self._note)
-
-    async def _before(self, image: str, step: int) -> Category | None:
-        if self.broken:
-            raise ray.exceptions.RayActorError
-        return self.levels.before(image, step)
-
-    async def _note(self, image: str, step: int, level: Category) -> None:
-        self.noted += 1
-        self.levels.note(image, step, level)
-
-
 class FakeQueue:
     def __init__(self) -> None:
         self.status: dict[str, str] = {}
@@ -121,7 +98,6 @@ def run_prompt(
     step: int = 1,
     samples: list[SampledGroup] | None = None,
     reward: Mapping[str, Any] | None = None,
-    memory: "FakeMemory | None" = None,
     late: dict[str, Score | None] | None = None,
 ) -> tuple[dict[int, Any], str, RolloutStats]:
     """Run one prompt; returns what was stored, the group's status and the counters of training or validation. Given
@@ -146,9 +122,9 @@ def run_prompt(
             "training": {"late_verdicts": late is not None},
         }
     )
-    worker._reward, worker._verifier = load(worker._settings.reward.name), FakeVerifier()
+    chosen = worker._settings.reward
+    worker._reward, worker._verifier = load(chosen.name, chosen.params), FakeVerifier()
     worker._groups, worker._late = {}, {}
-    worker._recall = Recall(memory) if memory is not None else None
     worker._stats = {part: RolloutStats() for part in (False, True)}
     worker._clocks = {part: WaitClock() for part in (False, True)}
     worker._silence, worker._samples = SilenceClock(), SampleBook(every=2, per_step=1)
@@ -356,33 +332,10 @@ def test_the_overlong_penalty_comes_on_top_and_is_kept_apart(monkeypatch: pytest
     assert earned(stored) == {session: pytest.approx((session == 1) + term) for session, term in penalties.items()}
 
 
-def test_an_image_is_measured_against_its_best_of_earlier_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    memory, anchored = FakeMemory(), {"name": "best_so_far"}
-    first, _, _ = run_prompt(monkeypatch, ["less_specific", "generic"], step=1, reward=anchored, memory=memory)
-    assert earned(first) == {0: 1.0, 1: 0.0}
-    second, _, _ = run_prompt(monkeypatch, ["generic", "wrong"], step=2, reward=anchored, memory=memory)
-    assert earned(second) == {0: 0.0, 1: 0.0}
-    assert {record["best_so_far"] for record in records(second).values()} == {"less_specific"}
-    again, _, _ = run_prompt(monkeypatch, ["generic", "wrong"], step=1, reward=anchored, memory=memory)
-    assert earned(again) == {0: 1.0, 1: 0.0}
-    assert memory.noted == 3
-
-
-def test_validation_neither_uses_nor_fills_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    memory, anchored = FakeMemory(), {"name": "best_so_far"}
-    run_prompt(monkeypatch, ["specific", "generic"], step=1, reward=anchored, memory=memory)
-    stored, _, _ = run_prompt(monkeypatch, ["generic"], step=2, reward=anchored, memory=memory, validate=True)
-    assert earned(stored) == {0: 1.0}
-    assert memory.noted == 1
-
-
-def test_without_its_memory_a_group_stores_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    lost = FakeMemory(broken=True)
-    stored, status, stats = run_prompt(
-        monkeypatch, ["specific", "generic"], reward={"name": "best_so_far"}, memory=lost
-    )
-    assert (stored, status, stats.failed) == ({}, "failure", 2)
-    assert "RewardMemoryLost" in stats.last_failure
+def test_the_rewards_parameters_reach_the_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    script = ["specific", "generic", "less_specific", "wrong"]
+    stored, _, _ = run_prompt(monkeypatch, script, reward={"params": {"support": 2}})
+    assert earned(stored) == {0: 1.0, 1: 0.0, 2: 1.0, 3: 0.0}
 
 
 def test_an_error_in_a_users_reward_counts_as_failures_which_end_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
