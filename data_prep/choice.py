@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from data_prep import dedup, selection
-from data_prep.config import TRAIN, BuildConfig
+from data_prep.config import TRAIN, BuildConfig, Subset
 from data_prep.errors import DataPrepError
 from data_prep.sample import Sample
 
@@ -88,9 +88,7 @@ def _sized(
         pools = {name: selection.few_shot(samples, part.per_class, config.seed) for name, samples in pools.items()}
     if part.percent is not None:
         pools = {
-            name: selection.subset(
-                samples, selection.percent_count(len(samples), part.percent), config.seed, part.stratified
-            )
+            name: _random(samples, selection.percent_count(len(samples), part.percent), config.seed, part)
             for name, samples in pools.items()
         }
     sizes_now = {name: len(samples) for name, samples in pools.items()}
@@ -103,7 +101,7 @@ def _sized(
     rows = [
         (name, sample)
         for name, samples in pools.items()
-        for sample in selection.subset(samples, wanted[name], config.seed, part.stratified)
+        for sample in _random(samples, wanted[name], config.seed, part)
     ]
     if not rows:
         raise DataPrepError(f"{file}: no sample is left; widen subset and select")
@@ -111,3 +109,9 @@ def _sized(
         source_of = {sample.id: name for name, sample in rows}
         return [(source_of[sample.id], sample) for sample in selection.shuffled([s for _, s in rows], config.seed)]
     return rows
+
+
+def _random(samples: Sequence[Sample], count: int, seed: int, part: Subset) -> list[Sample]:
+    if part.draw == "python":
+        return selection.by_place(samples, count, seed)
+    return selection.subset(samples, count, seed, part.stratified)

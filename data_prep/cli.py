@@ -38,10 +38,11 @@ Settings are KEY=VALUE words, as in veRL and Hydra; quote what the shell would t
   build dataset=cub200                                      from data/raw/cub200 (see `fetch`) to data/cub200
   build dataset=cub200 root=/data/CUB_200_2011 out=data/cub200 subset.count=3000 seed=42
   build dataset=food subset.per_class=16 test_subset.percent=10 test_subset.stratified=true
-  build dataset=pets splits.train=[coop_train] splits.test=[coop_test]   (needs CoOp's split file)
+  build dataset=pets_coop                                   CoOp's split, as in the paper (needs its split file)
+  build dataset=cub200 out=data/cub200_paper subset.count=3000 subset.draw=python   the paper's own rows
   build dataset=aircraft 'select.include=[Boeing]'          a label, a class key or any name above
   build dataset=cub200 'prompts={general: 2, specific: 1}'  drawn for each row; a path to a .txt is a prompt too
-  build dataset=mix                                         the paper's 6 x 500 images
+  build dataset=mix_coop                                    the paper's 6 x 500 images (`mix`: official splits)
   build dataset=mix 'sources.cub200.weight=2' …             see data_prep/conf/dataset/mix.yaml
   build dataset=image_folder root=my/photos name=mine       ROOT/train/CLASS/IMAGE and ROOT/test/CLASS/IMAGE
   build dataset=manifest root=my/list.csv name=mine         columns image, label, split

@@ -46,11 +46,16 @@ class Subset(Part):
     """So many random samples; in a mix, over all datasets together."""
     stratified: bool = False
     """For percent and count: each class keeps its share."""
+    draw: Literal["hash", "python"] = "hash"
+    """How percent and count choose: by a hash of the sample's id, or by place in the published order with Python's own
+    generator, ``random.Random(seed).sample(range(n), count)``, as the paper's release does."""
 
     @model_validator(mode="after")
     def _one_size(self) -> Subset:
         if self.percent is not None and self.count is not None:
             raise ValueError("give percent or count, not both")
+        if self.stratified and self.draw == "python":
+            raise ValueError("draw=python knows no classes; give it or stratified, not both")
         if self.stop is not None and self.stop <= (self.start or 0):
             raise ValueError(f"stop {self.stop} is not after start {self.start or 0}")
         return self

@@ -1,11 +1,12 @@
 """Which samples a file holds. Pure functions: the same seed takes the same samples on any machine.
 
-Except for index ranges, which count along the published order, nothing here depends on the order of its input; the
-result keeps that order.
+Except for index ranges and `by_place`, which count along the published order, nothing here depends on the order of its
+input; the result keeps that order.
 """
 
 from __future__ import annotations
 
+import random
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TypeVar
 
@@ -51,8 +52,7 @@ def subset(samples: Sequence[Sample], count: int, seed: int, stratified: bool = 
     A smaller subset of the same seed lies within a larger one unless stratified. Raises DataPrepError when there are
     fewer samples.
     """
-    if count > len(samples):
-        raise DataPrepError(f"{count} samples are wanted of {len(samples)}; ask for fewer")
+    _refuse_too_few(samples, count)
     if not stratified:
         kept = {sample.id for sample in _ranked(samples, seed, "subset")[:count]}
         return [sample for sample in samples if sample.id in kept]
@@ -60,6 +60,17 @@ def subset(samples: Sequence[Sample], count: int, seed: int, stratified: bool = 
     for sample in samples:
         sizes[sample.class_key] = sizes.get(sample.class_key, 0) + 1
     return _keep(samples, shares(count, sizes) if samples else {}, seed, "subset")
+
+
+def by_place(samples: Sequence[Sample], count: int, seed: int) -> list[Sample]:
+    """`count` random samples, drawn with Python's own generator by their place in the published order.
+
+    What ``random.Random(seed).sample(range(n), count)`` draws, the same in every Python since 3.2. Raises
+    DataPrepError when there are fewer samples.
+    """
+    _refuse_too_few(samples, count)
+    places = set(random.Random(seed).sample(range(len(samples)), count))
+    return [sample for place, sample in enumerate(samples) if place in places]
 
 
 def percent_count(size: int, percent: float) -> int:
@@ -106,6 +117,11 @@ def first_by_id(items: Iterable[tuple[str, T]]) -> tuple[dict[str, T], list[str]
         else:
             kept[key] = item
     return kept, again
+
+
+def _refuse_too_few(samples: Sequence[Sample], count: int) -> None:
+    if count > len(samples):
+        raise DataPrepError(f"{count} samples are wanted of {len(samples)}; ask for fewer")
 
 
 def _ranked(samples: Sequence[Sample], seed: int, purpose: str) -> list[Sample]:

@@ -54,7 +54,7 @@ class TrainingConfig(BaseModel):
     ``recipe/mode=sync_overlap``; docs/trainer_modes.md says what becomes of groups that are lost."""
     weights_deadline_s: float = Field(default=1800.0, gt=0)
     """Seconds in which new weights must have reached all rollout servers, after each update; past it the run ends."""
-    max_gen_batches: int = Field(default=20, ge=0)
+    max_gen_batches: int = Field(default=30, ge=0)
     """With group filtering: how many training batches of groups may be generated for one step before the run saves and
     stops, since veRL would go on for ever; 0 for any number."""
     judge_log_dir: str = "logs/judge"

@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import os
+import random
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -165,11 +166,28 @@ def test_a_mix_by_weights(raw: Path, tmp_path: Path) -> None:
     assert report.files["train"].sources == dict.fromkeys(MIX, 2) | {"food": 6}
 
 
-def test_the_paper_mix_is_what_the_option_says() -> None:
-    config = settings(["dataset=mix"])
+def test_the_papers_mix_is_what_the_option_says() -> None:
+    config, official = settings(["dataset=mix_coop"]), settings(["dataset=mix"])
     assert isinstance(config, BuildConfig)
+    assert isinstance(official, BuildConfig)
     assert {name: source.count for name, source in config.sources.items()} == dict.fromkeys(MIX, 500)
     assert config.sources["cub200"].root == Path("data/raw/cub200")
+    trained = {name: source.splits["train"] for name, source in config.sources.items()}
+    coop = dict.fromkeys(("flowers", "food", "pets"), ["coop_train"])
+    assert trained == dict.fromkeys(("cub200", "cars", "aircraft"), ["train"]) | coop
+    of_official = {name: source.splits["train"] for name, source in official.sources.items()}
+    assert of_official == dict.fromkeys(MIX, ["train"]) | {"pets": ["trainval"]}
+    assert (config.out, config.pictures, config.order) == (official.out, official.pictures, official.order)
+
+
+def test_the_papers_rows_are_drawn_by_pythons_generator(tmp_path: Path) -> None:
+    many = [tiny(f"{number}.jpg") for number in range(20)]
+    of(many, TEST, tmp_path, subset={"count": 5, "draw": "python"}, seed=42)
+    kept = [row["extra_info"]["sample_id"] for row in rows_of(tmp_path / "train.parquet")]
+    places = random.Random(42).sample(range(20), 5)
+    assert kept == [many[place].id for place in sorted(places)]
+    of(many, TEST, tmp_path, subset={"percent": 25, "draw": "python"}, seed=42)
+    assert [row["extra_info"]["sample_id"] for row in rows_of(tmp_path / "train.parquet")] == kept
 
 
 class Tiny:

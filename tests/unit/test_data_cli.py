@@ -94,6 +94,8 @@ def test_the_same_from_speciarl_data(pets: list[str], tmp_path: Path) -> None:
         (["dataset=cub200", "subset.count=0"], "subset.count: Input should be greater than or equal to 1"),
         (["dataset=cub200", "subset.count=3", "subset.percent=5"], "subset: give percent or count, not both"),
         (["dataset=cub200", "subset.start=5", "subset.stop=5"], "subset: stop 5 is not after start 5"),
+        (["dataset=cub200", "subset.draw=python", "subset.stratified=true"], "subset: draw=python knows no classes; give"),
+        (["dataset=cub200", "subset.draw=dice"], "subset.draw: Input should be 'hash' or 'python'"),
         (["dataset=cub200", "dedup.by=looks"], "dedup.by: Input should be 'none', 'bytes' or 'pixels'"),
         (["dataset=cub200", "subset.count"], "'subset.count' is no setting; write KEY=VALUE"),
         (["dataset=cub200", "options.coop=x"], "options.coop: there is no such key; known: last_word_level"),
@@ -126,7 +128,7 @@ def test_an_unknown_class_and_too_large_a_subset(pets: list[str], capsys: Captur
 
 
 def test_every_dataset_has_its_settings_and_they_are_its_own() -> None:
-    assert set(compose.names()) == {*datasets.NAMES, "mix"}
+    assert set(compose.names()) == {*datasets.NAMES, "mix", *(f"{name}_coop" for name in ("flowers", "food", "pets", "mix"))}
     own = {"image_folder": ["root=x"], "manifest": ["root=x"]}
     for name in datasets.NAMES:
         config = compose.settings([f"dataset={name}", *own.get(name, [])])
@@ -138,6 +140,16 @@ def test_every_dataset_has_its_settings_and_they_are_its_own() -> None:
         assert (about.name, config.out) == (name, Path("data", name))
         if about.splits:
             assert {split for splits in source.splits.values() for split in splits} <= set(about.splits)
+
+
+@pytest.mark.parametrize("name", ["flowers", "food", "pets"])
+def test_coops_split_is_an_option_of_its_own_and_lands_where_the_official_one_does(name: str) -> None:
+    coop, official = (compose.settings([f"dataset={name}{end}"]) for end in ("_coop", ""))
+    assert isinstance(coop, BuildConfig)
+    assert isinstance(official, BuildConfig)
+    assert coop.sources[name].splits == {"train": ["coop_train"], "test": ["coop_test"]}
+    assert not any(split.startswith("coop") for splits in official.sources[name].splits.values() for split in splits)
+    assert (coop.out, coop.name) == (official.out, official.name)
 
 
 def test_settings_reach_the_build() -> None:

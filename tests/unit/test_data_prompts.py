@@ -13,11 +13,11 @@ from speciarl.answer import is_abstention, parse
 
 IDS = {
     "calibrated": "calibrated@4d4f8037",
-    "elimination": "elimination@b539f84d",
+    "elimination": "elimination@8d81749e",
     "general": "general@707545c1",
-    "high_precision": "high_precision@927ca93c",
+    "high_precision": "high_precision@aacb0e88",
     "max_correctness": "max_correctness@0d532f23",
-    "max_specificity": "max_specificity@1bfd0ff8",
+    "max_specificity": "max_specificity@ffe2bf57",
     "specific": "specific@2c4ed3a9",
 }
 """The texts as of now: another text means other training data, so a change has to be made here too."""
@@ -42,7 +42,7 @@ def test_the_form_that_a_template_asks_for_is_the_one_that_is_read(name: str) ->
     assert parse(reply) == "the name"
     assert re.fullmatch(r"<think>.+</think><answer>the name</answer>", reply)
     assert parse(reply.replace("the name", "Golden-winged\nwarbler ")) == "Golden-winged\nwarbler"
-    assert "write None as the answer" in text
+    assert ("never" if name == "max_specificity" else "") + " write None as the answer" in text
     declined = parse(reply.replace("the name", "None"))
     assert declined is not None
     assert is_abstention(declined)
@@ -100,3 +100,16 @@ def test_unknown_missing_unreadable_and_clashing_templates(tmp_path: Path) -> No
         load({"general": 1.0, str(tmp_path / "general.txt"): 1.0})
     with pytest.raises(DataPrepError, match="weight above 0"):
         load({"general": 0.0})
+
+
+@pytest.mark.parametrize(
+    ("name", "meaning"),
+    [
+        ("max_specificity", "never write None as the answer"),
+        ("elimination", "list up to three things it could be"),
+        ("elimination", "give the broadest name that you are certain of"),
+        ("high_precision", "the narrowest name that stands up to them"),
+    ],
+)
+def test_a_template_means_what_the_papers_means(name: str, meaning: str) -> None:
+    assert meaning in load({name: 1.0}).prompts[name].text

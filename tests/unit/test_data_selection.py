@@ -28,6 +28,8 @@ pools = st.lists(st.integers(0, 500), unique=True, max_size=60).map(lambda numbe
 seeds = st.integers(-(2**31), 2**31)
 
 GOLDEN_SUBSET = [2, 7, 13, 17, 25, 26]
+GOLDEN_PLACES = [0, 3, 7, 8, 20, 23]
+PAPER_ROWS = ([3, 4, 9, 12, 13, 14], [5985, 5987, 5988, 5989, 5992, 5993], 8971893)
 GOLDEN_STRATIFIED = [2, 7, 12, 17, 18, 25]
 GOLDEN_FEW_SHOT = [11, 24, 25]
 GOLDEN_ORDER = [5, 4, 1, 2, 6, 3, 0, 7]
@@ -39,6 +41,7 @@ def test_golden_ids() -> None:
     """Written down once: another machine, Python or release must choose the same."""
     assert ids(selection.subset(SAMPLES, 6, seed=42)) == GOLDEN_SUBSET
     assert ids(selection.subset(SAMPLES, 6, seed=42, stratified=True)) == GOLDEN_STRATIFIED
+    assert ids(selection.by_place(SAMPLES, 6, seed=42)) == GOLDEN_PLACES
     assert ids(selection.few_shot(SAMPLES, 1, seed=42)) == GOLDEN_FEW_SHOT
     assert ids(selection.shuffled(SAMPLES[:8], seed=42)) == GOLDEN_ORDER
     assert [draw(42, "subset", f"set/{n:04d}.jpg") for n in range(3)] == GOLDEN_DRAWS
@@ -57,6 +60,18 @@ def test_a_subset_has_the_size_and_does_not_depend_on_the_order(
     assert {s.id for s in selection.subset(mixed, count, seed, stratified)} == {s.id for s in chosen}
     places = [samples.index(s) for s in chosen]
     assert places == sorted(places)
+
+
+def test_the_papers_rows() -> None:
+    """3,000 of CUB's 5,994; the first, last and sum of their places, written down once."""
+    chosen = ids(selection.by_place([sample(number) for number in range(5994)], 3000, seed=42))
+    assert chosen == sorted(random.Random(42).sample(range(5994), 3000))
+    assert (chosen[:6], chosen[-6:], sum(chosen)) == PAPER_ROWS
+
+
+def test_more_places_than_there_are_are_refused() -> None:
+    with pytest.raises(DataPrepError, match="31 samples are wanted of 30; ask for fewer"):
+        selection.by_place(SAMPLES, 31, seed=42)
 
 
 @given(pools, seeds)
