@@ -23,7 +23,8 @@ def split_file(about: About, given: Path | None, name: str, *folders: Path) -> P
             return place
     raise DataPrepError(
         f"{places[0]}: no such file; the splits {PREFIX}* of {about.name} need CoOp's {name}: "
-        f"follow {HOME} and put it there, or name it with the option coop_split"
+        f"follow {HOME} and put it there, or name it with the option coop_split; "
+        f"dataset={about.name} builds the official split"
     )
 
 

@@ -33,6 +33,7 @@ from speciarl.taxonomy import Taxonomy
 
 T = TypeVar("T")
 PUBLISHED = ("cub200", "aircraft", "flowers", "food", "pets", "cars", "caltech101")
+COOP = ("flowers", "food", "pets")
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +42,8 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("raw")
     for name in (*PUBLISHED, "image_folder", "manifest", "hub"):
         getattr(fixtures, f"make_{name}")(folder / name)
+    for name in COOP:
+        getattr(fixtures, f"make_coop_{name}")(folder / name)
     return folder
 
 
@@ -88,6 +91,15 @@ def test_every_dataset_is_built_from_its_published_layout(name: str, raw: Path, 
     assert (tmp_path / "taxonomy.json").exists() == deep
     if deep:
         Taxonomy.load(tmp_path / "taxonomy.json")
+
+
+@pytest.mark.parametrize("name", COOP)
+def test_coops_split_is_built_by_its_own_name(name: str, raw: Path, tmp_path: Path) -> None:
+    _, config = run(f"dataset={name}_coop", f"root={raw / name}", f"out={tmp_path}", "check_counts=warn")
+    assert config.name == name
+    for file in ("train", "test"):
+        rows = rows_of(tmp_path / f"{file}.parquet")
+        assert {(row["data_source"], row["extra_info"]["source_split"]) for row in rows} == {(name, f"coop_{file}")}
 
 
 def test_the_file_says_what_it_is(raw: Path, tmp_path: Path) -> None:
@@ -140,9 +152,9 @@ def test_prompts_are_drawn_by_row_and_recorded(raw: Path, tmp_path: Path) -> Non
 MIX = ("cub200", "flowers", "food", "pets", "cars", "aircraft")
 
 
-def mix(raw: Path, out: Path, *more: str) -> Report:
+def mix(raw: Path, out: Path, *more: str, dataset: str = "mix") -> Report:
     sizes = [f"sources.{name}.{key}=2" for name in MIX for key in ("count", "test_count")]
-    return run("dataset=mix", f"root={raw}", f"out={out}", "check_counts=warn", *sizes, *more)[0]
+    return run(f"dataset={dataset}", f"root={raw}", f"out={out}", "check_counts=warn", *sizes, *more)[0]
 
 
 def test_a_mix_holds_each_datasets_count_in_mixed_order(raw: Path, tmp_path: Path) -> None:
@@ -160,6 +172,12 @@ def test_a_mix_holds_each_datasets_count_in_mixed_order(raw: Path, tmp_path: Pat
     assert len(tree) == report.taxonomy_nodes > 20
 
 
+def test_the_papers_mix_takes_coops_split_where_there_is_one(raw: Path, tmp_path: Path) -> None:
+    mix(raw, tmp_path, dataset="mix_coop")
+    found = {(row["data_source"], row["extra_info"]["source_split"]) for row in rows_of(tmp_path / "train.parquet")}
+    assert found == {(name, "coop_train" if name in COOP else "train") for name in MIX}
+
+
 def test_a_mix_by_weights(raw: Path, tmp_path: Path) -> None:
     open_counts = [f"sources.{name}.count=null" for name in MIX]
     report = mix(raw, tmp_path, *open_counts, "sources.food.weight=3", "subset.count=16")
@@ -173,10 +191,9 @@ def test_the_papers_mix_is_what_the_option_says() -> None:
     assert {name: source.count for name, source in config.sources.items()} == dict.fromkeys(MIX, 500)
     assert config.sources["cub200"].root == Path("data/raw/cub200")
     trained = {name: source.splits["train"] for name, source in config.sources.items()}
-    coop = dict.fromkeys(("flowers", "food", "pets"), ["coop_train"])
-    assert trained == dict.fromkeys(("cub200", "cars", "aircraft"), ["train"]) | coop
+    assert trained == {name: ["coop_train" if name in COOP else "train"] for name in MIX}
     of_official = {name: source.splits["train"] for name, source in official.sources.items()}
-    assert of_official == dict.fromkeys(MIX, ["train"]) | {"pets": ["trainval"]}
+    assert of_official == {name: ["trainval" if name == "pets" else "train"] for name in MIX}
     assert (config.out, config.pictures, config.order) == (official.out, official.pictures, official.order)
 
 

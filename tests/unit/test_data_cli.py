@@ -94,7 +94,10 @@ def test_the_same_from_speciarl_data(pets: list[str], tmp_path: Path) -> None:
         (["dataset=cub200", "subset.count=0"], "subset.count: Input should be greater than or equal to 1"),
         (["dataset=cub200", "subset.count=3", "subset.percent=5"], "subset: give percent or count, not both"),
         (["dataset=cub200", "subset.start=5", "subset.stop=5"], "subset: stop 5 is not after start 5"),
-        (["dataset=cub200", "subset.draw=python", "subset.stratified=true"], "subset: draw=python knows no classes; give"),
+        (
+            ["dataset=cub200", "subset.draw=python", "subset.stratified=true"],
+            "subset: draw=python knows no classes; give",
+        ),
         (["dataset=cub200", "subset.draw=dice"], "subset.draw: Input should be 'hash' or 'python'"),
         (["dataset=cub200", "dedup.by=looks"], "dedup.by: Input should be 'none', 'bytes' or 'pixels'"),
         (["dataset=cub200", "subset.count"], "'subset.count' is no setting; write KEY=VALUE"),
@@ -128,7 +131,11 @@ def test_an_unknown_class_and_too_large_a_subset(pets: list[str], capsys: Captur
 
 
 def test_every_dataset_has_its_settings_and_they_are_its_own() -> None:
-    assert set(compose.names()) == {*datasets.NAMES, "mix", *(f"{name}_coop" for name in ("flowers", "food", "pets", "mix"))}
+    assert set(compose.names()) == {
+        *datasets.NAMES,
+        "mix",
+        *(f"{name}_coop" for name in ("flowers", "food", "pets", "mix")),
+    }
     own = {"image_folder": ["root=x"], "manifest": ["root=x"]}
     for name in datasets.NAMES:
         config = compose.settings([f"dataset={name}", *own.get(name, [])])

@@ -176,7 +176,9 @@ def test_pets(tmp_path: Path) -> None:
         assert {sample.label_path for sample in _read("pets", root, split)} == paths
     elsewhere = tmp_path / "elsewhere.json"
     (root / "split_zhou_OxfordPets.json").rename(elsewhere)
-    with pytest.raises(DataPrepError, match=r"split_zhou_OxfordPets.json: no such file; .*coop_split"):
+    with pytest.raises(
+        DataPrepError, match=r"split_zhou_OxfordPets.json: no such file; .*coop_split; dataset=pets builds"
+    ):
         _read("pets", root, "coop_val")
     assert len(_read("pets", root, "coop_val", coop_split=str(elsewhere))) == 3
 

@@ -95,8 +95,8 @@ def variants() -> list[tuple[str, ...]]:
 def paper_runs() -> list[tuple[str, ...]]:
     """The overrides of every command line in docs/paper_runs.md."""
     page = (Path(__file__).parents[2] / "docs" / "paper_runs.md").read_text(encoding="utf-8")
-    lines = re.findall(r"^\| .* \| `(python -m [^`]*)` \|$", page, re.MULTILINE)
-    assert len(lines) == page.count("python -m"), "a command line of docs/paper_runs.md stands outside a table row"
+    lines = re.findall(r"^\| .* \| `(python -m verl[^`]*)` \|$", page, re.MULTILINE)
+    assert len(lines) == page.count("python -m verl"), "a command line of docs/paper_runs.md stands outside a table row"
     return [tuple(shlex.split(line.removeprefix("python -m verl.trainer.main_ppo "))) for line in lines]
 
 
@@ -142,6 +142,15 @@ def test_the_papers_runs_are_all_there() -> None:
 
     assert values("actor_rollout_ref.rollout.n") == {5, 10, 15}
     assert values("data.train_max_samples") == {128, 1024, 2048, 3000, -1}
+    assert values("data.val_files") == {"data/cub200/test.parquet"}  # in other domains' runs too
+    assert values("data.val_max_samples") == {600}
+    sizes = {(config.data.train_batch_size, config.actor_rollout_ref.actor.ppo_mini_batch_size) for config in runs}
+    assert sizes == {(256, 128), (128, 128), (512, 128)}
+    rates = {(config.actor_rollout_ref.actor.optim.lr, config.data.train_batch_size) for config in runs}
+    assert rates == {(3e-5, 256), (3e-5, 128), (3e-6, 512)}
+    noisy = [config for config in runs if config.speciarl.reward.noise.probability]
+    assert [updates(config) for config in noisy] == [60 * 2] * 3
+    assert {updates(config) for config in runs if config.data.train_max_samples == 128} == {15}
     assert values("speciarl.reward.noise.probability") == {0, 0.05, 0.1, 0.25}
     assert values("speciarl.reward.name") == {
         "dynamic", "dynamic_single", "binary", "graded_1", "graded_2", "graded_3",
@@ -149,7 +158,26 @@ def test_the_papers_runs_are_all_there() -> None:
     methods = {(config.speciarl.algorithm, config.speciarl.reward.name) for config in runs}
     assert methods >= set(itertools.product(("grpo", "dr_grpo", "dapo", "dapo_filtered"), ("binary", "dynamic")))
     files = {Path(config.data.train_files).parent.name for config in runs}
-    assert files == {"cub200", "aircraft", "flowers", "food", "pets", "cars", "mix"}
+    assert files == {"cub200", "cub200_paper", "aircraft", "flowers", "food", "pets", "cars", "mix"}
+
+
+def updates(config: DictConfig) -> int:
+    """Of the policy in a whole run."""
+    data, actor = config.data, config.actor_rollout_ref.actor
+    steps = data.train_max_samples // data.train_batch_size * config.trainer.total_epochs
+    return int(steps * data.train_batch_size // actor.ppo_mini_batch_size)
+
+
+def test_every_build_of_the_papers_data_is_one_that_a_run_reads() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "paper_runs.md").read_text(encoding="utf-8")
+    builds = [
+        settings(shlex.split(line)[4:]) for line in re.findall(r"^    (python -m data_prep build .*)$", page, re.M)
+    ]
+    trained_on = {Path(composed(*line).data.train_files).parent for line in paper_runs()}
+    assert {build.out for build in builds} == trained_on
+    papers = next(build for build in builds if build.out.name == "cub200_paper")
+    assert isinstance(papers, BuildConfig)
+    assert (papers.seed, papers.subset.count, papers.subset.draw) == (42, 3000, "python")
 
 
 def test_the_algorithms() -> None:
@@ -169,10 +197,14 @@ def test_the_algorithms() -> None:
         assert overlong is not None
         assert overlong.buffer_share * runs[name].data.max_response_length == 512
         assert overlong.penalty == 1
+        rollout = runs[name].actor_rollout_ref.rollout
+        assert (actor.ppo_max_token_len_per_gpu, rollout.log_prob_max_token_len_per_gpu) == (4096, 4096)
+        assert rollout.log_prob_use_dynamic_bsz
     filtered = runs["dapo_filtered"]
     assert filtered.algorithm.filter_groups.enable
     assert filtered.algorithm.filter_groups.metric == "group_reward"
     assert filtered.algorithm.filter_groups.max_inflight_gen_batches * filtered.data.train_batch_size == 768
+    assert load(filtered).training.max_gen_batches * filtered.data.train_batch_size == 10 * 768
     assert not runs["dapo"].algorithm.filter_groups.enable
     assert actors["gspo"].policy_loss.loss_mode == "gspo"
     assert {name for name, config in runs.items() if load(config).reward.overlong} == {"dapo", "dapo_filtered"}
@@ -218,15 +250,24 @@ def test_the_papers_main_run() -> None:
     assert config.speciarl.reward.name == "dynamic"
 
 
+OFFICIAL = "`python -m data_prep fetch {0}` and `python -m data_prep build dataset={0}`"
+COOP = (
+    "`python -m data_prep fetch {0}` and `python -m data_prep build dataset={0}_coop` (CoOp's split file in place, "
+    "docs/datasets.md) or `dataset={0}` (official split)"
+)
+MIXED = (
+    "`python -m data_prep build dataset={0}_coop` (CoOp's split files in place, docs/datasets.md) or `dataset={0}` "
+    "(official splits) once the six datasets are fetched (docs/data.md)"
+)
 DATA = {
     # option: (images that veRL draws at random from the file, how the file is built)
-    "cub200": (3000, "`python -m data_prep fetch cub200` and `python -m data_prep build dataset=cub200`"),
-    "aircraft": (3000, "`python -m data_prep fetch aircraft` and `python -m data_prep build dataset=aircraft`"),
-    "flowers": (-1, "`python -m data_prep fetch flowers` and `python -m data_prep build dataset=flowers`"),
-    "food": (3000, "`python -m data_prep fetch food` and `python -m data_prep build dataset=food`"),
-    "pets": (3000, "`python -m data_prep fetch pets` and `python -m data_prep build dataset=pets`"),
-    "cars": (3000, "`python -m data_prep fetch cars` and `python -m data_prep build dataset=cars`"),
-    "mix": (-1, "`python -m data_prep build dataset=mix` once the six datasets are fetched (docs/data.md)"),
+    "cub200": (3000, OFFICIAL),
+    "aircraft": (3000, OFFICIAL),
+    "flowers": (3000, COOP),
+    "food": (3000, COOP),
+    "pets": (3000, COOP),
+    "cars": (3000, OFFICIAL),
+    "mix": (-1, MIXED),
     "emoji": (-1, "`python -m data_prep build dataset=emoji`"),
 }
 
@@ -238,18 +279,25 @@ def test_every_data_option_is_listed_here() -> None:
 @pytest.mark.parametrize("name", DATA)
 def test_data_options_point_at_what_the_builder_writes(name: str) -> None:
     config = composed("+recipe=speciarl", f"recipe/data={name}")
+    images, how = DATA[name]
+    # Every run of the paper validates on CUB, so the other domains' files are not enough.
+    validated, answers, also = ("cub200", 600, "; it validates on CUB-200-2011, built likewise (dataset=cub200)")
+    if name in ("cub200", "emoji"):
+        validated, answers, also = name, 600 if name == "cub200" else -1, ""
     assert (config.data.train_files, config.data.val_files) == (
         f"data/{name}/train.parquet",
-        f"data/{name}/test.parquet",
+        f"data/{validated}/test.parquet",
     )
-    assert (config.data.image_key, config.data.train_max_samples) == ("images", DATA[name][0])
+    assert (config.data.image_key, config.data.train_max_samples) == ("images", images)
+    assert config.data.val_max_samples == answers
     assert config.data.seed == 42
     assert config.data.shuffle  # else veRL would take the first rows, which are those of the first classes
-    assert load(config).data_hint == f"build it with {DATA[name][1]}"
-    built = settings([f"dataset={name}"])
-    assert str(built.out) == f"data/{name}"
-    if isinstance(built, BuildConfig):
-        assert built.files == ["train", "test"]
+    assert load(config).data_hint == f"build it with {how.format(name)}{also}"
+    for dataset in re.findall(r"dataset=(\w+)", how.format(name)):
+        built = settings([f"dataset={dataset}"])
+        assert str(built.out) == f"data/{name}"
+        if isinstance(built, BuildConfig):
+            assert built.files == ["train", "test"]
 
 
 def test_a_missing_data_file_is_answered_with_the_command(tmp_path: Path) -> None:
@@ -258,7 +306,7 @@ def test_a_missing_data_file_is_answered_with_the_command(tmp_path: Path) -> Non
         check_parquet(tmp_path / "train.parquet", "data.train_files", "images", hint)
     assert str(caught.value) == (
         f"data.train_files: {tmp_path}/train.parquet does not exist; "
-        "build it with `python -m data_prep fetch food` and `python -m data_prep build dataset=food`"
+        f"build it with {COOP.format('food')}; it validates on CUB-200-2011, built likewise (dataset=cub200)"
     )
 
 
