@@ -1,4 +1,4 @@
-"""OmegaConf resolvers that recipes use: ``speciarl.device``, ``on_cpu``, ``package_path`` and ``quotient``."""
+"""OmegaConf resolvers that recipes use: ``speciarl.device``, ``on_cpu``, ``package_path``, ``quotient`` and ``sum``."""
 
 from pathlib import Path
 from typing import Any
@@ -52,9 +52,15 @@ def quotient(dividend: int, divisor: int) -> int:
     return whole
 
 
+def total(*numbers: int) -> int:
+    """``${speciarl.sum:${data.max_prompt_length},${data.max_response_length}}``: whole numbers, added."""
+    return sum(numbers)
+
+
 def register() -> None:
     """Register all resolvers; repeated calls change nothing."""
     OmegaConf.register_new_resolver("speciarl.device", device, replace=True)
     OmegaConf.register_new_resolver("speciarl.on_cpu", on_cpu, replace=True)
     OmegaConf.register_new_resolver("speciarl.package_path", package_path, replace=True)
     OmegaConf.register_new_resolver("speciarl.quotient", quotient, replace=True)
+    OmegaConf.register_new_resolver("speciarl.sum", total, replace=True)

@@ -1,15 +1,20 @@
-"""How a batch divides into mini-batches, devices and micro-batches. veRL finds a misfit on the workers, after models
-were loaded and a batch was generated, by an assertion that names no key."""
+"""How a batch divides into mini-batches, devices and micro-batches, by rollouts or by tokens. veRL finds a misfit on
+the workers, after models were loaded and a batch was generated, by an assertion that names no key."""
 
 import math
 from collections.abc import Iterator
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from speciarl.errors import ConfigError
 
 ACTOR = "actor_rollout_ref.actor"
 ROLLOUT = "actor_rollout_ref.rollout"
+TOKEN_BUDGETS = (
+    f"{ACTOR}.ppo_max_token_len_per_gpu",
+    f"{ROLLOUT}.log_prob_max_token_len_per_gpu",
+    "actor_rollout_ref.ref.log_prob_max_token_len_per_gpu",
+)
 
 
 def check_batch_sizes(config: DictConfig) -> None:
@@ -45,6 +50,28 @@ def check_batch_sizes(config: DictConfig) -> None:
             raise ConfigError(
                 f"{key}={size} does not divide the {share} rollouts that each of {shards} devices gets at once; give a "
                 f"divisor, e.g. {_largest_divisor(share, size)}"
+            )
+    check_token_budgets(config)
+
+
+def check_token_budgets(config: DictConfig) -> None:
+    """Raises a ConfigError where micro-batches by tokens are asked of one half of the actor's work only, or where the
+    longest sample that there may be has no room in one."""
+    actor, rollout, data = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout, config.data
+    if actor.use_dynamic_bsz != rollout.log_prob_use_dynamic_bsz:
+        raise ConfigError(
+            f"{ROLLOUT}.log_prob_use_dynamic_bsz={rollout.log_prob_use_dynamic_bsz} must be what "
+            f"{ACTOR}.use_dynamic_bsz is ({actor.use_dynamic_bsz}); leave it out, and it follows"
+        )
+    if not actor.use_dynamic_bsz:
+        return
+    longest = data.max_prompt_length + data.max_response_length
+    for key in TOKEN_BUDGETS:
+        budget = OmegaConf.select(config, key)
+        if budget * actor.ulysses_sequence_parallel_size < longest:
+            raise ConfigError(
+                f"{key}={budget} has no room for a sample of data.max_prompt_length={data.max_prompt_length} + "
+                f"data.max_response_length={data.max_response_length} tokens; raise it, or lower those"
             )
 
 

@@ -10,21 +10,27 @@ from speciarl.verifier_server.pool import JudgePool
 class ManagedJudges:
     """The judge pool of one run; does nothing when the verifier runs elsewhere.
 
-    The replicas load in a thread, while the trainer builds its own workers.
+    The replicas load in a thread, while the trainer builds its own workers; but before it does, where they share its
+    GPUs: a vLLM server that measures how much memory is left dies when others free some meanwhile, so no two may start
+    on one GPU at the same time, and rollout servers start with the trainer's workers.
     """
 
     def __init__(self, settings: SpeciaRLConfig, device: str) -> None:
         env = environment.variables() if device == "cpu" else {}
-        managed = settings.verifier.pool is not None
-        self._pool = JudgePool(settings.verifier, settings.training.judge_log_dir, env) if managed else None
+        pool = settings.verifier.pool
+        self._pool = JudgePool(settings.verifier, settings.training.judge_log_dir, env) if pool is not None else None
+        # Ray hides no GPU from an actor that asks for none, and veRL reserves whole ones, so a fraction never meets it.
+        self._shares_gpus = device != "cpu" and pool is not None and pool.gpus_per_replica == 0
         self._starting: Future[list[str]] | None = None
 
     def launch(self) -> None:
-        """Begin to start the replicas and return at once."""
+        """Begin to start the replicas and return at once, or once they are healthy if they share the trainer's GPUs."""
         if self._pool is not None:
             executor = ThreadPoolExecutor(1, thread_name_prefix="judges")
             self._starting = executor.submit(self._pool.start)
             executor.shutdown(wait=False)
+        if self._shares_gpus:
+            self.wait()
 
     def wait(self) -> list[str]:
         """The replicas' URLs once all are healthy, none without a pool; raises VerifierStartError."""

@@ -63,8 +63,8 @@ class VerdictTrainer(PPOTrainer):
 
     def init(self) -> None:
         """Start the judges while veRL builds its workers, then hand their addresses to the agent loops."""
-        self._judges.launch()
         try:
+            self._judges.launch()
             super().init()
             urls = self._judges.wait()
         except BaseException:

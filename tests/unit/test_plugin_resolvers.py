@@ -42,6 +42,10 @@ def test_device(monkeypatch: pytest.MonkeyPatch) -> None:
     assert resolve("${speciarl.device:}") == "npu"
 
 
+def test_sum() -> None:
+    assert OmegaConf.create({"prompt": 2048, "answer": 512, "all": "${speciarl.sum:${prompt},${answer}}"}).all == 2560
+
+
 def test_package_path() -> None:
     path = resolve("${speciarl.package_path:cpu/stack.py}")
     assert isinstance(path, str)

@@ -13,15 +13,16 @@ import verl  # noqa: F401  (loads our plug-in: search path and resolvers)
 from hydra import compose, initialize_config_module
 from omegaconf import DictConfig, OmegaConf
 from verl.trainer.ppo.utils import need_critic, need_reference_policy
-from verl.utils.config import validate_config
+from verl.utils.config import omega_conf_to_dataclass, validate_config
 
 from data_prep.compose import settings
 from data_prep.config import BuildConfig
 from speciarl import reward
 from speciarl.config import RewardConfig, TrainingConfig, load
+from speciarl.cpu import stack
 from speciarl.errors import DataError
 from speciarl.recipe_source import recipe_directory
-from speciarl.training.batch_sizes import check_batch_sizes
+from speciarl.training.batch_sizes import TOKEN_BUDGETS, check_batch_sizes
 from speciarl.training.preflight import check_parquet
 
 ROOT = recipe_directory()  # not `import recipe`: TransferQueue's wheel ships a package of that name
@@ -30,6 +31,7 @@ OPTIONS = {
     for group in sorted(path.name for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith("_"))
 }
 RECIPES = {"speciarl": "+recipe=speciarl", "laptop": "+recipe=[speciarl,laptop]"}
+ONE_GPU = "+recipe=[speciarl,one_gpu]"
 ADDRESS = {
     ("verifier", name): ["speciarl.verifier.model=m", "speciarl.verifier.endpoints=[http://localhost:8000/v1]"]
     for name in ("openai", "openai_many", "vllm")
@@ -44,8 +46,10 @@ ADDRESS = {
 
 ADDED_KEYS = {
     "actor_rollout_ref.rollout.agent.agent_loop_manager_class": "read by main_ppo's TaskRunnerV1",
+    "actor_rollout_ref.actor.checkpoint.save_lora_only": "field of veRL's CheckpointConfig",
     "actor_rollout_ref.rollout.enable_sleep_mode": "field of veRL's RolloutConfig",
     "actor_rollout_ref.rollout.engine_kwargs.vllm.distributed_executor_backend": "passed on to vLLM",
+    "actor_rollout_ref.rollout.engine_kwargs.vllm.kv_cache_memory_bytes": "passed on to vLLM",
     "actor_rollout_ref.rollout.engine_kwargs.vllm.limit_mm_per_prompt.image": "passed on to vLLM",
     "actor_rollout_ref.rollout.engine_kwargs.vllm.limit_mm_per_prompt.video": "passed on to vLLM",
     "actor_rollout_ref.model.override_config.attn_implementation": "passed on to transformers",
@@ -84,7 +88,10 @@ def plain(config: DictConfig) -> dict[str, Any]:
 
 
 def variants() -> list[tuple[str, ...]]:
-    lines = [(override,) for override in RECIPES.values()]
+    lines = [(override,) for override in (*RECIPES.values(), ONE_GPU)]
+    lines += [
+        (ONE_GPU, f"recipe/verifier={name}", *ADDRESS.get(("verifier", name), [])) for name in ("vllm", "taxonomy")
+    ]
     for (group, names), override in itertools.product(OPTIONS.items(), RECIPES.values()):
         if group == "data" and override == RECIPES["laptop"]:
             continue  # they differ in paths alone, and each composition costs the suite a second
@@ -228,26 +235,82 @@ def test_the_papers_main_run() -> None:
     assert config.algorithm.adv_estimator == "grpo"
     assert rollout.n == 10
     assert actor.optim.lr == 3e-5
-    assert (config.data.train_batch_size, actor.ppo_mini_batch_size, actor.ppo_micro_batch_size_per_gpu) == (
-        256,
-        128,
-        32,
-    )
+    assert (config.data.train_batch_size, actor.ppo_mini_batch_size) == (256, 128)
     assert (actor.use_kl_loss, actor.kl_loss_coef, actor.kl_loss_type) == (True, 0.01, "low_var_kl")
     assert not config.algorithm.use_kl_in_reward
     assert actor.entropy_coeff == 0
     assert (config.data.max_prompt_length, config.data.max_response_length) == (2048, 2048)
-    assert actor.fsdp_config.model_dtype == "bf16"
+    assert actor.fsdp_config.model_dtype == "fp32"  # the adapter's too
     assert OmegaConf.select(actor, "fsdp_config.mixed_precision") is None  # veRL then computes in bf16
     assert rollout.dtype == "bfloat16"
-    assert actor.strategy == "fsdp"
-    assert (rollout.name, rollout.tensor_model_parallel_size, rollout.gpu_memory_utilization) == ("vllm", 2, 0.6)
+    assert (rollout.name, rollout.gpu_memory_utilization) == ("vllm", 0.6)
     assert (config.trainer.total_epochs, config.trainer.test_freq, config.trainer.n_gpus_per_node) == (15, 5, 4)
     assert (config.data.train_max_samples, config.data.seed) == (3000, 42)
     judge = config.speciarl.verifier
     assert judge.model == "Qwen/Qwen3-30B-A3B-Instruct-2507-FP8"
     assert judge.pool.replicas * judge.pool.gpus_per_replica == 2
     assert config.speciarl.reward.name == "dynamic"
+
+
+def test_the_main_run_is_cut_to_its_gpus() -> None:
+    config = composed("+recipe=speciarl")
+    actor, ref, rollout = (config.actor_rollout_ref[part] for part in ("actor", "ref", "rollout"))
+    assert actor.strategy == ref.strategy == "fsdp2"
+    assert actor.use_dynamic_bsz
+    assert rollout.log_prob_use_dynamic_bsz
+    assert ref.log_prob_use_dynamic_bsz
+    assert [OmegaConf.select(config, key) for key in TOKEN_BUDGETS] == [24_576] * 3
+    assert (rollout.tensor_model_parallel_size, config.trainer.n_gpus_per_node) == (1, 4)  # so four servers
+    assert (rollout.max_model_len, rollout.max_num_seqs) == (4096, 1024)
+    assert rollout.max_num_batched_tokens >= rollout.max_num_seqs  # vLLM wants that
+    assert config.data.val_batch_size == 1024
+    assert rollout.layered_summon
+    assert "dummy" not in rollout.load_format  # veRL asks that for layered_summon: servers have the base already
+    assert omega_conf_to_dataclass(actor.checkpoint).save_lora_only
+    longer = composed("+recipe=speciarl", "data.max_response_length=4096")
+    assert longer.actor_rollout_ref.rollout.max_model_len == 6144
+
+
+def test_one_gpu_is_the_main_run_on_fewer_tokens_and_a_shared_card() -> None:
+    paper, ours = plain(composed("+recipe=speciarl")), plain(composed(ONE_GPU))
+    changed = {path: ours.get(path) for path in {*paper, *ours} if paper.get(path) != ours.get(path)}
+    judge = {path: value for path, value in changed.items() if path.startswith("speciarl.verifier.")}
+    assert {path: value for path, value in changed.items() if path not in judge} == {
+        "actor_rollout_ref.actor.ppo_max_token_len_per_gpu": 16_384,
+        "actor_rollout_ref.actor.fsdp_config.param_offload": True,
+        "actor_rollout_ref.actor.fsdp_config.optimizer_offload": True,
+        "actor_rollout_ref.rollout.gpu_memory_utilization": 0.5,
+        "actor_rollout_ref.rollout.max_num_seqs": 256,
+        "trainer.n_gpus_per_node": 1,
+        "trainer.experiment_name": "one_gpu",
+    }
+    pool = load(composed(ONE_GPU)).verifier.pool
+    assert pool is not None
+    assert (pool.replicas, pool.gpus_per_replica) == (1, 0)
+    assert pool.gpu_memory_utilization is not None
+    assert pool.gpu_memory_utilization + ours["actor_rollout_ref.rollout.gpu_memory_utilization"] < 1
+    assert load(composed(ONE_GPU, "recipe/verifier=taxonomy")).verifier.pool is None
+
+
+@pytest.mark.parametrize("on_cpu", [True, False])
+def test_two_laptop_runs_fit_on_one_gpu(monkeypatch: pytest.MonkeyPatch, on_cpu: bool) -> None:
+    monkeypatch.setattr(stack, "active", lambda: on_cpu)
+    config = composed("+recipe=[speciarl,laptop]")
+    pool, rollout = load(config).verifier.pool, config.actor_rollout_ref.rollout
+    assert pool is not None
+    assert pool.gpus_per_replica == 0  # veRL reserves the whole GPU
+    assert pool.gpu_memory_utilization == (None if on_cpu else 0.1)
+    assert rollout.gpu_memory_utilization == 0.1
+    # vLLM then measures no memory, which it cannot while another server starts on the same GPU.
+    assert pool.engine_args["kv_cache_memory_bytes"] == rollout.engine_kwargs.vllm.kv_cache_memory_bytes == 2**30
+    assert config.trainer.n_gpus_per_node == 1
+    assert config.ray_kwargs.ray_init.num_gpus == (2 if on_cpu else None)
+
+
+def test_laptop_runs_keep_their_micro_batches() -> None:
+    for algorithm in OPTIONS["algorithm"]:
+        actor = composed("+recipe=[speciarl,laptop]", f"recipe/algorithm={algorithm}").actor_rollout_ref.actor
+        assert (actor.use_dynamic_bsz, actor.ppo_micro_batch_size_per_gpu) == (False, 160)
 
 
 OFFICIAL = "`python -m data_prep fetch {0}` and `python -m data_prep build dataset={0}`"
