@@ -29,7 +29,7 @@ def describe() -> VerifierConfig:
     """The laptop judge, one replica."""
     engine: dict[str, Any] = {"enforce_eager": True, "max_num_seqs": 32}
     if not stack.active():
-        engine["gpu_memory_utilization"] = 0.1
+        engine |= {"gpu_memory_utilization": 0.1, "kv_cache_memory_bytes": 2**30}  # vLLM measures nothing then
     pool = {"dtype": "float32", "gpus_per_replica": 0, "max_model_len": 512, "engine_args": engine}
     return parse_config(
         {"name": "laptop", "model": JUDGE, "served_model_name": NAME, "prompt": "compact", "max_string_chars": 120,

@@ -4,12 +4,19 @@ them verdict noise, and a reward of the user's own."""
 from pathlib import Path
 
 import pytest
+import torch
 from laptop_run import IMAGES, ROLLOUTS, LaptopRun, train
 from stored_algorithms import assert_noise_reaches_the_reward_and_not_the_record
 
 from speciarl.category import Category
+from speciarl.cpu import stack
 
-pytestmark = pytest.mark.timeout(1800)  # two runs, two minutes each on an idle machine
+pytestmark = [
+    pytest.mark.timeout(1800),  # two runs, two minutes each on an idle machine
+    pytest.mark.skipif(
+        not stack.active() and torch.cuda.device_count() < 2, reason="a GPU for the trainer and one for rollouts"
+    ),
+]
 
 OWN_REWARD = Path(__file__).parents[2] / "examples" / "own_reward"
 STEPS = 3

@@ -44,7 +44,7 @@ def describe() -> VerifierConfig:
     """Two replicas of the laptop judge."""
     engine: dict[str, Any] = {"enforce_eager": True, "max_num_seqs": 16}
     if not stack.active():
-        engine["gpu_memory_utilization"] = 0.1
+        engine |= {"gpu_memory_utilization": 0.1, "kv_cache_memory_bytes": 2**30}  # vLLM measures nothing then
     pool = {
         "replicas": 2, "dtype": "float32", "gpus_per_replica": 0 if stack.active() else 0.5, "cpus_per_replica": 1,
         "max_model_len": 1024, "startup_deadline_s": STARTUP_S, "restart_backoff_s": 0.5, "engine_args": engine,

@@ -46,7 +46,8 @@ def describe(model: str, **changes: Any) -> VerifierConfig:
     small: dict[str, Any] = {"dtype": "float32", "gpus_per_replica": 0, "cpus_per_replica": 1, "max_model_len": 1024}
     engine: dict[str, Any] = {"enforce_eager": True, "max_num_seqs": 16}
     if not stack.active():
-        small["gpus_per_replica"], engine["gpu_memory_utilization"] = 1, 0.1
+        small["gpus_per_replica"] = 1
+        engine |= {"gpu_memory_utilization": 0.1, "kv_cache_memory_bytes": 2**30}  # vLLM measures nothing then
     pool = small | {"startup_deadline_s": STARTUP_S, "engine_args": engine} | changes.pop("pool", {})
     mapping = {"model": model, "served_model_name": "tiny", "prompt": "compact", "max_string_chars": 200, "pool": pool}
     return parse_config(mapping | changes)

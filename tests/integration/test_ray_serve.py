@@ -33,7 +33,7 @@ def describe(name: str, **pool: Any) -> VerifierConfig:
     """The configuration of the laptop judge, one replica, as Ray Serve runs it."""
     engine: dict[str, Any] = {"enforce_eager": True, "max_num_seqs": 16}
     if not stack.active():
-        engine["gpu_memory_utilization"] = 0.1
+        engine |= {"gpu_memory_utilization": 0.1, "kv_cache_memory_bytes": 2**30}  # vLLM measures nothing then
     small = {
         "dtype": "float32", "gpus_per_replica": 0 if stack.active() else 1, "cpus_per_replica": 1,
         "max_model_len": 1024, "max_replicas": 2, "startup_deadline_s": STARTUP_S, "stop_deadline_s": 10,
