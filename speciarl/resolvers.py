@@ -1,4 +1,5 @@
-"""OmegaConf resolvers that recipes use: ``speciarl.device``, ``on_cpu``, ``package_path``, ``quotient`` and ``sum``."""
+"""OmegaConf resolvers that recipes use: ``speciarl.device``, ``on_cpu``, ``flash_attention``, ``package_path``, ``quotient``
+and ``sum``."""
 
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ import torch
 from omegaconf import OmegaConf
 
 import speciarl
+from speciarl import flash_attention
 from speciarl.cpu import stack
 
 
@@ -26,6 +28,12 @@ def on_cpu(then: Any, otherwise: Any) -> Any:
     Values are numbers, strings, booleans, lists or ``null``.
     """
     return then if stack.active() else otherwise
+
+
+def with_flash_attention(then: Any, otherwise: Any) -> Any:
+    """``${speciarl.flash_attention:<then>,<otherwise>}``: the first value if flash-attention is installed, else the
+    second. Values as for ``on_cpu``."""
+    return then if flash_attention.installed() else otherwise
 
 
 def package_path(relative: str) -> str:
@@ -61,6 +69,7 @@ def register() -> None:
     """Register all resolvers; repeated calls change nothing."""
     OmegaConf.register_new_resolver("speciarl.device", device, replace=True)
     OmegaConf.register_new_resolver("speciarl.on_cpu", on_cpu, replace=True)
+    OmegaConf.register_new_resolver("speciarl.flash_attention", with_flash_attention, replace=True)
     OmegaConf.register_new_resolver("speciarl.package_path", package_path, replace=True)
     OmegaConf.register_new_resolver("speciarl.quotient", quotient, replace=True)
     OmegaConf.register_new_resolver("speciarl.sum", total, replace=True)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import fcntl
-import glob
 import hashlib
 import json
 import os
@@ -22,24 +21,22 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+import cuda_build
+import nvidia_driver
+from bootstrap_error import BootstrapError
+from flash_attention import REQUIREMENT, FlashAttention
+from interpreter import NEWEST, OLDEST, find_python, version_of
+
 ROOT = Path(__file__).resolve().parent.parent
-OLDEST, NEWEST = (3, 11), (3, 12)  # 3.12 is the newest that veRL 0.9.1 supports
-# Tried in this order if the running Python is out of range.
-CANDIDATES = ("python3.12", "python3.11", "python3", "python")
 PIP_OPTIONS = ("--disable-pip-version-check", "--no-input", "--progress-bar", "off")
 # pip mentions every extra location that lacks a package; that is no news to the user.
 NOISE = re.compile(r"WARNING: Location '.*' is ignored|\[notice\]|WARNING: Ignoring invalid distribution")
 CPU_TORCH = "torch==2.11.0"
 GPU_TORCH = "torch==2.11.0"
-FLASH_ATTENTION = "flash-attn==2.8.3"
 STATE = "speciarl-bootstrap"  # stamps and logs, inside the environment
-
-
-class BootstrapError(Exception):
-    """Ends the program with one line that names the cause and the remedy."""
 
 
 class Step:
@@ -57,42 +54,6 @@ class Step:
         for path in self.inputs:
             sha.update(path.read_bytes())
         return sha.hexdigest()
-
-
-def version_of(python: str) -> tuple[int, int] | None:
-    """(major, minor) of an interpreter, or None if it does not run."""
-    probe = [python, "-c", "import sys; print(*sys.version_info[:2])"]
-    try:
-        answer = subprocess.run(probe, capture_output=True, text=True, timeout=30, check=True).stdout.split()
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return int(answer[0]), int(answer[1])
-
-
-def find_python(wanted: str) -> str:
-    """Path of a suitable interpreter: the one asked for, else this one, else the first suitable one on PATH."""
-    seen = []
-    for candidate in [wanted] if wanted else [sys.executable, *CANDIDATES]:
-        path = shutil.which(candidate)
-        version = version_of(path) if path else None
-        if path and version and OLDEST <= version <= NEWEST:
-            return path
-        if version:
-            seen.append(f"{candidate} is {version[0]}.{version[1]}")
-    found = "; ".join(dict.fromkeys(seen)) or f"{wanted or 'none'} was found"
-    remedy = "install one and name it: make PYTHON=/path/to/python3.12 ..."
-    raise BootstrapError(f"Python 3.11 or 3.12 is needed, but {found}; {remedy}")
-
-
-def has_cuda() -> bool:
-    """Whether this machine has an NVIDIA GPU that its driver can talk to."""
-    smi = shutil.which("nvidia-smi")
-    if smi is None or not glob.glob("/dev/nvidia[0-9]*"):
-        return False
-    try:
-        return subprocess.run([smi, "-L"], capture_output=True, timeout=30).returncode == 0
-    except (OSError, subprocess.SubprocessError):
-        return False
 
 
 def is_usable(venv: Path, inside: Path, stack: str) -> bool:
@@ -126,7 +87,7 @@ def make_venv(venv: Path, wanted: str, stack: str) -> Path:
                 "Move it away, or choose another place: make VENV=other ..."
             )
         shutil.rmtree(venv)
-    python = find_python(wanted)
+    python = find_python(wanted, venv.with_name(f"{venv.name}-python"))
     (venv / STATE).mkdir(parents=True)  # first of all: marks the directory as ours, however far we get
     if subprocess.run([python, "-m", "venv", str(venv)], capture_output=True).returncode == 0:
         return inside
@@ -183,15 +144,12 @@ def cpu_steps(pip: Sequence[str], dev: bool) -> list[Step]:
 
 
 def gpu_steps(pip: Sequence[str], dev: bool) -> list[Step]:
-    """How to install the GPU stack. ``pip`` is the beginning of each command."""
+    """How to install the GPU stack, but for flash-attention. ``pip`` is the beginning of each command."""
     lock = ROOT / "requirements" / "lock-gpu.txt"
     install = [*pip, "-c", str(lock)]
     extras = "gpu,dev" if dev else "gpu"
     return [
         Step("torch (CUDA)", [*install, GPU_TORCH], [lock]),
-        # flash-attn's build imports torch, so it cannot be built in isolation.
-        Step("build tools", [*install, "ninja", "packaging", "psutil", "setuptools", "wheel"], [lock]),
-        Step("flash-attention", [*install, "--no-build-isolation", FLASH_ATTENTION], [lock]),
         Step("SpeciaRL, veRL, vLLM", [*install, "-e", f"{ROOT}[{extras}]"], [ROOT / "pyproject.toml", lock]),
     ]
 
@@ -229,6 +187,33 @@ def run_step(step: Step, digest: str, state: Path, keep_open: Sequence[int] = ()
     print(f"{time.monotonic() - begin:.1f} s", flush=True)
 
 
+def flash_step(venv: Path, pip: Sequence[str], state: Path, keep_open: Sequence[int] = ()) -> None:
+    """Bring flash-attention in where that is possible, and say in one line how it went."""
+    log = state / "flash-attention.log"
+
+    def run(command: Sequence[str], variables: Mapping[str, str]) -> bool:
+        with open(log, "a", encoding="utf-8") as output:
+            done = subprocess.run(
+                command,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=ROOT,
+                env={**os.environ, **variables},
+                pass_fds=keep_open,
+            )
+        return done.returncode == 0
+
+    print(f"  {'flash-attention ...':<40} ", end="", flush=True)
+    machine = cuda_build.inspect(venv, nvidia_driver.query("compute_cap"))
+    inputs = repr((machine, version_of(str(venv / "bin" / "python")), GPU_TORCH, REQUIREMENT))
+    flash = FlashAttention(venv, [*pip, "-c", str(ROOT / "requirements" / "lock-gpu.txt")], run)
+    outcome = flash.settle(machine, inputs, state / "flash-attention.stamp")
+    if outcome.missing:
+        print(f"left out: {outcome.missing}; runs use sdpa attention, without packing ({log})", flush=True)
+    else:
+        print(f"built for {outcome.built_for}" if outcome.built_for else "installed", flush=True)
+
+
 @contextlib.contextmanager
 def exclusive(path: Path) -> Iterator[int]:
     """Let one bootstrap at a time work on an environment; others wait. Gives the lock's file descriptor."""
@@ -257,6 +242,8 @@ def bootstrap(venv: Path, stack: str, wanted: str, dev: bool) -> None:
             digest = step.digest(digest)
             # A pip that outlives us, because only we were killed, keeps the lock until it is done.
             run_step(step, digest, state, keep_open=[lock])
+        if stack == "gpu":
+            flash_step(venv, pip, state, keep_open=[lock])
         print(f"  {'ready':<40} {time.monotonic() - begin:.1f} s", flush=True)
 
 
@@ -268,9 +255,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--venv", type=Path, default=ROOT / ".venv", help="directory of the environment")
     parser.add_argument("--python", default="", help="interpreter to create it with (3.11 or 3.12)")
     options = parser.parse_args(arguments)
-    stack = options.stack if options.stack != "auto" else ("gpu" if has_cuda() else "cpu")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
+        stack = nvidia_driver.choose_stack(options.stack, nvidia_driver.query("driver_version"))
         bootstrap(options.venv.absolute(), stack, options.python, options.dev)
     except BootstrapError as error:
         print(f"bootstrap: {error}", file=sys.stderr)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+from speciarl import flash_attention as attention
 from speciarl.cpu import patches
 from speciarl.doctor.finding import Finding, ok, problem, warning
 
@@ -90,13 +91,13 @@ def torchvision() -> Finding:
 
 
 def flash_attention(extra: str) -> Iterator[Finding]:
-    """On GPUs, flash-attention is there: veRL's default attention for FSDP."""
-    if extra == "gpu" and _version("flash-attn") == "missing":
-        yield warning(
-            "flash-attention",
-            "missing; models fall back to slower attention or refuse to load",
-            "pip install --no-build-isolation flash-attn==2.8.3 (needs the CUDA toolkit; see docs/install.md)",
-        )
+    """On GPUs, flash-attention is there: veRL packs sequences with it."""
+    if extra != "gpu":
+        return
+    if attention.installed():
+        yield ok("flash-attention", _version("flash-attn"))
+    else:
+        yield warning("flash-attention", f"missing; {attention.WITHOUT}", attention.REMEDY)
 
 
 def _version(name: str) -> str:

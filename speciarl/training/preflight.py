@@ -16,6 +16,7 @@ from data_prep import validate
 from speciarl import reward
 from speciarl.config import SpeciaRLConfig, load
 from speciarl.errors import ConfigError, DataError, SpeciaRLError
+from speciarl.training.attention import attention_notice, check_attention
 from speciarl.training.batch_sizes import check_batch_sizes
 from speciarl.training.sample import sample_id
 from speciarl.verifier_server import VerifierConfig, build
@@ -41,6 +42,7 @@ def check_run(config: DictConfig) -> SpeciaRLConfig:
     check_support(config, settings)
     check_model(str(config.actor_rollout_ref.model.path), "actor_rollout_ref.model.path")
     check_mode(config)
+    check_attention(config)
     check_batch_sizes(config)
     for key in ("train_files", "val_files"):
         files = config.data[key]
@@ -166,6 +168,9 @@ class Preflight(Callback):
             check_run(config)
         except SpeciaRLError as error:
             _exit(error)
+        notice = attention_notice()
+        if notice:
+            _say(notice)
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         """Put the one line that matters last when the run ended with one of our errors inside a Ray actor.
@@ -203,8 +208,8 @@ def _leave_ray() -> None:
         ray.shutdown()
 
 
-def _say(error: SpeciaRLError) -> None:
-    print(f"speciarl: {error}", file=sys.stderr, flush=True)
+def _say(line: SpeciaRLError | str) -> None:
+    print(f"speciarl: {line}", file=sys.stderr, flush=True)
 
 
 def _exit(error: SpeciaRLError) -> None:

@@ -6,6 +6,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import bootstrap
+import flash_attention
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -112,9 +114,9 @@ def test_patches_are_for_the_pinned_versions() -> None:
 
 
 def test_bootstrap_names_the_same_versions() -> None:
-    text = (ROOT / "tools/bootstrap.py").read_text(encoding="utf-8")
-    for constant, path in (("CPU_TORCH", CPU), ("GPU_TORCH", GPU), ("FLASH_ATTENTION", GPU)):
-        name, version = re.findall(rf'^{constant} = "(.+)==(.+)"$', text, re.MULTILINE)[0]
+    named = ((bootstrap.CPU_TORCH, CPU), (bootstrap.GPU_TORCH, GPU), (flash_attention.REQUIREMENT, GPU))
+    for requirement, path in named:
+        name, version = requirement.split("==")
         assert str(pins(path, "3.12")[name]) == version
 
 
