@@ -64,11 +64,14 @@ def architectures(capabilities: Sequence[str]) -> str:
 def find_toolkit(venv: Path) -> Toolkit | None:
     """The toolkit that torch would find, else that of the lock; only of the CUDA that torch is built for."""
     nvcc = shutil.which("nvcc")
-    on_path = nvcc and Path(nvcc).parents[1]
+    on_path = nvcc and Path(nvcc).resolve().parents[1]
     named = (os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), on_path, USUAL_HOME)
     homes = [(Path(home), False) for home in named if home]
     homes += [(home, True) for home in venv.glob(f"lib/python3.*/site-packages/nvidia/cu{CUDA_MAJOR}")]
     for home, of_lock in homes:
+        # What torch's headers include. An nvcc on PATH may be a small script, with its toolkit elsewhere.
+        if not (home / "include" / "cusparse.h").is_file():
+            continue
         command = [str(home / "bin" / "nvcc"), "--version"]
         try:
             answer = subprocess.run(command, capture_output=True, text=True, timeout=60).stdout

@@ -21,7 +21,9 @@ BUILD_TOOLS = ("ninja", "packaging", "psutil", "setuptools", "wheel")
 # Includes what the extension includes, so that what lacks is known in seconds and not after an hour.
 TRIAL = """\
 #include <Python.h>
-#include <cuda_runtime.h>
+#include <cublas_v2.h>
+#include <cusolverDn.h>
+#include <cusparse.h>
 #include <cuda/std/type_traits>
 __global__ void nothing() {}
 """
@@ -124,7 +126,7 @@ class FlashAttention:
         source.write_text(TRIAL)
         probe = [self._python, "-c", "import sysconfig; print(sysconfig.get_paths()['include'])"]
         include = subprocess.run(probe, capture_output=True, text=True).stdout.strip()
-        command = [str(toolkit.home / "bin" / "nvcc"), f"-I{include}", "-std=c++17"]
+        command = [str(toolkit.home / "bin" / "nvcc"), f"-I{include}", f"-I{toolkit.home / 'include'}", "-std=c++17"]
         for architecture in variables["FLASH_ATTN_CUDA_ARCHS"].split(";"):
             command += ["-gencode", f"arch=compute_{architecture},code=sm_{architecture}"]
         return self._run([*command, "-c", str(source), "-o", str(scratch / "trial.o")], variables)

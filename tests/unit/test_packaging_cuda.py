@@ -24,6 +24,8 @@ def program(path: Path, text: str) -> Path:
 
 
 def nvcc(home: Path, release: str) -> Path:
+    (home / "include").mkdir(parents=True, exist_ok=True)
+    (home / "include" / "cusparse.h").touch()
     return program(home / "bin" / "nvcc", f"echo 'Cuda compilation tools, release {release}, V{release}.1'")
 
 
@@ -159,6 +161,15 @@ def test_without_a_compiler_or_where_the_trial_fails_nothing_is_built(programs: 
     program(programs / "c++", "")
     assert f"{programs / 'nvcc'} compiles no extension" in settle(venv, commands)[1]
     assert "build" not in commands.calls
+
+
+def test_nvcc_without_its_toolkit_is_passed_over(programs: Path, venv: Path) -> None:
+    """As where PATH has a script that runs the nvcc of another directory."""
+    nvcc(programs.parent, "13.0")
+    (programs.parent / "include" / "cusparse.h").unlink()
+    assert cuda_build.find_toolkit(venv) is None
+    home = nvcc(Path(cuda_build.USUAL_HOME), "13.0").parents[1]
+    assert cuda_build.find_toolkit(venv) == Toolkit(home, "release 13.0", of_lock=False)
 
 
 def test_what_was_installed_by_hand_counts(programs: Path, venv: Path) -> None:
