@@ -92,12 +92,6 @@ def test_packages_that_break_the_server(versions: FakeVersions) -> None:
     assert list(packages.unloadable("gpu")) == []
 
 
-def test_flash_attention_matters_on_gpus_only(versions: FakeVersions) -> None:
-    versions.set("flash-attn", None)
-    assert [found.level for found in packages.flash_attention("gpu")] == [Level.WARNING]
-    assert list(packages.flash_attention("cpu")) == []
-
-
 def test_torchvision_that_cannot_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torchvision", None)
     found = packages.torchvision()
