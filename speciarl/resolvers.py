@@ -1,5 +1,5 @@
-"""OmegaConf resolvers that recipes use: ``speciarl.device``, ``on_cpu``, ``flash_attention``, ``package_path``, ``quotient``
-and ``sum``."""
+"""OmegaConf resolvers that recipes use: ``speciarl.device``, ``on_cpu``, ``flash_attention``, ``package_path``,
+``quotient`` and ``sum``."""
 
 from pathlib import Path
 from typing import Any

