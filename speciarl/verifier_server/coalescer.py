@@ -63,7 +63,8 @@ async def takes_several(client: Client, body: Body, read: Callable[[object], obj
 
 def merge(bodies: Sequence[Body]) -> dict[str, Any]:
     """The body of one request for all."""
-    return {**bodies[0], "messages": [body["messages"] for body in bodies]}
+    # vLLM 0.24 takes this field for `return_tokens_as_token_ids` on its route for several chats.
+    return {**bodies[0], "return_token_ids": True, "messages": [body["messages"] for body in bodies]}
 
 
 def split(reply: object, count: int) -> list[dict[str, Any]] | None:

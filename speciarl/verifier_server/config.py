@@ -134,6 +134,9 @@ class VerifierConfig(BaseModel):
     request_fields: dict[str, Any] = Field(default_factory=dict)
     """Extra fields of every chat request, or null to leave one of ours out, for APIs with ways of their own,
     e.g. `{max_tokens: null, max_completion_tokens: 64}`."""
+    min_label_mass: float = Field(default=0.05, ge=0, le=1)
+    """Probability that the labels must have together where a verdict is read off the first token. With less the judge
+    wants to say something else, whatever label it is held to, and the pair is unscorable(off_label); 0 takes any."""
     exact_shortcut: bool = True
     """Call equal (normalised) strings `specific` without asking the judge."""
     abstain_shortcut: bool = False

@@ -7,7 +7,7 @@ from typing import Any
 from speciarl.verdict import Reason, Unscorable
 from speciarl.verifier_server.client import Client, Failure
 from speciarl.verifier_server.config import VerifierConfig
-from speciarl.verifier_server.decoding import first_difference
+from speciarl.verifier_server.first_token import first_difference
 from speciarl.verifier_server.prompt import SAMPLE_PAIR, Messages, Prompt
 from speciarl.verifier_server.request import template_fields
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from speciarl.errors import ConfigError, VerifierStartError
 from speciarl.verifier_server.config import VerifierConfig
+from speciarl.verifier_server.first_token import describe_clash
 from speciarl.verifier_server.label_tokens import local_first_tokens
-from speciarl.verifier_server.probe import describe_clash
 from speciarl.verifier_server.prompt import load_prompt
 from speciarl.verifier_server.replica import POLL_S
 from speciarl.verifier_server.replica_actor import (

@@ -11,6 +11,11 @@ class Verifier(Protocol):
     async def start(self) -> None:
         """Open connections and check that the judge works; raises VerifierStartError when it does not."""
 
+    @property
+    def gives_probabilities(self) -> bool:
+        """Whether every verdict of a judge has probabilities, or is certain because no model is asked; known after
+        `start`."""
+
     async def verify(self, pair: Pair) -> Judgement:
         """Judge one pair, in bounded time. Trouble with the judge ends in Unscorable and never raises."""
 

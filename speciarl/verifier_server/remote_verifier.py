@@ -15,6 +15,7 @@ from speciarl.verifier_server.bundler import Asked, Bundler
 from speciarl.verifier_server.client import Client, Failure
 from speciarl.verifier_server.config import VerifierConfig
 from speciarl.verifier_server.deadline import within
+from speciarl.verifier_server.decoding import Mode
 from speciarl.verifier_server.dispatch import Dispatcher
 from speciarl.verifier_server.flight import Flight
 from speciarl.verifier_server.http_verifier import HttpVerifier
@@ -34,6 +35,9 @@ GATHER_S = 0.002
 """How long the first pair of a request waits for others."""
 
 POLL_S = 0.5
+
+EXACT = frozenset(mode.value for mode in Mode if mode.exact)
+"""Ways of decoding that give probabilities, as a service names them."""
 
 DEADLINE_SHARE = 0.9
 """Of `request_timeout_s`, what the service gets to answer with the verdicts it has by then."""
@@ -68,6 +72,12 @@ class RemoteVerifier(HttpVerifier):
         self._max_string_chars = self._most_chars = config.max_string_chars
         """Longest text that is judged, normalised, and longest that is sent; both as the service
         says, from `start` on."""
+        self._gives_probabilities = False
+
+    @property
+    def gives_probabilities(self) -> bool:
+        """See `Verifier.gives_probabilities`."""
+        return self._gives_probabilities
 
     async def start(self) -> None:
         """See `Verifier.start`: waits until the service is ready and checks that it has the judge."""
@@ -189,6 +199,7 @@ class RemoteVerifier(HttpVerifier):
             judges = {str(judge["name"]): judge for judge in reply["judges"]}
             judge = judges.get(self.config.name)
             if judge is not None:
+                self._gives_probabilities = judge.get("kind") == "taxonomy" or judge.get("decoding") in EXACT
                 self._max_string_chars = int(judge["max_string_chars"])
             self._most_chars = int(reply["limits"]["string_chars"])
             most_pairs = int(reply["limits"]["pairs_per_request"])

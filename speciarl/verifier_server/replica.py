@@ -40,6 +40,8 @@ def vllm_command(config: VerifierConfig, pool: PoolConfig, host: str, port: int)
         "tensor-parallel-size": pool.tensor_parallel_size,
         "max-model-len": pool.max_model_len,
         "gpu-memory-utilization": pool.gpu_memory_utilization,
+        # What FIRST_TOKEN_BIASED reads; the log-probabilities of greedy requests without a bias are the model's own.
+        "logprobs-mode": "processed_logprobs",
         "uvicorn-log-level": "warning",
         "enable-prompt-tokens-details": True,
     }

@@ -34,6 +34,11 @@ class TaxonomyVerifier:
         except TaxonomyError as error:
             raise VerifierStartError(f"judge {self.config.name!r}: {error}; prepare the data again") from error
 
+    @property
+    def gives_probabilities(self) -> bool:
+        """See `Verifier.gives_probabilities`: what is read off a hierarchy is certain."""
+        return True
+
     async def verify(self, pair: Pair) -> Judgement:
         """See `Verifier.verify`."""
         self._stats.requests += 1

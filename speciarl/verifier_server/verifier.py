@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import random
+from dataclasses import replace
 from functools import partial
 from typing import Literal
 
@@ -16,7 +17,7 @@ from speciarl.verifier_server.batcher import Batcher
 from speciarl.verifier_server.client import Client
 from speciarl.verifier_server.coalescer import Coalescer, takes_several
 from speciarl.verifier_server.config import VerifierConfig
-from speciarl.verifier_server.decoding import Decoder, Mode
+from speciarl.verifier_server.decoding import Decoder
 from speciarl.verifier_server.dispatch import Dispatcher
 from speciarl.verifier_server.flight import Flight
 from speciarl.verifier_server.http_verifier import HttpVerifier
@@ -108,6 +109,11 @@ class LLMVerifier(HttpVerifier):
         )
 
     @property
+    def gives_probabilities(self) -> bool:
+        """See `Verifier.gives_probabilities`."""
+        return isinstance(self._decoder, Decoder) and self._decoder.mode.exact
+
+    @property
     def decoding(self) -> str | None:
         """How the judge decodes, as the start-up probe settled it; None before `start`."""
         return self._decoder.mode.value if self._decoder else None
@@ -172,10 +178,18 @@ class LLMVerifier(HttpVerifier):
         config = self.config
         # Fields of the user's own might be none that this route knows, and it ignores what it does not know.
         wanted = config.chats_per_request > 1 and not config.request_fields
-        if wanted and isinstance(decoder, Decoder) and decoder.mode is Mode.FIRST_TOKEN:
-            body = chat_body(config, self.prompt, decoder, SAMPLE_PAIR)
-            if await takes_several(client, body, decoder.read):
+        if wanted and isinstance(decoder, Decoder) and decoder.mode.exact:
+            # A bias is seen to work where it is large; and the judge may think of the sample pair what it likes.
+            trial = replace(decoder.narrowed()[0][0], least_mass=0.0)
+            body = chat_body(config, self.prompt, trial, SAMPLE_PAIR)
+            if await takes_several(client, body, trial.read):
                 return Endpoint(client, Coalescer(client, config.chats_per_request))
+            _log.warning(
+                "judge %r: %s does not judge several chats of one request, so each goes alone, at some cost of "
+                "processor time; use vLLM 0.24 or newer, or set `chats_per_request: 1` to say that this is meant",
+                config.name,
+                client.url,
+            )
         return Endpoint(client)
 
     async def _make_keeper(self, store: VerdictStore, decoder: AnyDecoder, timeout_s: float) -> Keeper:

@@ -20,6 +20,10 @@ Fault = Callable[["FakeJudge", web.Request], Any]
 """What a faulty server does with a chat request: returns a response, or waits, or cuts the line."""
 
 VLLM_FEATURES = frozenset({"logprob_token_ids", "allowed_token_ids", "structured_outputs", "tokenize", "models"})
+VLLM_024 = VLLM_FEATURES - {"logprob_token_ids"} | {"logit_bias", "processed_logprobs", "batch"}
+"""Of vLLM 0.24 as we start it."""
+ANYTHING_ELSE = ord("T")
+"""The token with which the judge begins when it does not begin with a label."""
 
 
 class FakeJudge:
@@ -164,7 +168,15 @@ class FakeJudge:
 
     def _logprobs(self, body: Mapping[str, Any], first: int) -> dict[str, Any]:
         values = {token: -6.0 - token / 1000 for token in b"waglsm"} | {first: math.log(self.mass)}
+        values[ANYTHING_ELSE] = math.log(max(1.0 - sum(map(math.exp, values.values())), 1e-9))
         chosen = first
+        if "logit_bias" in body and "logit_bias" in self.features:
+            biased = {token: value + body["logit_bias"].get(str(token), 0.0) for token, value in values.items()}
+            chosen = max(biased, key=lambda token: biased[token])
+            if "processed_logprobs" in self.features:
+                most = biased[chosen]
+                total = most + math.log(sum(math.exp(value - most) for value in biased.values()))
+                values = {token: value - total for token, value in biased.items()}
         if "allowed_token_ids" in body and "allowed_token_ids" in self.features:
             allowed = body["allowed_token_ids"]
             chosen = max(allowed, key=lambda token: values[token])

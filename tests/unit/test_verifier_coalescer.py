@@ -177,4 +177,5 @@ def test_any_other_set_of_choices_is_refused(indices: list[Any]) -> None:
 
 def test_merged_bodies_keep_each_conversation() -> None:
     bodies = [{"model": "m", "max_tokens": 1, "messages": [{"role": "user", "content": text}]} for text in "ab"]
-    assert merge(bodies) == {"model": "m", "max_tokens": 1, "messages": [body["messages"] for body in bodies]}
+    conversations = [body["messages"] for body in bodies]
+    assert merge(bodies) == {"model": "m", "max_tokens": 1, "messages": conversations, "return_token_ids": True}

@@ -2,6 +2,7 @@
 
 import json
 import math
+import struct
 from typing import Any
 
 import pytest
@@ -10,9 +11,10 @@ from hypothesis import strategies as st
 
 from speciarl.category import LABELS, Category
 from speciarl.verdict import Reason, Unscorable, Verdict
-from speciarl.verifier_server.decoding import (
-    Decoder,
-    Mode,
+from speciarl.verifier_server.decoding import Decoder, Mode
+from speciarl.verifier_server.first_token import (
+    BIAS,
+    FORCE,
     clashing_labels,
     first_difference,
     label_mass,
@@ -93,6 +95,112 @@ def test_the_top_reading_follows_the_token_that_was_chosen() -> None:
     assert astray.reason is Reason.OFF_LABEL
 
 
+def processed(logits: dict[int, float], biased: tuple[int, ...], bias: float = BIAS) -> dict[str, Any]:
+    """The reply of vLLM with ``--logprobs-mode processed_logprobs`` to a greedy request with a bias on some tokens."""
+    lifted = {token: value + bias * (token in biased) for token, value in logits.items()}
+    most = max(lifted.values())
+    total = most + math.log(math.fsum(math.exp(value - most) for value in lifted.values()))
+    listed = sorted(lifted, key=lambda token: -lifted[token])[:20]
+    reported = {token: lifted[token] - total for token in listed}
+    return reply(listed[0], reported)
+
+
+others = st.lists(st.floats(-40, 0), min_size=30, max_size=60)
+BIASED = Decoder(Mode.FIRST_TOKEN_BIASED, TOKENS)
+
+
+def vocabulary(values: list[float], rest: list[float]) -> dict[int, float]:
+    return dict(zip(TOKENS, values, strict=True)) | {100 + index: value for index, value in enumerate(rest)}
+
+
+@given(st.lists(st.floats(-12, 3), min_size=6, max_size=6), others)
+def test_a_bias_gives_every_label_its_exact_probability_also_below_the_likeliest_tokens(
+    values: list[float], rest: list[float]
+) -> None:
+    verdict, exact = BIASED.read(processed(vocabulary(values, rest), TOKENS)), verdict_from_logprobs(values)
+    assert isinstance(verdict, Verdict)
+    assert verdict.category is exact.category or exact.margin == pytest.approx(0, abs=1e-9)
+    assert verdict.margin == pytest.approx(exact.margin, abs=1e-9)
+    assert verdict.probabilities == pytest.approx(exact.probabilities)
+
+
+@given(logprobs, others)
+def test_a_label_that_is_crowded_out_counts_next_to_nothing(values: list[float], rest: list[float]) -> None:
+    decoder = Decoder(Mode.FIRST_TOKEN_BIASED, TOKENS, least_mass=0.05)
+    verdict, exact = decoder.read(processed(vocabulary(values, rest), TOKENS)), verdict_from_logprobs(values)
+    if isinstance(verdict, Verdict):
+        assert verdict.probabilities == pytest.approx(exact.probabilities, abs=1e-5)
+        assert verdict.margin is not None
+        assert exact.margin is not None
+        assert verdict.margin <= exact.margin + 1e-9
+
+
+@given(st.lists(st.floats(-12, 3), min_size=6, max_size=6), others, st.booleans())
+def test_a_bias_tells_the_labels_mass_in_32_bit_numbers_too(
+    values: list[float], rest: list[float], short: bool
+) -> None:
+    logits = vocabulary(values, rest)
+    labels = math.fsum(map(math.exp, values))
+    answer = processed(logits, TOKENS)
+    if short:
+        for entry in answer["choices"][0]["logprobs"]["content"][0]["top_logprobs"]:
+            entry["logprob"] = struct.unpack("f", struct.pack("f", entry["logprob"]))[0]
+    true = labels / (labels + math.fsum(map(math.exp, rest)))
+    assert BIASED.mass(answer) == pytest.approx(true, abs=0.03 if short else 1e-6)
+
+
+@given(logprobs, others)
+def test_log_probabilities_without_the_bias_never_pass_for_such(values: list[float], rest: list[float]) -> None:
+    """Of a server that reports them raw, or does not know the field: the probe sees it, and so does each verdict."""
+    logits = vocabulary(values, [*rest, 0.0])
+    judgement = Decoder(Mode.FIRST_TOKEN_BIASED, TOKENS, least_mass=0.05).read(processed(logits, ()))
+    total = math.fsum(map(math.exp, logits.values()))
+    if math.fsum(map(math.exp, values)) / total < 0.999:
+        assert isinstance(judgement, Unscorable)
+    for narrowed, _ in BIASED.narrowed():
+        assert narrowed.only is not None
+        if math.exp(logits[TOKENS[narrowed.only]]) / total < 0.98:
+            assert isinstance(narrowed.read(processed(logits, ())), Unscorable)
+
+
+def test_a_narrowed_request_forces_one_label() -> None:
+    logits = dict(zip(TOKENS, (1.0, -30.0, 0.0, 0.0, 0.0, -60.0), strict=True)) | {99: 5.0}
+    for narrowed, category in BIASED.narrowed():
+        assert category is not None
+        assert narrowed.fields()["logit_bias"] == {str(TOKENS[category]): FORCE}
+        judgement = narrowed.read(processed(logits, (TOKENS[category],), FORCE))
+        assert isinstance(judgement, Verdict)
+        assert judgement.category is category
+
+
+@pytest.mark.parametrize("mode", [Mode.FIRST_TOKEN, Mode.FIRST_TOKEN_BIASED, Mode.FIRST_TOKEN_TOP])
+def test_labels_with_next_to_no_mass_are_no_verdict(mode: Mode) -> None:
+    logits = dict.fromkeys(TOKENS, -8.0) | {13: -7.0, 99: 0.0}
+    raw = reply(13, logits)
+    for least, verdict in ((0.0, True), (0.0025, True), (0.05, False)):
+        decoder = Decoder(mode, TOKENS, least_mass=least)
+        judgement = decoder.read(processed(logits, TOKENS) if mode is Mode.FIRST_TOKEN_BIASED else raw)
+        assert isinstance(judgement, Verdict) is verdict
+        if isinstance(judgement, Unscorable):
+            assert judgement.reason is Reason.OFF_LABEL
+            assert "min_label_mass=0.05" in judgement.detail
+
+
+def test_forbidden_tokens_and_logits_are_no_log_probabilities() -> None:
+    """With `allowed_token_ids`, processed log-probabilities of all others are minus infinity, and the labels' mass is 1
+    by force; raw logits are above 0."""
+    for odd in (-9999.0, 3.0):
+        for mode in (Mode.FIRST_TOKEN, Mode.FIRST_TOKEN_TOP):
+            decoder = Decoder(mode, TOKENS)
+            assert isinstance(decoder.read(reply(10, dict.fromkeys(TOKENS, -1.0) | {99: odd})), Unscorable)
+
+
+def test_what_decides_verdicts_is_in_the_identity() -> None:
+    assert Decoder(Mode.LABEL_CHOICE, least_mass=0.5).identity == repr(Decoder(Mode.LABEL_CHOICE))
+    one, other = (Decoder(Mode.FIRST_TOKEN, TOKENS, least_mass=mass) for mass in (0.0, 0.5))
+    assert one.identity != other.identity
+
+
 @pytest.mark.parametrize("label", LABELS)
 def test_words(label: str) -> None:
     choice = Decoder(Mode.LABEL_CHOICE)
@@ -149,10 +257,10 @@ def test_json_without_end_or_bottom_is_no_verdict(content: str) -> None:
 
 
 def test_label_mass() -> None:
-    assert label_mass(reply(99, dict.fromkeys(TOKENS, math.log(0.1)) | {99: math.log(0.4)}), TOKENS) == pytest.approx(
-        0.6
-    )
-    assert label_mass({}, TOKENS) is None
+    raw = dict.fromkeys(TOKENS, math.log(0.1)) | {99: math.log(0.4)}
+    assert label_mass(raw, TOKENS) == pytest.approx(0.6)
+    assert Decoder(Mode.FIRST_TOKEN, TOKENS).mass(reply(99, raw)) == pytest.approx(0.6)
+    assert Decoder(Mode.FIRST_TOKEN, TOKENS).mass({}) is None
 
 
 def test_first_difference() -> None:

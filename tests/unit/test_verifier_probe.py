@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 import socket
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -10,9 +11,11 @@ import pytest
 from aiohttp import web
 
 from speciarl.errors import VerifierStartError
+from speciarl.verdict import Pair, Reason, Unscorable, Verdict
 from speciarl.verifier_server.config import parse_config
 from speciarl.verifier_server.deadline import within
 from speciarl.verifier_server.decoding import Mode
+from speciarl.verifier_server.prompt import load_prompt
 from speciarl.verifier_server.verifier import LLMVerifier
 
 pytestmark = pytest.mark.anyio
@@ -65,6 +68,9 @@ def mode(verifier: LLMVerifier) -> Mode:
     ("features", "decoding", "expected"),
     [
         ({"logprob_token_ids", "allowed_token_ids", "structured_outputs", "tokenize"}, "auto", Mode.FIRST_TOKEN),
+        ({"logit_bias", "processed_logprobs", "allowed_token_ids", "tokenize"}, "auto", Mode.FIRST_TOKEN_BIASED),
+        ({"logit_bias", "allowed_token_ids", "structured_outputs", "tokenize"}, "auto", Mode.FIRST_TOKEN_TOP),
+        ({"processed_logprobs", "allowed_token_ids", "tokenize"}, "auto", Mode.FIRST_TOKEN_TOP),
         ({"allowed_token_ids", "structured_outputs", "tokenize"}, "auto", Mode.FIRST_TOKEN_TOP),
         ({"structured_outputs", "tokenize"}, "auto", Mode.LABEL_CHOICE),
         ({"logprob_token_ids", "structured_outputs"}, "auto", Mode.LABEL_CHOICE),
@@ -200,3 +206,98 @@ async def test_a_passing_fault_during_the_probe_is_tried_again(good_judge: Any) 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1/", "http://no-such-host.invalid:8000"])
 async def test_unusable_addresses_take_no_longer_than_allowed(url: str) -> None:
     await within(20, refusal(url, startup_deadline_s=0.5))
+
+
+SAID = {
+    Mode.FIRST_TOKEN: "",
+    Mode.FIRST_TOKEN_BIASED: "",
+    Mode.FIRST_TOKEN_TOP: "tells the 256 likeliest tokens only.*processed_logprobs",
+    Mode.LABEL_CHOICE: "using constrained labels instead, without margins, probabilities",
+}
+BEST = {
+    Mode.FIRST_TOKEN: {"logprob_token_ids", "batch"},
+    Mode.FIRST_TOKEN_BIASED: {"logit_bias", "processed_logprobs", "batch"},
+    Mode.FIRST_TOKEN_TOP: {"allowed_token_ids", "batch"},
+    Mode.LABEL_CHOICE: {"structured_outputs", "batch"},
+}
+
+
+@pytest.mark.parametrize("best", list(BEST))
+async def test_every_step_down_is_one_warning_with_the_remedy(
+    good_judge: Any, best: Mode, caplog: pytest.LogCaptureFixture
+) -> None:
+    good_judge.features = BEST[best] | {"models", "tokenize"}
+    async with good_judge.running(), started(good_judge.url, exact_shortcut=False) as verifier:
+        assert mode(verifier) is best
+        assert verifier.gives_probabilities is (best in (Mode.FIRST_TOKEN, Mode.FIRST_TOKEN_BIASED))
+        judgement = await verifier.verify(Pair("rose", "rose"))
+        assert isinstance(judgement, Verdict)
+        assert not verifier.gives_probabilities or judgement.probabilities is not None
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(warnings) == bool(SAID[best])
+    assert all(re.search(SAID[best], line) for line in warnings)
+
+
+async def test_one_chat_a_request_is_said_once(good_judge: Any, caplog: pytest.LogCaptureFixture) -> None:
+    async with good_judge.running(), started(good_judge.url) as verifier:
+        assert verifier.endpoints[0].coalescer is None
+    (line,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert "set `chats_per_request: 1`" in line
+
+
+async def test_a_small_top_is_asked_for_where_a_large_one_is_refused(good_judge: Any) -> None:
+    """As a server does that was started without ``--max-logprobs``."""
+
+    def refuse(_: int) -> Any:
+        async def fault(judge: Any, request: web.Request) -> web.StreamResponse:
+            body = await request.json()
+            if body.get("top_logprobs", 0) > 20:
+                return web.json_response({"error": {"message": "greater than max allowed: 20"}}, status=400)
+            return web.json_response(judge.completion(body))
+
+        return fault
+
+    good_judge.features = {"allowed_token_ids", "models", "tokenize"}
+    good_judge.plan = refuse
+    async with good_judge.running(), started(good_judge.url) as verifier:
+        assert mode(verifier) is Mode.FIRST_TOKEN_TOP
+        assert good_judge.requests[-1]["top_logprobs"] == 20
+
+
+@pytest.mark.parametrize("best", [Mode.FIRST_TOKEN, Mode.FIRST_TOKEN_BIASED, Mode.FIRST_TOKEN_TOP])
+async def test_the_labels_mass_is_checked_in_every_mode_also_after_the_start(good_judge: Any, best: Mode) -> None:
+    good_judge.features = BEST[best] | {"models", "tokenize", "structured_outputs"}
+    async with good_judge.running():
+        good_judge.mass = 0.3
+        async with started(good_judge.url) as verifier:
+            assert mode(verifier) is Mode.LABEL_CHOICE
+        good_judge.mass = 0.9
+        async with started(good_judge.url, exact_shortcut=False, retries=0) as verifier:
+            assert mode(verifier) is best
+            good_judge.mass = 0.01
+            judgement = await verifier.verify(Pair("rose", "rose"))
+            assert isinstance(judgement, Unscorable)
+            assert judgement.reason is Reason.OFF_LABEL
+        async with started(good_judge.url, exact_shortcut=False, probe=False, min_label_mass=0.001) as verifier:
+            assert isinstance(await verifier.verify(Pair("rose", "rose")), Verdict)
+
+
+@pytest.mark.parametrize(("missed", "refused"), [(1, False), (2, True)])
+async def test_one_golden_pair_of_ten_is_a_warning_and_two_are_too_many(
+    fake_judge: MakeJudge, missed: int, refused: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    judge = fake_judge()
+    golden = load_prompt("base").golden
+    assert len(golden) == 10
+    judge.answers = {entry.pair.prediction: min(entry.expected).label for entry in golden}
+    spoilt = [entry for entry in golden if judge.answers[entry.pair.prediction] == "less specific"][:missed]
+    spoilt += [entry for entry in golden if judge.answers[entry.pair.prediction] == "wrong"][: missed - len(spoilt)]
+    judge.answers |= {entry.pair.prediction: "abstain" for entry in spoilt}
+    async with judge.running():
+        if refused:
+            assert "(2 of 10 golden pairs fail)" in await refusal(judge.url, prompt="base", exact_shortcut=False)
+            return
+        async with started(judge.url, prompt="base", chats_per_request=1):
+            pass
+    (line,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert "(1 of 10 golden pairs fail); the run goes on" in line

@@ -241,6 +241,7 @@ def test_the_vllm_command_line() -> None:
     assert "--port 81 --revision abc --dtype auto --tensor-parallel-size 1 --max-model-len 2048" in command
     assert command.endswith("--enforce-eager --no-async-scheduling --seed 0")
     assert "gpu-memory" not in command
+    assert "--logprobs-mode processed_logprobs" in command
 
 
 def test_engine_args_have_the_last_word() -> None:

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from speciarl.category import LABELS, Category
 from speciarl.verdict import Reason, Unscorable, Verdict
-from speciarl.verifier_server.decoding import Decoder, Mode, verdict_from_logprobs, verdict_from_top
+from speciarl.verifier_server.decoding import Decoder, Mode
+from speciarl.verifier_server.first_token import verdict_from_logprobs, verdict_from_top
 from speciarl.verifier_server.probe import describe_clash
 from speciarl.verifier_server.scheme import BINARY, SCHEMES, SIX
 
@@ -55,6 +56,7 @@ def test_the_bounded_reading_of_a_binary_judge() -> None:
     ("mode", "offer"),
     [
         (Mode.FIRST_TOKEN, {"logprob_token_ids": [7, 8]}),
+        (Mode.FIRST_TOKEN_BIASED, {"logit_bias": {"7": 12, "8": 12}, "top_logprobs": 20, "repetition_penalty": 1}),
         (Mode.FIRST_TOKEN_TOP, {"allowed_token_ids": [7, 8]}),
         (Mode.LABEL_CHOICE, {"structured_outputs": {"choice": ["wrong", "correct"]}}),
     ],

@@ -12,6 +12,7 @@ from typing import Any
 from speciarl.answer import NORMALISER_VERSION
 from speciarl.verdict import Pair
 from speciarl.verifier_server.config import VerifierConfig
+from speciarl.verifier_server.decoding import Decoder
 from speciarl.verifier_server.prompt import SAMPLE_PAIR, Prompt
 from speciarl.verifier_server.request import AnyDecoder, chat_body
 
@@ -47,7 +48,7 @@ class JudgeIdentity:
     labels: tuple[str, ...]
     """Labels in category order."""
     decoding: str
-    """How the category is asked for and read, from the decoder's repr."""
+    """How the category is asked for and read: `Decoder.identity`."""
     request: str
     """Canonical JSON of the request without the pair: decoding fields, template switches, `request_fields`, and
     a hash of the messages rendered for a sample pair."""
@@ -102,7 +103,7 @@ def identity_of(config: VerifierConfig, prompt: Prompt, decoder: AnyDecoder, rev
         revision=revision,
         prompt=prompt.content_hash,
         labels=prompt.scheme.labels,
-        decoding=repr(decoder),
+        decoding=decoder.identity if isinstance(decoder, Decoder) else repr(decoder),
         request=canonical_json(body),
         pairs_per_request=config.pairs_per_request,
     )
