@@ -9,9 +9,10 @@ from typing import Any, Protocol, cast
 
 import pydantic
 
+from speciarl.reward import margin_aware
 from speciarl.reward.member import Member, Unparsable
 
-__all__ = ["NAMES", "GroupReward", "Member", "Unparsable", "load"]
+__all__ = ["NAMES", "GroupReward", "Member", "Unparsable", "load", "weighs_probabilities"]
 
 NAMES: Mapping[str, str] = {
     "dynamic": "speciarl.reward.dynamic:rewards",
@@ -51,6 +52,11 @@ def load(name: str, params: Mapping[str, Any] | None = None) -> GroupReward:
         raise ValueError(f"name: group reward {name!r} is no function")
     bound = _bind(name, function, params or {})
     return cast(GroupReward, functools.partial(function, **bound) if bound else function)
+
+
+def weighs_probabilities(reward: GroupReward) -> bool:
+    """Whether a reward is made of the judge's probabilities, not of its labels alone."""
+    return (reward.func if isinstance(reward, functools.partial) else reward) is margin_aware.rewards
 
 
 def _keywords(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:

@@ -27,6 +27,7 @@ from speciarl.training.group import GroupUnderQuorum, RewardGroup, RolloutUnscor
 from speciarl.training.group_rollout import FEATURES, GroupRollout, ImageFeatures
 from speciarl.training.late_scores import PENDING, LateScores, Score
 from speciarl.training.open_group import OpenGroup
+from speciarl.training.probabilities import check_probabilities
 from speciarl.training.rollout_sample import SampleBook, SampledGroup
 from speciarl.training.sample import reward_extra_info, sample_id
 from speciarl.training.seeding import seeded
@@ -66,8 +67,10 @@ class GroupAgentLoopWorker(_StockWorker):
         self._samples = SampleBook(training.samples_every, training.samples_per_step)
 
     async def start_verifier(self) -> None:
-        """Open the verifier and run its probe; raises VerifierStartError."""
+        """Open the verifier and run its probe; raises VerifierStartError, or ConfigError for a judge that the reward
+        cannot be made from."""
         await self._verifier.start()
+        check_probabilities(self._settings, self._reward, self._verifier)
 
     async def drain_stats(self, validate: bool = False) -> tuple[RolloutStats, dict[str, float]]:
         """The counters of training or validation since the last such call, and the verifier's totals since its

@@ -3,6 +3,8 @@
 import asyncio
 import re
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,11 @@ from speciarl.config import SpeciaRLConfig, load
 from speciarl.errors import ConfigError, DataError, SpeciaRLError
 from speciarl.training.attention import attention_notice, check_attention
 from speciarl.training.batch_sizes import check_batch_sizes
+from speciarl.training.probabilities import check_probabilities
 from speciarl.training.sample import sample_id
 from speciarl.verifier_server import VerifierConfig, build
 from speciarl.verifier_server.pool import refuse_clashing_labels
+from speciarl.verifier_server.protocol import Verifier
 
 MERGER = "model.visual.merger.mlp.0"
 """Of Qwen2.5-VL: a linear layer outside of all transformer layers, the only kind beside the output layer."""
@@ -50,7 +54,8 @@ def check_run(config: DictConfig) -> SpeciaRLConfig:
             check_parquet(Path(file), f"data.{key}", str(config.data.image_key), settings.data_hint)
             if key == "train_files" and settings.reward.noise.probability:
                 check_identities(Path(file), f"data.{key}")
-    asyncio.run(check_verifier(settings.verifier))
+    check_probabilities(settings, group_reward, None)
+    asyncio.run(check_verifier(settings.verifier, partial(check_probabilities, settings, group_reward)))
     return settings
 
 
@@ -125,12 +130,14 @@ def _excludes(model: DictConfig, module: str) -> bool:
     return not targeted or (model.exclude_modules is not None and matches(model.exclude_modules))
 
 
-async def check_verifier(config: VerifierConfig) -> None:
-    """Start the verifier once if it runs already; of a judge yet to be started, check what its files tell."""
+async def check_verifier(config: VerifierConfig, check: Callable[[Verifier], None] = lambda _: None) -> None:
+    """Start the verifier once if it runs already, and `check` it; of a judge yet to be started, check what its files
+    tell."""
     if config.pool is None:
         verifier = build(config)
         try:
             await verifier.start()
+            check(verifier)
         finally:
             await verifier.aclose()
         return

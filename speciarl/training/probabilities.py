@@ -1,0 +1,33 @@
+"""The probabilities that a reward may want of a judge, and whether the judge in use gives them."""
+
+from speciarl import reward
+from speciarl.config import SpeciaRLConfig
+from speciarl.errors import ConfigError
+from speciarl.reward import GroupReward
+from speciarl.verifier_server import VerifierConfig
+from speciarl.verifier_server.probe import EXACT_REMEDY
+from speciarl.verifier_server.protocol import Verifier
+
+
+def check_probabilities(settings: SpeciaRLConfig, group_reward: GroupReward, verifier: Verifier | None) -> None:
+    """Raise ConfigError for a reward on probabilities with a judge that gives none: its verdicts would all pass for
+    certain, and the reward for another one.
+
+    `verifier` is the one in use, started; None while there is none yet, so that only its configuration can tell.
+    """
+    if not reward.weighs_probabilities(group_reward):
+        return
+    if verifier.gives_probabilities if verifier is not None else _may_give(settings.verifier):
+        return
+    raise ConfigError(
+        f"speciarl.reward.name={settings.reward.name}: this reward weighs the judge's probabilities, and judge "
+        f"{settings.verifier.name!r} gives none; use a vLLM judge with speciarl.verifier.decoding=first_token "
+        f"({EXACT_REMEDY}), or speciarl.reward.name=dynamic"
+    )
+
+
+def _may_give(config: VerifierConfig) -> bool:
+    if config.service_url or config.kind == "taxonomy":
+        return True
+    first_token = config.decoding != "choice" and not config.thinking and config.pairs_per_request == 1
+    return config.kind == "vllm" and first_token
