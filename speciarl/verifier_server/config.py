@@ -32,9 +32,11 @@ class PoolConfig(BaseModel):
     """Further `vllm serve` options, e.g. `{enforce_eager: true, max_num_seqs: 64}`. True gives a bare flag,
     False its `--no-` form; null leaves the option out."""
     startup_deadline_s: float = Field(default=900, gt=0)
-    """Seconds a replica may take from its start until it answers."""
+    """Seconds a replica may take from its start until it answers, the download of its model apart."""
+    download_deadline_s: float = Field(default=7200, gt=0)
+    """Seconds the download of the model may take, where it is not on the replica's machine yet."""
     placement_deadline_s: float = Field(default=60, gt=0)
-    """Seconds Ray may take to find room for the replicas."""
+    """Seconds Ray may take to find room for the replicas; a cluster that starts machines on demand needs minutes."""
     stop_deadline_s: float = Field(default=20, gt=0)
     """Seconds a replica may take to stop before it is killed."""
     max_restarts: int = Field(default=5, ge=0)
@@ -78,6 +80,8 @@ class StoreConfig(BaseModel):
     """File that holds the Redis password and nothing else."""
     prefix: str = "speciarl"
     """First part of every Redis key, so that a server may be shared with others."""
+    open_deadline_s: float = Field(default=60.0, gt=0)
+    """Seconds the store may take to open at the start, which on a network file system or a busy machine is long."""
     timeout_s: float = Field(default=5.0, gt=0)
     """Seconds one look-up or write may take; after that the pair is judged as if there were no store."""
     lease_s: float = Field(default=60.0, gt=0)

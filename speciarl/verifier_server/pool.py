@@ -1,5 +1,6 @@
 """vLLM judge replicas as Ray actors, with resources of their own, that live as long as the run."""
 
+import logging
 import threading
 import time
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ from speciarl.verifier_server.config import VerifierConfig
 from speciarl.verifier_server.first_token import describe_clash
 from speciarl.verifier_server.label_tokens import local_first_tokens
 from speciarl.verifier_server.prompt import load_prompt
-from speciarl.verifier_server.replica import POLL_S
+from speciarl.verifier_server.replica import POLL_S, REPORT_EVERY_S
 from speciarl.verifier_server.replica_actor import (
     SLACK_S,
     ManagedReplica,
@@ -22,7 +23,10 @@ from speciarl.verifier_server.replica_actor import (
     ray_module,
     restart_patience_s,
 )
+from speciarl.verifier_server.supervision import StartPatience
 from speciarl.verifier_server.supervisor import Supervisor
+
+_log = logging.getLogger(__name__)
 
 
 class JudgePool:
@@ -152,7 +156,8 @@ class JudgePool:
 
     def _await_ready(self) -> list[str]:
         ray = ray_module()
-        expires = time.monotonic() + self._pool.startup_deadline_s
+        begun = told = time.monotonic()
+        patience = StartPatience(self._pool.startup_deadline_s, self._pool.download_deadline_s)
         actors = [replica.actor for replica in self._replicas]
         while True:
             if self._stopped:
@@ -160,13 +165,21 @@ class JudgePool:
             urls = ray.get([actor.ready.remote() for actor in actors], timeout=SLACK_S)
             if all(urls):
                 return list(urls)
-            if time.monotonic() >= expires:
-                late = sum(url is None for url in urls)
+            progress = ray.get([actor.progress.remote() for actor in actors], timeout=SLACK_S)
+            now = time.monotonic()
+            waiting = [index for index, url in enumerate(urls) if url is None]
+            late = patience.late(any(downloading for downloading, _ in progress), now)
+            if late:
                 raise self._refuse(
-                    f"{late} of {len(urls)} replicas were not ready within "
-                    f"{self._pool.startup_deadline_s:g} s; "
-                    f"see the logs in {self._log_dir}, then raise `pool.startup_deadline_s` or correct `pool`"
+                    f"{len(waiting)} of {len(urls)} replicas: the server {late}; see the logs in {self._log_dir}, then "
+                    "raise that deadline or correct `pool`"
                 )
+            if now - told >= REPORT_EVERY_S:
+                told = now
+                _log.warning(
+                    "judge %r: %d of %d replicas are not ready after %d s; replica %d: %s",
+                    self._config.name, len(waiting), len(urls), now - begun, waiting[0], progress[waiting[0]][1],
+                )  # fmt: skip
             time.sleep(POLL_S)
 
     def _await_placement(self) -> None:

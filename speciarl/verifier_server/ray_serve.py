@@ -114,7 +114,8 @@ def deploy(
     _check_name(config.name)
     _check_exposure(options, "it has no key; give `--open-without-key` (`ServeOptions.open_without_key`)")
     refuse_clashing_labels(config)
-    deadline_s = config.pool.placement_deadline_s + config.pool.startup_deadline_s if config.pool else 0.0
+    pool = config.pool
+    deadline_s = pool.placement_deadline_s + pool.download_deadline_s + pool.startup_deadline_s if pool else 0.0
     application = judge_application(config, log_dir, env or {})
     return _run(application, config.name, deadline_s, options)
 

@@ -10,13 +10,13 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from speciarl.errors import VerifierStartError
 from speciarl.verifier_server.config import PoolConfig, VerifierConfig
 from speciarl.verifier_server.decoding import shorten
-from speciarl.verifier_server.supervision import Condition
+from speciarl.verifier_server.supervision import Condition, StartPatience
 
 POLL_S = 0.25
 HEALTH_TIMEOUT_S = 5.0
@@ -24,6 +24,13 @@ KILL_GRACE_S = 10.0
 _GUARD = Path(__file__).with_name("guard.py")
 _TELLING = re.compile(r"error|exception|killed|out of memory", re.IGNORECASE)
 _LOG_PREFIX = re.compile(r"^(\([^)]*\)\s*)?((ERROR|WARNING|INFO)\s+\S+\s+\S+\s+)?(\[[^\]]*\]\s*)?")
+
+REPORT_EVERY_S = 60.0
+"""How often the log tells of replicas that are still starting."""
+
+OF_TRAINING = {"VLLM_DISABLE_COMPILE_CACHE": "1", "VLLM_LOGGING_LEVEL": "WARN"}
+"""What the training framework's job environment holds for its own rollout servers. A judge keeps what it has compiled
+for its next start, and says how far it has come."""
 
 MakeCommand = Callable[[str, int], list[str]]
 """From host and port to the command line of a server that answers ``GET /health``."""
@@ -66,9 +73,10 @@ class Replica:
         env: Mapping[str, str] | None = None,
         stop_deadline_s: float = 20.0,
         port: int = 0,
+        download: Sequence[str] | None = None,
     ) -> None:
         """`env` is added to the environment; output goes to `log_path`, which is overwritten. A `port` of 0 is
-        replaced by a free one at the first start."""
+        replaced by a free one at the first start. `download`: a command to run to its end before the server."""
         self._make_command = make_command
         self._log_path = log_path
         self._host = host
@@ -77,6 +85,9 @@ class Replica:
         self._process: subprocess.Popen[bytes] | None = None
         self._reservation: socket.socket | None = None
         self._port = port
+        self._download = download
+        self.downloading = False
+        """Whether the command before the server still runs."""
 
     @property
     def url(self) -> str:
@@ -89,34 +100,30 @@ class Replica:
         self._log_path.parent.mkdir(parents=True, exist_ok=True)
         self._reservation = _reserve_port(self._host, self._port)
         self._port = self._reservation.getsockname()[1]
-        guarded = [sys.executable, "-I", str(_GUARD), str(self._stop_deadline_s)]
-        with self._log_path.open("wb") as log:
-            self._process = subprocess.Popen(
-                [*guarded, *self._make_command(self._host, self._port)],
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, **self._env},
-                start_new_session=True,
-            )
+        self._log_path.write_bytes(b"")
+        self.downloading = self._download is not None
+        self._run(self._download or self._make_command(self._host, self._port))
 
-    def wait_ready(self, deadline_s: float) -> str:
+    def wait_ready(self, deadline_s: float, download_deadline_s: float = 0.0) -> str:
         """Wait until the server is healthy and return its URL.
 
         Raises VerifierStartError, in one line with what the log says, when it dies or takes too long; it is
-        stopped then.
+        stopped then. `deadline_s` counts from the end of the download, which has a deadline of its own.
         """
-        expires = time.monotonic() + deadline_s
+        patience = StartPatience(deadline_s, download_deadline_s)
         while (url := self.poll_ready()) is None:
-            if time.monotonic() >= expires:
+            late = patience.late(self.downloading, time.monotonic())
+            if late:
                 self.stop()
-                raise self._failed(f"was not ready within {deadline_s:g} s")
+                raise self._failed(late)
             time.sleep(POLL_S)
         return url
 
     def poll_ready(self) -> str | None:
         """The server's URL if it is healthy, None if it is still starting; raises as `wait_ready` when it
         died."""
+        if self._still_downloading():
+            return None
         if self._healthy():
             self._release_port()
             return self.url
@@ -132,12 +139,16 @@ class Replica:
 
     def condition(self) -> Condition:
         """How it does; takes up to HEALTH_TIMEOUT_S."""
-        if not self.alive():
+        if not self.alive() and not self.downloading:
             return Condition.DEAD
-        if not self._healthy():
+        if self._still_downloading() or not self._healthy():
             return Condition.SILENT
         self._release_port()
         return Condition.HEALTHY
+
+    def progress(self) -> str:
+        """The last line of the log, while the server starts; empty when there is none."""
+        return last_line(self._log_path)
 
     def cause(self) -> str:
         """What the log says of the end, in one line; empty when it says nothing."""
@@ -153,6 +164,7 @@ class Replica:
     def stop(self) -> None:
         """End the server and everything it started, in bounded time. Safe to call at any time, also twice."""
         self._release_port()
+        self.downloading = False
         process, self._process = self._process, None
         if process is None:
             return
@@ -164,6 +176,35 @@ class Replica:
         except subprocess.TimeoutExpired:
             process.kill()  # the kernel then kills the server, whose parent the guard is
             process.wait()
+
+    def _run(self, command: Sequence[str]) -> None:
+        guarded = [sys.executable, "-I", str(_GUARD), str(self._stop_deadline_s)]
+        kept = {name: value for name, value in os.environ.items() if OF_TRAINING.get(name) != value}
+        with self._log_path.open("ab") as log:
+            self._process = subprocess.Popen(
+                [*guarded, *command],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**kept, **self._env},
+                start_new_session=True,
+            )
+
+    def _still_downloading(self) -> bool:
+        """Go on to the server when the download is done; raises VerifierStartError when it failed."""
+        if not self.downloading or self._process is None:
+            return False
+        status = self._process.poll()
+        if status is None:
+            return True
+        if status:
+            self.stop()
+            raise self._failed(f"has no model to load (exit status {status} of its download)")
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        self.downloading = False
+        self._run(self._make_command(self._host, self._port))
+        return False
 
     def _healthy(self) -> bool:
         connection = http.client.HTTPConnection(self._host, self._port, timeout=HEALTH_TIMEOUT_S)
@@ -184,6 +225,19 @@ class Replica:
         if self._reservation is not None:
             self._reservation.close()
             self._reservation = None
+
+
+def last_line(log_path: Path, tail: int = 4096) -> str:
+    """The last line of a log, also of one that is written over again and again, quoted and cut; empty for an empty
+    log."""
+    try:
+        with log_path.open("rb") as log:
+            log.seek(max(log.seek(0, os.SEEK_END) - tail, 0))
+            lines = log.read().decode("utf-8", "replace").replace("\r", "\n").split("\n")
+    except OSError:
+        return ""
+    said = next((line.strip() for line in reversed(lines) if line.strip()), "")
+    return shorten(_LOG_PREFIX.sub("", said), 160) if said else ""
 
 
 def telling_line(log_path: Path, tail: int = 400) -> str | None:

@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from speciarl.verifier_server.config import PoolConfig, VerifierConfig
+from speciarl.verifier_server.model_download import download_command
 from speciarl.verifier_server.replica import KILL_GRACE_S, Replica, keep_log, vllm_command
 from speciarl.verifier_server.supervision import Condition
 
@@ -48,6 +49,7 @@ class ReplicaActor:
             env=self._env,
             stop_deadline_s=self._pool.stop_deadline_s,
             port=self._port,
+            download=download_command(self._config, self._pool),
         )
         self._replica.start()
 
@@ -55,6 +57,10 @@ class ReplicaActor:
         """The server's URL once it is healthy, None while it starts; raises VerifierStartError when it
         died."""
         return None if self._replica is None else self._replica.poll_ready()
+
+    def progress(self) -> tuple[bool, str]:
+        """Whether it still downloads its model, and what its log says last."""
+        return (self._replica.downloading, self._replica.progress()) if self._replica is not None else (False, "")
 
     def alive(self) -> bool:
         """Whether the server process runs."""

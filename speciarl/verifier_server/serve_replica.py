@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from speciarl.errors import VerifierStartError
 from speciarl.verifier_server.config import PoolConfig, VerifierConfig
+from speciarl.verifier_server.model_download import download_command
 from speciarl.verifier_server.replica import Replica, vllm_command
 from speciarl.verifier_server.supervision import Condition
 
@@ -33,10 +34,11 @@ class JudgeReplica:
             Path(log_dir) / f"{config.name}-{_own_id()}.log",
             env=env,
             stop_deadline_s=pool.stop_deadline_s,
+            download=download_command(config, pool),
         )
         self._session: aiohttp.ClientSession | None = None
         self._replica.start()
-        self._url = self._replica.wait_ready(pool.startup_deadline_s)
+        self._url = self._replica.wait_ready(pool.startup_deadline_s, pool.download_deadline_s)
 
     async def check_health(self) -> None:
         """Called by Ray Serve; raises VerifierStartError when the server died or does not answer."""

@@ -1,4 +1,4 @@
-"""When a replica is restarted: a pure rule, with times handed in."""
+"""How long a replica may take to start, and when it is restarted: pure rules, with times handed in."""
 
 import enum
 
@@ -25,6 +25,29 @@ class Order(str, enum.Enum):
     RESTART = "restart"
     GIVE_UP = "give_up"
     """It was restarted too often. Said once; nothing is done about it any more."""
+
+
+class StartPatience:
+    """How long servers may take: a time for the download, and one from then on."""
+
+    def __init__(self, deadline_s: float, download_deadline_s: float) -> None:
+        self._deadline_s = deadline_s
+        self._download_deadline_s = download_deadline_s
+        self._since: float | None = None
+        self._downloads = False
+
+    def late(self, downloading: bool, now: float) -> str | None:
+        """What was not done in time, if time is up; called from the start on, again and again."""
+        if self._since is None or (self._downloads and not downloading):
+            self._since, self._downloads = now, downloading
+        if downloading and now - self._since >= self._download_deadline_s:
+            return (
+                f"had not downloaded its model within {self._download_deadline_s:g} s "
+                "(`pool.download_deadline_s`; what it has is kept for the next start)"
+            )
+        if not downloading and now - self._since >= self._deadline_s:
+            return f"was not ready within {self._deadline_s:g} s (`pool.startup_deadline_s`)"
+        return None
 
 
 class RestartRule:

@@ -216,6 +216,6 @@ async def _open_store(config: VerifierConfig) -> VerdictStore | None:
     if config.store is None:
         return None
     try:
-        return await open_store(config.store, config.startup_deadline_s)
+        return await open_store(config.store, config.store.open_deadline_s)
     except StoreError as error:
         raise VerifierStartError(f"judge {config.name!r}: {error}") from error

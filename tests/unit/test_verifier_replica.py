@@ -15,8 +15,15 @@ import pytest
 
 from speciarl.errors import VerifierStartError
 from speciarl.verifier_server.config import VerifierConfig, parse_config
-from speciarl.verifier_server.replica import MakeCommand, Replica, telling_line, vllm_command
-from speciarl.verifier_server.supervision import Condition
+from speciarl.verifier_server.replica import (
+    OF_TRAINING,
+    MakeCommand,
+    Replica,
+    last_line,
+    telling_line,
+    vllm_command,
+)
+from speciarl.verifier_server.supervision import Condition, StartPatience
 
 SERVER = """
     import http.server, os, pathlib, signal, subprocess, sys, time
@@ -142,9 +149,114 @@ def test_a_server_that_takes_too_long_is_stopped(server: FakeServer, tmp_path: P
     replica = Replica(server.command("slow"), tmp_path / "log", stop_deadline_s=0.5)
     replica.start()
     pids = server.pids()
-    with pytest.raises(VerifierStartError, match=r"not ready within 0\.2 s: 'Loading weights'"):
+    with pytest.raises(VerifierStartError, match=r"not ready within 0\.2 s .*: 'Loading weights'"):
         replica.wait_ready(0.2)
     assert all_gone(pids, within_s=2)
+
+
+DOWNLOAD = """
+    import pathlib, sys, time
+    print("downloading org/judge: 1.0 of 2.0 GB", flush=True)
+    while not pathlib.Path(sys.argv[1]).exists():
+        time.sleep(0.02)
+    status = int(pathlib.Path(sys.argv[1]).read_text())
+    print("error: org/judge cannot be downloaded: gated" if status else "org/judge is here", flush=True)
+    sys.exit(status)
+"""
+
+
+@pytest.fixture
+def downloading(server: FakeServer, tmp_path: Path) -> Iterator[tuple[Replica, Path]]:
+    """A replica that downloads until its status is in the file."""
+    script, finish = tmp_path / "download.py", tmp_path / "finish"
+    script.write_text(textwrap.dedent(DOWNLOAD))
+    command = [sys.executable, str(script), str(finish)]
+    replica = Replica(server.command(), tmp_path / "log", stop_deadline_s=0.5, download=command)
+    replica.start()
+    yield replica, finish
+    replica.stop()
+
+
+def test_a_server_is_started_when_its_model_is_there(
+    server: FakeServer, downloading: tuple[Replica, Path], tmp_path: Path
+) -> None:
+    replica, finish = downloading
+    expires = time.monotonic() + 60
+    while not replica.progress():
+        assert time.monotonic() < expires
+        time.sleep(0.02)
+    assert replica.poll_ready() is None
+    assert replica.downloading
+    assert replica.condition() is Condition.SILENT
+    assert replica.progress() == "'downloading org/judge: 1.0 of 2.0 GB'"
+    assert not server.pid_file.exists()
+    finish.write_text("0")
+    assert replica.wait_ready(60, 60) == replica.url
+    assert not replica.downloading
+    assert replica.condition() is Condition.HEALTHY
+    log = (tmp_path / "log").read_text()
+    assert log.index("org/judge is here") < log.index("Loading weights")
+    pids = server.pids()
+    replica.stop()
+    assert all_gone(pids, within_s=5)
+
+
+def test_a_download_that_fails_is_told_as_such(downloading: tuple[Replica, Path], server: FakeServer) -> None:
+    replica, finish = downloading
+    finish.write_text("1")
+    with pytest.raises(VerifierStartError, match=r"has no model to load .*cannot be downloaded: gated"):
+        replica.wait_ready(60, 60)
+    assert not server.pid_file.exists()
+    assert not replica.alive()
+
+
+def test_a_download_has_a_deadline_of_its_own(downloading: tuple[Replica, Path]) -> None:
+    replica, _ = downloading
+    with pytest.raises(VerifierStartError, match=r"had not downloaded its model within 0\.5 s .*download_deadline_s"):
+        replica.wait_ready(600, 0.5)
+    assert not replica.alive()
+
+
+def test_the_time_to_load_begins_after_the_download() -> None:
+    patience = StartPatience(10, 100)
+    assert patience.late(True, 0) is None
+    assert patience.late(True, 99) is None
+    assert patience.late(False, 105) is None
+    assert patience.late(False, 114) is None
+    assert "startup_deadline_s" in (patience.late(False, 115) or "")
+    assert "download_deadline_s" in (StartPatience(10, 0).late(True, 0) or "")
+
+
+def test_a_judge_keeps_what_it_compiles_and_says_how_far_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though the training framework's job environment says otherwise; what somebody else set stays."""
+    show = "import os; print({name: os.environ.get(name) for name in ('VLLM_DISABLE_COMPILE_CACHE', "
+    show += "'VLLM_LOGGING_LEVEL', 'MINE')})"
+    for given, kept in ((("1", "WARN"), (None, None)), (("0", "DEBUG"), ("0", "DEBUG"))):
+        monkeypatch.setenv("VLLM_DISABLE_COMPILE_CACHE", given[0])
+        monkeypatch.setenv("VLLM_LOGGING_LEVEL", given[1])
+        replica = Replica(lambda *_: [sys.executable, "-c", show], tmp_path / "log", env={"MINE": "here"})
+        replica.start()
+        with pytest.raises(VerifierStartError, match="died while starting"):
+            replica.wait_ready(60)
+        said = {"VLLM_DISABLE_COMPILE_CACHE": kept[0], "VLLM_LOGGING_LEVEL": kept[1], "MINE": "here"}
+        assert (tmp_path / "log").read_text().strip() == str(said)
+
+
+def test_what_of_the_training_frameworks_environment_is_left_out() -> None:
+    """It is veRL's that this is about: should its values change, ours must."""
+    from verl.trainer.constants_ppo import PPO_RAY_RUNTIME_ENV
+
+    assert PPO_RAY_RUNTIME_ENV["env_vars"].items() >= OF_TRAINING.items()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("", ""), ("a\nb\n\n", "'b'"), ("Loading:  10%|#\rLoading:  90%|###", "'Loading: 90%|###'"), ("\n\r", "")],
+)
+def test_last_line(tmp_path: Path, text: str, expected: str) -> None:
+    (tmp_path / "log").write_text(text)
+    assert last_line(tmp_path / "log") == expected
+    assert last_line(tmp_path / "none") == ""
 
 
 def test_a_command_that_does_not_exist(tmp_path: Path) -> None:
