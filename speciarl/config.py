@@ -29,13 +29,14 @@ class RewardConfig(BaseModel):
     """Penalty for responses near the length limit, added to the reward of training rollouts; None for none."""
     quorum: int = Field(default=2, ge=1)
     """Fewest scored rollouts (unparsable ones included) a training group needs; smaller groups are replaced."""
-    group_deadline_s: float = Field(default=1800.0, gt=0)
+    group_deadline_s: float = Field(default=3600.0, gt=0)
     """Seconds from when a group is sent to a worker to its last verdict, time in the rollout servers' queue included; a
     rollout that takes longer is cancelled."""
     max_unscorable_rate: float = Field(default=0.2, gt=0, le=1)
     """Share of a step's rollouts that may go unscored before the run saves a checkpoint and stops."""
-    outage_deadline_s: float = Field(default=600.0, gt=0)
-    """Seconds without a single verdict, while verdicts are asked for, before the run saves and stops."""
+    outage_deadline_s: float = Field(default=1800.0, gt=0)
+    """Seconds without a single verdict, while verdicts are asked for, before the run saves and stops. A judge of the
+    run's own must be able to come back within it: docs/failures.md."""
 
 
 class TrainingConfig(BaseModel):

@@ -20,6 +20,7 @@ from speciarl.config import SpeciaRLConfig, load
 from speciarl.errors import ConfigError, DataError, SpeciaRLError
 from speciarl.training.attention import attention_notice, check_attention
 from speciarl.training.batch_sizes import check_batch_sizes
+from speciarl.training.deadlines import check_deadlines
 from speciarl.training.probabilities import check_probabilities
 from speciarl.training.sample import sample_id
 from speciarl.verifier_server import VerifierConfig, build
@@ -40,13 +41,14 @@ def check_run(config: DictConfig) -> SpeciaRLConfig:
     """
     settings = load(config)
     try:
-        reward.load(settings.reward.name, settings.reward.params)
+        group_reward = reward.load(settings.reward.name, settings.reward.params)
     except ValueError as error:
         raise ConfigError(f"speciarl.reward.{error}") from error
     check_support(config, settings)
     check_model(str(config.actor_rollout_ref.model.path), "actor_rollout_ref.model.path")
     check_mode(config)
     check_attention(config)
+    check_deadlines(settings, str(config.trainer.v1.trainer_mode))
     check_batch_sizes(config)
     for key in ("train_files", "val_files"):
         files = config.data[key]

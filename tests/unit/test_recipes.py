@@ -23,6 +23,7 @@ from speciarl.cpu import stack
 from speciarl.errors import DataError
 from speciarl.recipe_source import recipe_directory
 from speciarl.training.batch_sizes import TOKEN_BUDGETS, check_batch_sizes
+from speciarl.training.deadlines import check_deadlines
 from speciarl.training.preflight import check_parquet
 
 ROOT = recipe_directory()  # not `import recipe`: TransferQueue's wheel ships a package of that name
@@ -118,6 +119,12 @@ def test_composes_and_passes_verls_validation(line: tuple[str, ...]) -> None:
     option = next((word.split("=")[1] for word in line if word.startswith("recipe/verifier=")), None)
     if option is not None:
         assert settings.verifier.name == option
+
+
+@pytest.mark.parametrize("line", LINES, ids=" ".join)
+def test_deadlines_fit_each_other(line: tuple[str, ...]) -> None:
+    config = composed(*line)
+    check_deadlines(load(config), str(config.trainer.v1.trainer_mode))
 
 
 @pytest.mark.parametrize("line", LINES, ids=" ".join)
