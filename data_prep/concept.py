@@ -6,7 +6,7 @@ import enum
 from dataclasses import dataclass
 
 
-class Stratum(str, enum.Enum):
+class Stratum(enum.StrEnum):
     """How well the miniature policy is taught a concept during pre-training."""
 
     KNOWN = "known"

@@ -278,11 +278,8 @@ def _exclusive(file: Path) -> Iterator[IO[bytes]]:
 
 
 def _digest(file: Path, kind: str) -> str:
-    digest = hashlib.new(kind, usedforsecurity=False)
     with file.open("rb") as content:
-        while chunk := content.read(CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(content, lambda: hashlib.new(kind, usedforsecurity=False)).hexdigest()
 
 
 def _root_cause(error: BaseException) -> str:

@@ -6,6 +6,7 @@ import fcntl
 import os
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 from data_prep.errors import DataPrepError
 
@@ -20,7 +21,7 @@ class Drafts:
     def __init__(self) -> None:
         self._handles: dict[Path, int] = {}
 
-    def __enter__(self) -> Drafts:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 _IMAGE_COLUMNS = ("images.list.element.bytes", "images.list.element.path")
 
@@ -31,7 +31,7 @@ class ParquetRows:
             write_statistics=text,
         )
 
-    def __enter__(self) -> ParquetRows:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

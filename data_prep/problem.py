@@ -11,7 +11,7 @@ from typing import Any
 MOST_NAMED = 3
 
 
-class Kind(str, enum.Enum):
+class Kind(enum.StrEnum):
     """What can be wrong."""
 
     BROKEN = "broken image"

@@ -7,7 +7,7 @@ import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
+from typing import BinaryIO, Self
 
 from data_prep.errors import DataPrepError
 from data_prep.sample import Picture, Sample
@@ -38,7 +38,7 @@ class Spool:
         self._file: BinaryIO | None = None
         self._end = 0
 
-    def __enter__(self) -> Spool:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

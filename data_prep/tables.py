@@ -53,7 +53,7 @@ def built(report: Report, console: Console) -> None:
     if report.problems:
         oddities = Table("left out or odd", "", box=None, pad_edge=False)
         for problem in report.problems[:_MOST_LISTED]:
-            oddities.add_row(problem.kind.value, f"{problem.source} {problem.where}: {problem.detail}")
+            oddities.add_row(problem.kind, f"{problem.source} {problem.where}: {problem.detail}")
         more = len(report.problems) - _MOST_LISTED
         console.print(oddities)
         if more > 0:

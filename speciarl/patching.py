@@ -12,7 +12,7 @@ import wrapt
 logger = logging.getLogger(__name__)
 
 
-class PatchState(str, enum.Enum):
+class PatchState(enum.StrEnum):
     """How far a patch has got in this process."""
 
     WAITING = "waiting"

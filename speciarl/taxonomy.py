@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from speciarl.answer import is_abstention, normalise
 from speciarl.category import Category
@@ -52,7 +52,7 @@ class Taxonomy:
         self._by_name = self._truths()
 
     @classmethod
-    def load(cls, path: str | Path) -> "Taxonomy":
+    def load(cls, path: str | Path) -> Self:
         """Read ``{"version": 1, "nodes": [{"name", "aliases"?, "parent"?, "id"?}, …]}``.
 
         Raises OSError when the file cannot be read and TaxonomyError when it makes no sense.

@@ -16,7 +16,7 @@ class Pair:
     prediction: str
 
 
-class Source(str, enum.Enum):
+class Source(enum.StrEnum):
     """Where a verdict came from."""
 
     LIVE = "live"
@@ -35,7 +35,7 @@ class Source(str, enum.Enum):
     """Read off a dataset's own hierarchy."""
 
 
-class Reason(str, enum.Enum):
+class Reason(enum.StrEnum):
     """Why a pair has no verdict."""
 
     TIMEOUT = "timeout"

@@ -1,5 +1,7 @@
 """The CPU's device index, in the two roles in which veRL uses ``get_device_id()``."""
 
+from typing import Self
+
 
 class DeviceIndex(str):
     """A string that is ``"cpu"`` to torch and formats as ``0``.
@@ -10,7 +12,7 @@ class DeviceIndex(str):
 
     __slots__ = ()
 
-    def __new__(cls) -> "DeviceIndex":
+    def __new__(cls) -> Self:
         return super().__new__(cls, "cpu")
 
     def __format__(self, spec: str) -> str:

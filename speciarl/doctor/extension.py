@@ -37,7 +37,7 @@ def verl_plugin() -> Iterator[Finding]:
     if skipped:
         remedy = "Install the pinned versions (make setup); docs/patches.md tells what each patch mends."
         yield warning("patches", f"made for other versions, not applied: {', '.join(skipped)}", remedy)
-    listed = ", ".join(f"{name} ({state.value})" for name, state in states.items())
+    listed = ", ".join(f"{name} ({state})" for name, state in states.items())
     yield ok("veRL plug-in", f"loaded; patches: {listed}")
 
 

@@ -4,7 +4,7 @@ import enum
 from dataclasses import dataclass
 
 
-class Level(str, enum.Enum):
+class Level(enum.StrEnum):
     """How much a finding matters."""
 
     OK = "ok"

@@ -103,14 +103,14 @@ def report(world: World, found: Sequence[Outcome]) -> dict[str, Any]:
     for outcome in found:
         concept = world.concepts[outcome.concept]
         side = "in_domain" if concept.domain == TRAIN_DOMAIN else "out_of_domain"
-        for name in (side, f"{side}/{concept.stratum.value}", concept.domain):
+        for name in (side, f"{side}/{concept.stratum}", concept.domain):
             groups.setdefault(name, []).append(outcome)
     sides = [f"{side}{tail}" for side in ("in_domain", "out_of_domain") for tail in _TAILS]
     names = [*sides, *sorted(set(groups) - set(sides))]
     return {name: _modes(groups[name]) for name in names if name in groups}
 
 
-_TAILS = ("", *(f"/{stratum.value}" for stratum in Stratum))
+_TAILS = ("", *(f"/{stratum}" for stratum in Stratum))
 
 
 def table(figures: dict[str, Any], names: Iterable[str] = ("in_domain", "out_of_domain")) -> str:

@@ -68,14 +68,14 @@ class Mixture:
 
 _K, _P, _U = Stratum.KNOWN, Stratum.PARTIAL, Stratum.UNKNOWN
 _MOSTLY_EXACT: Mapping[str, LevelShares] = {
-    _K.value: (0.07, 0.08, 0.85, 0.0),
-    _P.value: (0.15, 0.15, 0.70, 0.0),
-    _U.value: (0.50, 0.30, 0.20, 0.0),
+    _K: (0.07, 0.08, 0.85, 0.0),
+    _P: (0.15, 0.15, 0.70, 0.0),
+    _U: (0.50, 0.30, 0.20, 0.0),
 }
 _LEANS_GENERIC: Mapping[str, LevelShares] = {
-    _K.value: (0.48, 0.22, 0.27, 0.03),
-    _P.value: (0.50, 0.23, 0.22, 0.05),
-    _U.value: (0.54, 0.22, 0.17, 0.07),
+    _K: (0.48, 0.22, 0.27, 0.03),
+    _P: (0.50, 0.23, 0.22, 0.05),
+    _U: (0.54, 0.22, 0.17, 0.07),
 }
 _BY_WORD: Mapping[str, LevelShares] = {"clear": (0.48, 0.22, 0.27, 0.03), "vague": (0.54, 0.22, 0.17, 0.07)}
 _SHARP = {_K: 1.0, _P: 0.675, _U: 0.0}
@@ -115,7 +115,7 @@ class World:
         familiarity = None
         if mixture.clear is not None:
             familiarity = "clear" if rng.random() < mixture.clear[concept.stratum] else "vague"
-        key = familiarity if mixture.by_familiarity and familiarity is not None else concept.stratum.value
+        key = familiarity if mixture.by_familiarity and familiarity is not None else concept.stratum
         level = Level(rng.choices(range(len(Level)), mixture.levels[key])[0])
         return Response(familiarity, level, self._answer(concept, level, mixture, rng))
 

@@ -105,7 +105,7 @@ def _verifier_metrics(
     sources = Counter(info["verdict_source"] for info in infos if outcome_of(info) is not None)
     if sources:
         for source in Source:
-            metrics[f"speciarl/verifier/from/{source.value}"] = sources[source.value] / sources.total()
+            metrics[f"speciarl/verifier/from/{source}"] = sources[source] / sources.total()
     for name, value in _added(totals).items():
         metrics[f"speciarl/verifier/total/{name}"] = value
     return metrics

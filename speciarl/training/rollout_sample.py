@@ -135,7 +135,7 @@ def _rollout(session: int, note: _Note, reward: float | None) -> SampledRollout:
         if isinstance(note.seen, Verdict) and note.seen.category is not member.category:
             remark += f"; moved to {note.seen.category.label} by noise"
     elif isinstance(member, Unscorable):
-        category, remark, margin = "unscorable", clipped(f"{member.reason.value}: {member.detail}"), None
+        category, remark, margin = "unscorable", clipped(f"{member.reason}: {member.detail}"), None
     else:
         category, remark, margin = key(None), "no answer in the response", None
     return SampledRollout(session, note.response, note.answer, category, remark, margin, reward)

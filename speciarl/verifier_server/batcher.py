@@ -44,7 +44,7 @@ class Batcher:
         last: dict[Pair, Unscorable] = {}
         try:
             await within(self._deadline_s + _GRACE_S, self._settle(batch, last))
-        except asyncio.TimeoutError:
+        except TimeoutError:
             for asked in batch:
                 before = f"; last: {last[asked.question].detail}" if asked.question in last else ""
                 asked.reply(Unscorable(Reason.TIMEOUT, f"no verdict within {self._deadline_s:g} s{before}"))

@@ -139,10 +139,10 @@ def judge(
     with _one_line():
         name, judgement = judge_one(url, key_file, judge_name, truth, prediction)
     if isinstance(judgement, Unscorable):
-        typer.echo(f"unscorable ({judgement.reason.value}): {judgement.detail}")
+        typer.echo(f"unscorable ({judgement.reason}): {judgement.detail}")
         raise typer.Exit(1)
     margin = "" if judgement.margin is None else f", margin {judgement.margin:.2f}"
-    typer.echo(f"{judgement.category.label} ({judgement.source.value} from {name}{margin})")
+    typer.echo(f"{judgement.category.label} ({judgement.source} from {name}{margin})")
 
 
 @contextlib.contextmanager

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal
 from urllib.parse import urlsplit, urlunsplit
@@ -11,7 +11,7 @@ import aiohttp
 import orjson
 
 from speciarl.verdict import Reason, Unscorable
-from speciarl.verifier_server.deadline import Deadline
+from speciarl.verifier_server.deadline import within
 from speciarl.verifier_server.decoding import shorten
 from speciarl.verifier_server.urls import authorization, passwords, public_url
 
@@ -111,15 +111,16 @@ class Client:
     ) -> object | Failure:
         patience_s = timeout_s or self._timeout_s
         try:
-            with Deadline(patience_s):
-                return await self._exchange(method, url, body)
+            return await within(patience_s, self._exchange(method, url, body))
+        except TimeoutError:  # an OSError too
+            late = f"{self.url} gave no reply within {patience_s:g} s"
+            return Failure(Unscorable(Reason.TIMEOUT, late), passing=True)
         except (aiohttp.ClientError, OSError) as error:
             # Certificates and malformed URLs do not heal; all else that breaks a connection may.
             passing = not isinstance(error, aiohttp.ClientSSLError | aiohttp.InvalidURL)
             cause = shorten(self._without_secrets(str(error) or type(error).__name__), 200)
             unsent = isinstance(error, aiohttp.ClientConnectorError)
             return Failure(Unscorable(Reason.CONNECTION, f"{self.url}: {cause}"), passing=passing, unsent=unsent)
-        return Failure(Unscorable(Reason.TIMEOUT, f"{self.url} gave no reply within {patience_s:g} s"), passing=True)
 
     async def _exchange(self, method: str, url: str, body: Mapping[str, Any] | None) -> object | Failure:
         data = None if body is None else orjson.dumps(body)
@@ -143,7 +144,7 @@ class Client:
         return Failure(
             Unscorable(reason, f"{self.url} replied HTTP {status}: {said}"),
             passing=status >= 500 or status in _PASSING_STATUS,
-            retry_after_s=retry_after_seconds(retry_after, datetime.now(timezone.utc)),
+            retry_after_s=retry_after_seconds(retry_after, datetime.now(UTC)),
             status=status,
         )
 
@@ -196,7 +197,7 @@ def retry_after_seconds(header: str | None, now: datetime) -> float | None:
     except ValueError:
         return None
     if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=timezone.utc)
+        moment = moment.replace(tzinfo=UTC)
     return max((moment - now).total_seconds(), 0.0)
 
 

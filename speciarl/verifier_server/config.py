@@ -1,7 +1,7 @@
 """Which judge scores the answers, and how patient we are with it."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -59,7 +59,7 @@ class PoolConfig(BaseModel):
     """Seconds for which fewer replicas would do before Ray Serve stops one."""
 
     @model_validator(mode="after")
-    def _bounds_in_order(self) -> "PoolConfig":
+    def _bounds_in_order(self) -> Self:
         if self.max_replicas is not None and self.max_replicas < self.replicas:
             raise ValueError(f"`max_replicas` ({self.max_replicas}) is below `replicas` ({self.replicas})")
         return self
@@ -88,7 +88,7 @@ class StoreConfig(BaseModel):
     """With Redis, seconds for which one service keeps the others from judging the same pair."""
 
     @model_validator(mode="after")
-    def _fits_kind(self) -> "StoreConfig":
+    def _fits_kind(self) -> Self:
         wanted, other = ("path", "url") if self.kind == "file" else ("url", "path")
         if not getattr(self, wanted):
             raise ValueError(f"`{wanted}` is missing: a store of kind {self.kind} needs it")
@@ -216,7 +216,7 @@ class VerifierConfig(BaseModel):
         return url
 
     @model_validator(mode="after")
-    def _fits_kind(self) -> "VerifierConfig":
+    def _fits_kind(self) -> Self:
         if self.api_key_file and any(map(authorization, (*self.endpoints, self.service_url or ""))):
             raise ValueError("`api_key_file` and a user name in a URL: a request carries one of them, so give one")
         if self.service_url:

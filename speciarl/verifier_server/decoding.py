@@ -36,7 +36,7 @@ LABEL_TOKENS = 48
 """Room for the longest label, wrapped in JSON, under any tokenizer, single bytes included."""
 
 
-class Mode(str, enum.Enum):
+class Mode(enum.StrEnum):
     """How the judge's answer is decoded."""
 
     FIRST_TOKEN = "first_token"

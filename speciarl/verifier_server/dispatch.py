@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from speciarl.verdict import Reason, Unscorable
 from speciarl.verifier_server.client import Failure
 from speciarl.verifier_server.config import VerifierConfig
-from speciarl.verifier_server.deadline import Deadline, within
+from speciarl.verifier_server.deadline import within
 from speciarl.verifier_server.flight import Flight
 from speciarl.verifier_server.hedging import COPIES, Hedging
 from speciarl.verifier_server.places import Places
@@ -71,11 +71,11 @@ class Dispatcher:
         trail = _Trail(clock() + within_s)
         self._open += pairs
         try:
-            with Deadline(within_s):
-                return await self._ask(body, read, only, flight, trail, pairs)
+            return await within(within_s, self._ask(body, read, only, flight, trail, pairs))
+        except TimeoutError:
+            return trail.missed(clock(), within_s, self.router.outage(clock()))
         finally:
             self._open -= pairs
-        return trail.missed(clock(), within_s, self.router.outage(clock()))
 
     async def _ask(
         self,
@@ -140,7 +140,7 @@ class Dispatcher:
                 outage = self.router.outage(now)
                 assert outage is not None
                 return outage
-            with contextlib.suppress(asyncio.TimeoutError):
+            with contextlib.suppress(TimeoutError):
                 await within(None if opens_at is None else opens_at - now, self._changed.wait())
 
     def _backoff_s(self, attempts: int) -> float:

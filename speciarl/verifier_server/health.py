@@ -46,7 +46,7 @@ class HealthWatch:
                 continue
             next_at = self._router.next_check_at()
             patience_s = None if next_at is None else max(next_at - clock(), 0.0)
-            with contextlib.suppress(asyncio.TimeoutError):
+            with contextlib.suppress(TimeoutError):
                 await within(patience_s, self._changed.wait())
 
     async def _check(self, endpoint: Endpoint) -> None:

@@ -29,7 +29,7 @@ LIST_KEY = "verdicts"
 _FENCE = re.compile(r"^```(?:json)?\s*\n(.*?)\n?\s*```$", re.DOTALL)
 
 
-class ManyMode(str, enum.Enum):
+class ManyMode(enum.StrEnum):
     """How an answer about several pairs is decoded."""
 
     STRUCTURED = "many_structured"

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from speciarl.errors import ConfigError, VerifierStartError
 from speciarl.verifier_server.config import VerifierConfig
@@ -103,7 +103,7 @@ class JudgePool:
         for replica in replicas:
             ray.kill(replica.actor)
 
-    def __enter__(self) -> "JudgePool":
+    def __enter__(self) -> Self:
         self.start()
         return self
 

@@ -79,7 +79,7 @@ class _Probe:
             try:
                 # The request's own timeout may be longer than the time that is left.
                 reply = await within(max(expires - clock(), 0.01), endpoint.client.models())
-            except asyncio.TimeoutError:
+            except TimeoutError:
                 cause = failure.unscorable.detail if failure else f"{endpoint.client.url} gave no reply"
                 raise self._unreachable(cause) from None
             if not isinstance(reply, Failure):

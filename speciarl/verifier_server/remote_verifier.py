@@ -149,7 +149,7 @@ class RemoteVerifier(HttpVerifier):
         while True:
             try:
                 judgement = await within(max(expires - clock(), 0) + GRACE_S, bundler.ask(pair))
-            except asyncio.TimeoutError:
+            except TimeoutError:
                 where = public_url(self.config.service_url or "")
                 return Unscorable(Reason.TIMEOUT, f"{where}: no verdict within {deadline_s:g} s")
             late = isinstance(judgement, Unscorable) and judgement.reason is Reason.TIMEOUT
@@ -177,7 +177,7 @@ class RemoteVerifier(HttpVerifier):
         while True:
             try:
                 reply = await within(max(expires - clock(), 0.01), client.get("ready"))
-            except asyncio.TimeoutError:
+            except TimeoutError:
                 raise self._unready(failure, f"{client.url} gave no reply") from None
             if not isinstance(reply, Failure):
                 if isinstance(reply, Mapping) and reply.get("ready") is True:

@@ -20,7 +20,7 @@ FIRST_CHECK_S = 0.25
 """Pause after the first failed check or trial; doubles with each one, up to the interval of the health checks."""
 
 
-class State(str, enum.Enum):
+class State(enum.StrEnum):
     """What an endpoint may be used for. `docs/judge_pool.md` shows the transitions."""
 
     HEALTHY = "healthy"

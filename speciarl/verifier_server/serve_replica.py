@@ -45,7 +45,7 @@ class JudgeReplica:
         condition = await asyncio.to_thread(self._replica.condition)
         if condition is not Condition.HEALTHY:
             cause = self._replica.cause()
-            raise VerifierStartError(f"the judge server is {condition.value}{': ' + cause if cause else ''}")
+            raise VerifierStartError(f"the judge server is {condition}{': ' + cause if cause else ''}")
 
     async def __call__(self, request: Request) -> Response:
         """Pass one request on; HTTP 503 while the server cannot be reached, so that clients come back later."""

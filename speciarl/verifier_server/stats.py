@@ -118,7 +118,7 @@ class Stats:
         """All counters under flat names; the same keys at all times."""
         values = {one.name: getattr(self, one.name) for one in fields(self)}
         flat = {name: float(value) for name, value in values.items() if isinstance(value, int | float)}
-        by_reason = {f"unscorable/{reason.value}": float(count) for reason, count in self.unscorable.items()}
+        by_reason = {f"unscorable/{reason}": float(count) for reason, count in self.unscorable.items()}
         return flat | {"unscorable": float(sum(self.unscorable.values()))} | by_reason
 
 

@@ -7,7 +7,7 @@ from speciarl.verifier_server.config import PoolConfig
 LONGEST_BACKOFF_S = 60.0
 
 
-class Condition(str, enum.Enum):
+class Condition(enum.StrEnum):
     """What is seen of a replica from outside."""
 
     HEALTHY = "healthy"
@@ -18,7 +18,7 @@ class Condition(str, enum.Enum):
     """Its process ended."""
 
 
-class Order(str, enum.Enum):
+class Order(enum.StrEnum):
     """What to do about it."""
 
     NOTHING = "nothing"

@@ -77,10 +77,10 @@ class Supervisor:
         if order is Order.GIVE_UP:
             _log.error(
                 "%s is %s%s after %d restarts and is given up; correct `pool`, or raise `max_restarts`",
-                replica.label, condition.value, because, self._max_restarts,
+                replica.label, condition, because, self._max_restarts,
             )  # fmt: skip
             return
-        _log.warning("%s is %s%s; restart number %d", replica.label, condition.value, because, rule.total)
+        _log.warning("%s is %s%s; restart number %d", replica.label, condition, because, rule.total)
         problem = replica.restart()
         if problem:
             _log.warning("%s could not be restarted: %s", replica.label, problem)

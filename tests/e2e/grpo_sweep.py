@@ -4,6 +4,7 @@ import os
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from laptop_run import DEADLINE_S, STEPS, LaptopRun, command
 from loss_spy import FOLDER
@@ -21,7 +22,7 @@ class GrpoSweep:
     folder: Path
 
     @classmethod
-    def trained(cls, folder: Path, data: Path) -> "GrpoSweep":
+    def trained(cls, folder: Path, data: Path) -> Self:
         """Train unless the directory holds a finished sweep.
 
         Raises AssertionError with the end of the log when a run fails.

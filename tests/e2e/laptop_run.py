@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import psutil
 
@@ -51,7 +51,7 @@ class LaptopRun:
     """All that the trainer printed."""
 
     @classmethod
-    def ended(cls, folder: Path, status: int, metrics: Path, log: Path) -> "LaptopRun":
+    def ended(cls, folder: Path, status: int, metrics: Path, log: Path) -> Self:
         """A run by what it left."""
         rows = map(json.loads, metrics.read_text().splitlines()) if metrics.is_file() else []
         return cls(folder, status, {row["step"]: row["data"] for row in rows}, log.read_text(errors="replace"))

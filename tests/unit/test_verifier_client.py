@@ -1,13 +1,13 @@
 """How servers are addressed, and what they say about when to come back."""
 
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Literal
 
 import pytest
 
 from speciarl.verifier_server.client import base_urls, retry_after_seconds
 
-NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(

@@ -134,7 +134,7 @@ async def test_a_lasting_fault_is_unscorable_and_bounded(
         assert judgement.reason is reason or late
         assert "\n" not in judgement.detail
         assert judge.url in judgement.detail
-        assert verifier.stats()[f"unscorable/{judgement.reason.value}"] == 1
+        assert verifier.stats()[f"unscorable/{judgement.reason}"] == 1
         # The fault goes, and nothing stays poisoned.
         judge.arm(lambda _: None)
         verifier.config = verifier.config.model_copy(update={"total_deadline_s": 120.0})

@@ -1,6 +1,5 @@
 """Bodies are read whole before anything looks at them, up to a length and within a time."""
 
-import asyncio
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -23,7 +22,7 @@ class BodyLimit:
             return
         try:
             body = await within(self._deadline_s, self._read(scope, receive))
-        except asyncio.TimeoutError:
+        except TimeoutError:
             await _refuse(
                 ApiError(408, "body_too_slow", f"the body did not arrive within {self._deadline_s:g} s"), scope, send
             )

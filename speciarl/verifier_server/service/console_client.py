@@ -39,7 +39,7 @@ def metrics_text(url: str, key_file: str | None) -> str:
                     hint = "; give the service's key with --key-file" if reply.status == 401 else ""
                     raise ServiceError(f"{shown} replied HTTP {reply.status}{hint}")
                 return await reply.text()
-        except (aiohttp.ClientError, OSError, asyncio.TimeoutError, UnicodeDecodeError) as error:
+        except (aiohttp.ClientError, OSError, UnicodeDecodeError) as error:
             cause = " ".join(str(error).split()) or type(error).__name__
             raise ServiceError(f"{shown} cannot be asked ({cause}); is the service running there?") from error
 

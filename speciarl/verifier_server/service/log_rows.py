@@ -3,8 +3,8 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, Self
 
 import pyarrow as pa
 
@@ -47,7 +47,7 @@ def make_row(
     scored = judgement if isinstance(judgement, Verdict) else None
     failed = None if isinstance(judgement, Verdict) else judgement
     return {
-        "time": datetime.now(timezone.utc),
+        "time": datetime.now(UTC),
         "judge": judge.name,
         "model": judge.config.model,
         "revision": judge.config.revision,
@@ -100,7 +100,7 @@ class Counts:
         return {"pairs": self.pairs, **times, "by": {name: dict(counter) for name, counter in self.by.items()}}
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> "Counts":
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
         """The counts that `as_json` wrote; raises KeyError, TypeError or ValueError for anything else."""
         first, last = (None if data[key] is None else datetime.fromisoformat(data[key]) for key in ("first", "last"))
         return cls(int(data["pairs"]), first, last, {name: Counter(data["by"][name]) for name in COUNTED})

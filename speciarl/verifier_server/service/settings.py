@@ -4,7 +4,7 @@ import ipaddress
 import itertools
 import re
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from pydantic import (
     BaseModel,
@@ -70,7 +70,7 @@ class LimitsConfig(_Section):
     """Runs that are counted and logged."""
 
     @model_validator(mode="after")
-    def _agree(self) -> "LimitsConfig":
+    def _agree(self) -> Self:
         if self.waiting_pairs < self.pairs_per_request:
             raise ValueError("`waiting_pairs` must not be below `pairs_per_request`")
         return self
@@ -118,7 +118,7 @@ class BinaryConfig(_Section):
     """The word for the others."""
 
     @model_validator(mode="after")
-    def _is_label(self) -> "BinaryConfig":
+    def _is_label(self) -> Self:
         if self.least not in LABELS:
             raise ValueError(f"`least` is {self.least!r}; the categories are {', '.join(LABELS)}")
         return self
@@ -184,7 +184,7 @@ class ServiceConfig(_Section):
         }
 
     @model_validator(mode="after")
-    def _holds_together(self) -> "ServiceConfig":
+    def _holds_together(self) -> Self:
         known = ", ".join(self.judges)
         named = {"default_judge": self.default_judge, "default_binary_judge": self.default_binary_judge}
         named |= {f"aliases.{index}.judge": alias.judge for index, alias in enumerate(self.aliases)}

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Self
 
 from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Group
@@ -24,7 +25,7 @@ class Snapshot:
     """By sample name and sorted labels."""
 
     @classmethod
-    def parse(cls, text: str, at_s: float) -> "Snapshot":
+    def parse(cls, text: str, at_s: float) -> Self:
         """Read Prometheus' text format; raises ValueError for anything else."""
         samples = (sample for family in text_string_to_metric_families(text) for sample in family.samples)
         return cls(at_s, {(sample.name, tuple(sorted(sample.labels.items()))): sample.value for sample in samples})

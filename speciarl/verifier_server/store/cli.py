@@ -5,7 +5,7 @@ import contextlib
 import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, NoReturn, TypeVar
 
@@ -202,7 +202,7 @@ def _report(summary: str, **counts: int) -> None:
 
 
 def _day(microseconds: int) -> str:
-    return datetime.fromtimestamp(microseconds / 1e6, timezone.utc).strftime("%Y-%m-%d")
+    return datetime.fromtimestamp(microseconds / 1e6, UTC).strftime("%Y-%m-%d")
 
 
 def _as_table(found: Statistics, judges: dict[bytes, JudgeIdentity]) -> Table:
@@ -224,8 +224,8 @@ def _as_json(found: Statistics, judges: dict[bytes, JudgeIdentity]) -> dict[str,
             "identity": json.loads(judges[fingerprint].to_json()) if fingerprint in judges else None,
             "verdicts": counts.verdicts,
             "categories": {category.label: counts.categories[category] for category in Category},
-            "oldest": datetime.fromtimestamp(counts.oldest_us / 1e6, timezone.utc).isoformat(),
-            "newest": datetime.fromtimestamp(counts.newest_us / 1e6, timezone.utc).isoformat(),
+            "oldest": datetime.fromtimestamp(counts.oldest_us / 1e6, UTC).isoformat(),
+            "newest": datetime.fromtimestamp(counts.newest_us / 1e6, UTC).isoformat(),
         }
         for fingerprint, counts in found.judges.items()
     ]

@@ -1,6 +1,5 @@
 """From a configuration to a store, opened and closed in bounded time."""
 
-import asyncio
 import logging
 from pathlib import Path
 
@@ -29,7 +28,7 @@ async def open_store(config: StoreConfig, within_s: float) -> VerdictStore:
     store = build_store(config)
     try:
         await within(within_s, store.open())
-    except asyncio.TimeoutError:
+    except TimeoutError:
         raise StoreError(
             f"verdict store {store.where} did not open within {within_s:g} s; check its disk or server"
         ) from None
@@ -40,7 +39,7 @@ async def close_store(store: VerdictStore, within_s: float) -> None:
     """Close a store. One that fails or hangs is left as it is, with a line in the log."""
     try:
         await within(within_s, store.aclose())
-    except (StoreError, asyncio.TimeoutError) as error:
+    except (StoreError, TimeoutError) as error:
         _log.warning("verdict store %s was not closed: %s", store.where, str(error) or f"no end within {within_s:g} s")
 
 

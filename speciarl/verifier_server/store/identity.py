@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 from speciarl.answer import NORMALISER_VERSION
 from speciarl.verdict import Pair
@@ -71,7 +71,7 @@ class JudgeIdentity:
         return canonical_json({"key_version": KEY_VERSION} | dataclasses.asdict(self))
 
     @classmethod
-    def from_json(cls, text: str | bytes) -> "JudgeIdentity":
+    def from_json(cls, text: str | bytes) -> Self:
         """The inverse of `to_json`; raises ValueError for anything that it does not write."""
         fields = json.loads(text)
         if not isinstance(fields, dict) or fields.pop("key_version", None) != KEY_VERSION or set(fields) != set(_TYPES):

@@ -6,6 +6,7 @@ import os
 import struct
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -194,9 +195,7 @@ def _read(row: dict[str, Any]) -> tuple[JudgeIdentity, Record]:
 
 
 def _microseconds(moment: Any) -> int:
-    from datetime import datetime, timedelta, timezone
-
-    return int((moment - datetime(1970, 1, 1, tzinfo=timezone.utc)) / timedelta(microseconds=1))
+    return int((moment - datetime(1970, 1, 1, tzinfo=UTC)) / timedelta(microseconds=1))
 
 
 def _check_format(schema: Any, file: Path) -> None:

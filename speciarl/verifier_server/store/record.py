@@ -4,6 +4,7 @@ import hashlib
 import math
 import struct
 from dataclasses import dataclass, replace
+from typing import Self
 
 from speciarl.category import Category
 from speciarl.verdict import Pair, Source, Verdict
@@ -36,7 +37,7 @@ class Record:
     """Microseconds since 1970, UTC."""
 
     @classmethod
-    def of(cls, judge: bytes, pair: Pair, verdict: Verdict, now_s: float) -> "Record":
+    def of(cls, judge: bytes, pair: Pair, verdict: Verdict, now_s: float) -> Self:
         """The record of a verdict just given; `now_s` is in seconds since 1970."""
         return cls(judge, pair, replace(verdict, source=Source.STORE), int(now_s * 1e6))
 

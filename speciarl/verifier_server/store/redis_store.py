@@ -242,7 +242,7 @@ class RedisStore:
     def _failures(self) -> Iterator[None]:
         try:
             yield
-        except (RedisError, OSError, asyncio.TimeoutError) as error:
+        except (RedisError, OSError) as error:
             cause = " ".join(str(error).split()) or type(error).__name__
             raise StoreError(f"verdict store {self.where} cannot be used: {cause}; check the server") from error
 

@@ -19,7 +19,7 @@ RETRY_S = 5.0
 LONGEST_RETRY_S = 60.0
 CLOSE_S = 10.0
 
-_FAILURES = (StoreError, asyncio.TimeoutError)
+_FAILURES = (StoreError, TimeoutError)
 _ANY_KEY = bytes(32)
 
 _log = logging.getLogger(__name__)

@@ -223,7 +223,7 @@ async def test_a_lasting_fault_is_unscorable_and_bounded(status: int, content: s
             assert content in judgement.detail
         else:
             assert judgement.reason is reason
-        assert verifier.stats()[f"unscorable/{judgement.reason.value}"] == 1
+        assert verifier.stats()[f"unscorable/{judgement.reason}"] == 1
 
 
 async def test_a_service_that_says_nothing_is_a_timeout() -> None:
