@@ -1,12 +1,17 @@
-"""A sweep of two runs in one process, as in examples/sweep: each on its own, the second not disturbed by the first."""
+"""A sweep of two runs in one process, as in examples/sweep: each on its own, the second not disturbed by the first.
+
+The loss in the actor's process of whole runs is what one process shows of it (tests/integration/test_losses.py)."""
 
 import os
 import subprocess
 import sys
 from typing import Any
 
+import loss_calls
 import pytest
 from grpo_sweep import EXAMPLE, GrpoSweep
+from laptop_run import STEPS
+from stored_algorithms import assert_advantages
 
 pytestmark = pytest.mark.timeout(1800)  # two runs, two minutes each on an idle machine
 
@@ -37,3 +42,21 @@ def test_the_table_has_both(grpo_sweep: GrpoSweep) -> None:
     assert table.returncode == 0, table.stdout + table.stderr
     assert "grpo-binary" in table.stdout
     assert "grpo-dynamic" in table.stdout
+
+
+def test_grpo_scales_by_the_deviation_of_the_group(grpo_sweep: GrpoSweep) -> None:
+    assert_advantages(grpo_sweep.run("dynamic"), by_deviation=True)
+
+
+def test_grpos_loss_is_the_mean_over_tokens_and_it_has_a_kl_term(grpo_sweep: GrpoSweep) -> None:
+    found = loss_calls.read(grpo_sweep.losses)
+    assert len(found) == 2 * STEPS  # of two runs
+    for call in found:
+        assert call.mode == "vanilla"
+        assert call.loss == pytest.approx(
+            loss_calls.token_mean(call, loss_calls.clipped(call, call.ratio, 0.2, 0.2, 3.0)), abs=1e-5
+        )
+    metrics = grpo_sweep.run("dynamic").metrics
+    for step in metrics:
+        assert metrics[step]["actor/kl_coef"] == 0.01, step
+    assert metrics[STEPS]["actor/kl_loss"] > 0  # the policy has left the reference

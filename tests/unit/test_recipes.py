@@ -195,7 +195,7 @@ def test_every_build_of_the_papers_data_is_one_that_a_run_reads() -> None:
 
 
 def test_the_algorithms() -> None:
-    """What each sets, with the paper's values; that they act is seen in tests/e2e/test_algorithms.py."""
+    """What each sets, with the paper's values; that they act is seen in tests/integration/test_losses.py."""
     runs = {name: composed("+recipe=speciarl", f"recipe/algorithm={name}") for name in OPTIONS["algorithm"]}
     actors = {name: config.actor_rollout_ref.actor for name, config in runs.items()}
     assert {name: config.speciarl.algorithm for name, config in runs.items()} == {name: name for name in runs}
