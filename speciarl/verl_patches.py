@@ -4,6 +4,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Callable, MutableMapping
+from types import SimpleNamespace
 from typing import Any
 
 from speciarl.patching import Patch
@@ -93,6 +94,40 @@ ROLLOUT_ON_ITS_OWN = Patch(
     apply=_accept_flush,
 )
 
+
+
+def _unpack_vision_output(qwen2_vl: Any) -> None:
+    stock = qwen2_vl._get_input_embeds
+    if stock.__module__ == __name__:
+        return
+
+    def _get_input_embeds(
+        model: Any, input_ids: Any, attention_mask: Any, pixel_values: Any, pixel_values_videos: Any, *grids: Any
+    ) -> Any:
+        """Hands veRL a vision tower that answers with a tensor where it takes the answer as it is: without an image."""
+        if pixel_values is None and pixel_values_videos is None:
+            tower = model.visual
+            model = SimpleNamespace(
+                config=model.config,
+                get_input_embeddings=model.get_input_embeddings,
+                visual=lambda pixels, grid_thw: qwen2_vl.unpack_visual_output(tower(pixels, grid_thw=grid_thw))[0],
+            )
+        return stock(model, input_ids, attention_mask, pixel_values, pixel_values_videos, *grids)
+
+    qwen2_vl._get_input_embeds = _get_input_embeds
+
+
+MICRO_BATCH_WITHOUT_IMAGE = Patch(
+    name="micro-batch-without-image",
+    distribution="verl",
+    version=VERL_VERSION,
+    module="verl.models.transformers.qwen2_vl",
+    reason="A step that loses rollouts is filled up with rows of text, and Qwen2.5-VL stops (no attribute 'mean') at a "
+    "micro-batch of nothing but these.",
+    upstream="verl/models/transformers/qwen2_vl.py, _get_input_embeds",
+    apply=_unpack_vision_output,
+)
+
 # Trainer and rollout server of a device meet at a socket in /tmp whose name holds the Ray job: in the trainer's process
 # as an attribute, in the server's as this variable, which its engine processes inherit.
 _JOB_VARIABLE = "VERL_RAY_JOB_ID"
@@ -162,5 +197,11 @@ WEIGHT_RECEIVER_NAMES_CLUSTER = Patch(
     apply=_name_cluster_in_receiver,
 )
 
-ALL = (EQUAL_LENGTH_MROPE, ROLLOUT_ON_ITS_OWN, WEIGHT_SENDER_NAMES_CLUSTER, WEIGHT_RECEIVER_NAMES_CLUSTER)
+ALL = (
+    EQUAL_LENGTH_MROPE,
+    ROLLOUT_ON_ITS_OWN,
+    MICRO_BATCH_WITHOUT_IMAGE,
+    WEIGHT_SENDER_NAMES_CLUSTER,
+    WEIGHT_RECEIVER_NAMES_CLUSTER,
+)
 """Patches for every process that imports veRL."""

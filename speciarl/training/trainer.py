@@ -19,7 +19,7 @@ from verl.utils.tensordict_utils import assign_non_tensor_stack
 
 from speciarl.config import load
 from speciarl.errors import FailureBudgetExceeded, SpeciaRLError, VerifierOutage, WorkerLost
-from speciarl.training import metrics_file, rollout_dump, sample_page, settlement, workers
+from speciarl.training import metrics_file, padding, rollout_dump, sample_page, settlement, workers
 from speciarl.training.checkpoint import repair_tracker, tracked
 from speciarl.training.judges import ManagedJudges
 from speciarl.training.limits import refuse_endless, refuse_unfinished, refuse_unrewarded, refuse_unscorable
@@ -172,7 +172,9 @@ class VerdictTrainer(PPOTrainer):
     def _balance_batch(self, batch: Any, *args: Any, **kwargs: Any) -> Any:
         if self._uids is not None:  # rollouts arrive in any order, and sums of floats depend on it
             batch.reorder(sorted(range(len(batch.keys)), key=batch.keys.__getitem__))
-        return super()._balance_batch(batch, *args, **kwargs)
+        batch = super()._balance_batch(batch, *args, **kwargs)
+        padding.spread(batch, ranks=max(self.actor_rollout_wg._dispatch_info["actor"]) + 1)
+        return batch
 
     def _compute_advantage(self, batch: Any, metrics: Any) -> Any:
         if self._settings.training.late_verdicts:

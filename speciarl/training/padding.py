@@ -1,0 +1,20 @@
+"""Rows of padding, with which veRL fills up a batch that lost rollouts until it divides into mini-batches."""
+
+from typing import Any
+
+
+def spread(batch: Any, ranks: int) -> None:
+    """Reorder a balanced batch in place: each rank keeps its share of rows, with the padding evenly among the others.
+
+    veRL leaves the padding at the end of each share. The last mini-batch would then be an update on few rollouts, each of
+    which weighs more than those of other mini-batches (in a mean over tokens).
+    """
+    is_padding = [bool(tag.get("is_padding", False)) for tag in batch.tags]
+    share = len(is_padding) // ranks
+    order: list[int] = []
+    for first in range(0, len(is_padding), share):
+        rows = range(first, first + share)
+        kinds = [[row for row in rows if is_padding[row] is kind] for kind in (False, True)]
+        place = {row: (number + 0.5) / len(kind) for kind in kinds for number, row in enumerate(kind)}
+        order += sorted(rows, key=place.__getitem__)
+    batch.reorder(order)
