@@ -18,6 +18,8 @@ _VARIABLES: Mapping[str, str] = MappingProxyType(
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         # Several engines, workers and the driver share few cores; more threads each only makes them wait.
         "OMP_NUM_THREADS": "1",
+        # The same for TransferQueue, which asks for 8 and, with fewer cores, warns of it at every put and get.
+        "TQ_NUM_THREADS": "1",
         # Off, vLLM's engine computes in its own process instead of starting one more for its only device. vLLM wants
         # that one for the sake of binding threads to cores, which the two lines above leave alone. Saves the time to
         # load the whole stack once more.
