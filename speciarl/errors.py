@@ -31,3 +31,7 @@ class WorkerLost(SpeciaRLError):
 
 class WeightTransferStuck(SpeciaRLError):
     """The policy's weights did not reach the rollout servers in time."""
+
+
+class WeightTransferFailed(SpeciaRLError):
+    """The policy's weights did not reach the rollout servers, because one of them or a trainer worker failed."""

@@ -6,8 +6,8 @@ from typing import Any
 def spread(batch: Any, ranks: int) -> None:
     """Reorder a balanced batch in place: each rank keeps its share of rows, with the padding evenly among the others.
 
-    veRL leaves the padding at the end of each share. The last mini-batch would then be an update on few rollouts, each of
-    which weighs more than those of other mini-batches (in a mean over tokens).
+    veRL leaves the padding at the end of each share. The last mini-batch would then be an update on few rollouts, which
+    in a mean over tokens weigh more than others.
     """
     is_padding = [bool(tag.get("is_padding", False)) for tag in batch.tags]
     share = len(is_padding) // ranks

@@ -1,16 +1,21 @@
-"""A deadline for the transfer of the policy's weights to the rollout servers, for which veRL waits without one."""
+"""How the transfer of the policy's weights to the rollout servers ends when it fails: in time, and with the cause."""
 
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
-from speciarl.errors import WeightTransferStuck
+from ray.exceptions import RayTaskError
+
+from speciarl.errors import WeightTransferFailed, WeightTransferStuck
+
+_AGAIN = "Start the same command again when that is mended; it resumes from the last checkpoint (trainer.save_freq)"
 
 
 def bound(manager: Any, deadline_s: float) -> None:
-    """Give a veRL ``CheckpointEngineManager``'s ``update_weights`` a deadline; raises WeightTransferStuck past it.
+    """Give a veRL ``CheckpointEngineManager``'s ``update_weights`` a deadline.
 
+    Raises WeightTransferStuck past it, and WeightTransferFailed as soon as a worker or a server fails.
     A rollout server that hangs leaves the trainer worker that sends in a blocking call, which nothing can interrupt:
     after the error the worker cannot save a checkpoint either, and the run has to end.
     """
@@ -35,11 +40,21 @@ def _in_time(work: Callable[[], Any], deadline_s: float) -> Any:
     threading.Thread(target=run, name="weight-transfer", daemon=True).start()
     try:
         return done.result(timeout=deadline_s)
+    except RayTaskError as error:
+        raise WeightTransferFailed(
+            f"the new weights did not reach the rollout servers: {_root_cause(error)}. {_AGAIN}"
+        ) from error
     except TimeoutError as error:
         if done.done():  # the transfer's own
             raise
         raise WeightTransferStuck(
             f"the rollout servers did not take the new weights within {deadline_s:g} s "
-            "(speciarl.training.weights_deadline_s): one of them hangs, or the network between does. Start the same "
-            "command again when that is mended; it resumes from the last checkpoint (trainer.save_freq)"
+            f"(speciarl.training.weights_deadline_s): one of them hangs, or the network between does. {_AGAIN}"
         ) from error
+
+
+def _root_cause(error: BaseException) -> str:
+    """The error of the process in which it arose, on one line: Ray wraps it once for each process on its way."""
+    while isinstance(error, RayTaskError):
+        error = error.cause
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"

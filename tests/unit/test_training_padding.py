@@ -251,9 +251,7 @@ def test_padding_changes_neither_loss_nor_gradients(
             assert (padded[name] - value).abs().max() <= 1e-5 * largest, name
 
 
-def test_log_probabilities_of_rollouts_are_the_same_beside_padding(
-    engine: Any, rollouts: list[dict[str, Any]]
-) -> None:
+def test_log_probabilities_of_rollouts_are_the_same_beside_padding(engine: Any, rollouts: list[dict[str, Any]]) -> None:
     def log_probs(rows: list[dict[str, Any]]) -> list[Any]:
         with engine.eval_mode():
             return list(engine.infer_batch(batched(rows, 1))["model_output"]["log_probs"].unbind())

@@ -5,8 +5,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ray.exceptions import RayTaskError
 
-from speciarl.errors import WeightTransferStuck
+from speciarl.errors import WeightTransferFailed, WeightTransferStuck
 from speciarl.training.weight_transfer import bound
 
 
@@ -36,3 +37,25 @@ def test_one_that_hangs_ends_with_what_to_do() -> None:
     with pytest.raises(WeightTransferStuck, match=r"within 0\.05 s \(speciarl\.training\.weights_deadline_s\)"):
         manager.update_weights()
     released.set()
+
+
+def test_a_failed_worker_ends_it_with_the_first_cause() -> None:
+    def fail() -> None:
+        error: Any = ValueError("no such\n weight")
+        for process in ("server", "trainer"):
+            error = RayTaskError(process, "Traceback …", error, proctitle=process, pid=1, ip="").as_instanceof_cause()
+        raise error
+
+    with pytest.raises(
+        WeightTransferFailed, match=r"rollout servers: ValueError: no such weight\. Start the same"
+    ) as it:
+        fake_manager(fail).update_weights()
+    assert isinstance(it.value.__cause__, RayTaskError)
+
+
+def test_a_timeout_of_a_worker_is_not_the_deadlines() -> None:
+    def fail() -> None:
+        raise RayTaskError("f", "Traceback …", TimeoutError("gloo"), proctitle="p", pid=1, ip="").as_instanceof_cause()
+
+    with pytest.raises(WeightTransferFailed, match="TimeoutError: gloo"):
+        fake_manager(fail).update_weights()
