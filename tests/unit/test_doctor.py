@@ -103,7 +103,7 @@ def test_plugins_and_recipes_are_seen() -> None:
     assert list(extension.entry_points()) == []
     assert [found.level for found in extension.verl_plugin()] == [Level.OK]
     assert extension.trainer().level is Level.OK
-    assert "laptop, speciarl" in extension.recipes().detail
+    assert "laptop, one_gpu, speciarl" in extension.recipes().detail
     assert extension.platform(EXTRA).level is Level.OK
 
 

@@ -129,7 +129,8 @@ def test_a_label_that_is_crowded_out_counts_next_to_nothing(values: list[float],
     decoder = Decoder(Mode.FIRST_TOKEN_BIASED, TOKENS, least_mass=0.05)
     verdict, exact = decoder.read(processed(vocabulary(values, rest), TOKENS)), verdict_from_logprobs(values)
     if isinstance(verdict, Verdict):
-        assert verdict.probabilities == pytest.approx(exact.probabilities, abs=1e-5)
+        # Up to five labels of less than 1e-5 each, which the others share among themselves.
+        assert verdict.probabilities == pytest.approx(exact.probabilities, abs=5e-5)
         assert verdict.margin is not None
         assert exact.margin is not None
         assert verdict.margin <= exact.margin + 1e-9
