@@ -2,10 +2,13 @@
 
 import asyncio
 import contextlib
+import copy
+import gc
 import json
 import math
 import selectors
-from collections.abc import AsyncIterator, Callable, Mapping
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -15,6 +18,39 @@ from hypothesis import settings
 # A busy machine is no failure; time limits that matter are asserted where they matter.
 settings.register_profile("unit", deadline=None)
 settings.load_profile("unit")
+
+
+def pytest_collection_finish() -> None:
+    """What all the imports left is there to stay: collections of garbage need not walk through it each time."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Several processes of pytest share the cores: threads of torch on top of them spin while they wait."""
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def parsed_once() -> Iterator[None]:
+    """Hydra parses a YAML file once for all compositions of a module. By itself it begins anew with each, and spends a
+    third of its time on that."""
+    from hydra._internal.config_repository import ConfigRepository
+
+    parse, results = ConfigRepository.load_config, {}
+
+    def load_config(self: ConfigRepository, config_path: str) -> Any:
+        key = (config_path, *(source.path for source in self.get_sources()))
+        if key not in results:
+            results[key] = parse(self, config_path)
+        return copy.deepcopy(results[key])  # composing changes it
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ConfigRepository, "load_config", load_config)
+        yield
+
 
 Fault = Callable[["FakeJudge", web.Request], Any]
 """What a faulty server does with a chat request: returns a response, or waits, or cuts the line."""

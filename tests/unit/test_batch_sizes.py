@@ -12,6 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 from speciarl.errors import ConfigError
 from speciarl.training.batch_sizes import TOKEN_BUDGETS, check_batch_sizes
 
+pytestmark = pytest.mark.usefixtures("parsed_once")
+
 
 @functools.cache
 def composed(mode: str, recipe: str) -> DictConfig:

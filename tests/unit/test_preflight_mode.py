@@ -12,6 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 from speciarl.errors import ConfigError
 from speciarl.training.preflight import check_mode
 
+pytestmark = pytest.mark.usefixtures("parsed_once")
+
 
 @functools.cache
 def composed(mode: str) -> DictConfig:

@@ -17,6 +17,8 @@ from speciarl.reward import load
 from speciarl.training.preflight import Preflight, check_identities, check_run
 from speciarl.verdict import Reason, Source, Unscorable, Verdict
 
+pytestmark = pytest.mark.usefixtures("parsed_once")
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 

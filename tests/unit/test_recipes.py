@@ -26,6 +26,8 @@ from speciarl.training.batch_sizes import TOKEN_BUDGETS, check_batch_sizes
 from speciarl.training.deadlines import check_deadlines
 from speciarl.training.preflight import check_parquet
 
+pytestmark = pytest.mark.usefixtures("parsed_once")
+
 ROOT = recipe_directory()  # not `import recipe`: TransferQueue's wheel ships a package of that name
 OPTIONS = {
     group: sorted(path.stem for path in (ROOT / group).glob("*.yaml"))
