@@ -38,7 +38,6 @@ class HeldQueue:
             if tags is not None:
                 self._tags[partition_id].setdefault(key, {}).update(tags[place])
         if fields is not None:
-            # Iterating over a jagged column costs as much as its length for every row.
             columns = {name: _rows(fields.get(name)) for name in fields.keys()}  # noqa: SIM118 - a TensorDict
             for place, key in enumerate(keys):
                 held = self._fields[partition_id].setdefault(key, {})
@@ -70,4 +69,5 @@ class HeldQueue:
 
 
 def _rows(column: Any) -> list[Any]:
+    # A jagged column can only be taken apart whole.
     return column.unbind() if hasattr(column, "offsets") else list(column)

@@ -115,7 +115,9 @@ class OneProcessTrainer(SpeciaRLTrainer):
 
 @contextmanager
 def one_process(folder: Path) -> Iterator[None]:
-    """A world of one for torch."""
+    """A world of one for torch, with one thread as in a run: two on a busy machine spin for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         world = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
         unused = {"MASTER_ADDR": "unused", "MASTER_PORT": "0", "REDIS_STORE_SERVER_HOST": "unused"}  # that veRL sets
@@ -124,6 +126,7 @@ def one_process(folder: Path) -> Iterator[None]:
         yield
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
+    torch.set_num_threads(threads)
 
 
 def train(folder: Path, data: Path, *overrides: str) -> OneProcessRun:
@@ -162,7 +165,8 @@ def _noted(mode: str, loss: Any, losses: list[LossCall]) -> Any:
 
     def call(**kwargs: Any) -> Any:
         value, metrics = loss(**kwargs)
-        losses.append(LossCall(mode, float(value), *(kwargs[name].detach().double().clone() for name in TENSORS)))
+        tensors = {name: kwargs[name].detach().double().clone() for name in TENSORS}
+        losses.append(LossCall(mode, float(value.detach()), **tensors))
         return value, metrics
 
     return call

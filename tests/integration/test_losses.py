@@ -30,7 +30,7 @@ LONGEST = 11
 SHORT = f"data.max_response_length={LONGEST}"
 
 WARM = "actor_rollout_ref.actor.optim.lr_warmup_steps=0"  # else the first step would leave the policy where it is
-MOVING = ("actor_rollout_ref.actor.optim.lr=1e-2", WARM)
+MOVING = ("actor_rollout_ref.actor.optim.lr=2e-3", WARM)
 """A rate that spoils the policy, so that the second update of a step meets ratios far from 1."""
 TWO_UPDATES = (
     f"actor_rollout_ref.actor.ppo_mini_batch_size={IMAGES // 2}",
@@ -82,17 +82,21 @@ def vanilla(call: LossCall, low: float, high: float, dual: float) -> float:
     return loss_calls.token_mean(call, loss_calls.clipped(call, call.ratio, low, high, dual))
 
 
+def sequence_mean(call: LossCall, low: float, high: float, dual: float) -> float:
+    return loss_calls.sequence_mean(call, loss_calls.clipped(call, call.ratio, low, high, dual))
+
+
 def assert_loss(found: list[LossCall], mode: str, ours: Callable[[LossCall], float]) -> None:
     """That of every update."""
     assert len(found) == 2 * STEPS
     for call in found:
         assert call.mode == mode
-        assert call.loss == pytest.approx(ours(call), rel=1e-3, abs=1e-5)
+        assert call.loss == pytest.approx(ours(call), rel=1e-6, abs=1e-6)
 
 
-def assert_not(found: list[LossCall], other: Callable[[LossCall], float], what: object) -> None:
+def assert_not(found: list[LossCall], other: Callable[[LossCall], float], what: object, apart: float = 1e-3) -> None:
     """What it is not has made a difference."""
-    assert [call for call in found if call.loss != pytest.approx(other(call), rel=1e-2, abs=1e-4)], what
+    assert [call for call in found if call.loss != pytest.approx(other(call), rel=apart, abs=apart)], what
 
 
 def test_the_batch_is_the_stored_one(grpo: OneProcessRun) -> None:
@@ -112,6 +116,7 @@ def test_grpos_loss_is_the_mean_over_tokens_and_it_has_a_kl_term(grpo: OneProces
     assert_loss(grpo.losses, "vanilla", lambda call: vanilla(call, 0.2, 0.2, 3.0))
     for bounds in ((0.28, 0.2, 3.0), (0.2, 0.28, 3.0), (0.2, 0.2, 10.0)):
         assert_not(grpo.losses, lambda call, bounds=bounds: vanilla(call, *bounds), bounds)
+    assert_not(grpo.losses, lambda call: sequence_mean(call, 0.2, 0.2, 3.0), "by response")
     for step, metrics in grpo.run.metrics.items():
         assert metrics["actor/kl_coef"] == 0.01, step
         assert metrics["actor/loss"] == pytest.approx(metrics["actor/pg_loss"] + 0.01 * metrics["actor/kl_loss"])
@@ -174,6 +179,8 @@ def test_gspos_loss_has_one_ratio_per_response(gspo: OneProcessRun) -> None:
 
     assert_loss(gspo.losses, "gspo", per_response)
     assert_not(gspo.losses, per_token, "by token")
+    for bounds in ((4e-4, 4e-4), (3e-4, 3e-4)):
+        assert_not(gspo.losses, lambda call, bounds=bounds: per_response(call, *bounds), bounds, apart=3e-6)
     assert max(metrics["actor/pg_clipfrac"] for metrics in gspo.run.metrics.values()) > 0
 
 
