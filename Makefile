@@ -7,7 +7,7 @@ PYTEST = $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope
 BOOTSTRAP := $(PYTHON) tools/bootstrap.py --venv $(VENV) --stack $(STACK)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup dev demo test lint types unit integration e2e doctor wheel lock clean
+.PHONY: help setup dev demo test lint types unit integration e2e doctor wheel lock gpu-check gpu-bundle clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,12 @@ wheel: dev ## Build the wheel into dist/
 
 lock: dev ## Resolve both stacks anew (needs the package index)
 	@$(BIN)/python tools/lock.py
+
+gpu-check: setup ## Run the main recipe on one GPU with made-up models and print what it took (docs/gpu.md)
+	@$(BIN)/python benchmarks/gpu/check.py $(ARGS)
+
+gpu-bundle: dev ## Pack the GPU stack's wheels for a machine without network; ARGS="--have freeze.txt" leaves out what it has
+	@$(BIN)/python tools/gpu_bundle.py $(ARGS)
 
 clean: ## Remove what builds and runs leave in the checkout, but not .venv
 	@rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis outputs logs

@@ -26,7 +26,7 @@ import memory_plan
 import models
 import pictures
 from findings import BAD, findings
-from overrides import JUDGE, STEPS, Setting, overrides
+from overrides import JUDGE, STEPS, Setting, judge_prompt, overrides
 from rich.console import Console
 from rich.markdown import Markdown
 from shapes import JUDGES, POLICIES, Shape, adapter_parameters, parameters
@@ -148,7 +148,7 @@ def _make(
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as maker:
         maker.submit(models.policy, policy, shape, plan.response_tokens, device).result()
         if judge == "vllm":
-            maker.submit(models.judge, model, sized, device).result()
+            maker.submit(models.judge, model, sized, judge_prompt(device == "cpu"), device).result()
     return Setting(policy, model if judge == "vllm" else None, data, plan)
 
 

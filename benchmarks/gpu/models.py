@@ -14,7 +14,6 @@ from vocabulary import answer_token, judge_tokenizer, policy_tokenizer
 from speciarl.category import LABELS
 from speciarl.laptop import tokenizer as tok
 
-JUDGE_PROMPT = "base"
 CONFIG = "config.json"
 """Written last: a folder that has it is complete."""
 
@@ -42,9 +41,9 @@ def policy(folder: Path, shape: Shape, response_tokens: int, device: str) -> Pat
     return folder
 
 
-def judge(folder: Path, shape: Shape, device: str) -> Path:
-    """The judge's folder, made unless it is complete."""
-    tokenizer = judge_tokenizer(JUDGE_PROMPT, names())
+def judge(folder: Path, shape: Shape, prompt: str, device: str) -> Path:
+    """The judge's folder, made unless it is complete; `prompt` is the judge prompt whose words it knows."""
+    tokenizer = judge_tokenizer(prompt, names())
     if len(tokenizer) > shape.vocabulary:
         raise ValueError(f"the judge's tokenizer has {len(tokenizer)} entries, its embedding {shape.vocabulary} rows")
     config = build_config(shape, tokenizer.get_vocab())

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from memory_plan import Plan
-from models import JUDGE_PROMPT
 
 STEPS = 3
 """Two to be measured, and one in which the judge is killed."""
@@ -28,6 +27,11 @@ class Setting:
     on_cpu: bool = False
     packed: bool = True
     """Whether flash-attention is there, without which sequences are padded and attention is torch's own."""
+
+
+def judge_prompt(on_cpu: bool) -> str:
+    """The judge prompt: the main recipe's, or a short one where a CPU has to read it."""
+    return "compact" if on_cpu else "base"
 
 
 def recipes(directory: Path, on_cpu: bool) -> str:
@@ -120,7 +124,7 @@ def _judge(setting: Setting, model: Path) -> Iterator[str]:
     yield f"{verifier}.name={JUDGE}"
     yield f"{verifier}.model={model}"
     yield f"++{verifier}.served_model_name={JUDGE}"
-    yield f"{verifier}.prompt={JUDGE_PROMPT}"
+    yield f"{verifier}.prompt={judge_prompt(setting.on_cpu)}"
     yield f"++{verifier}.decoding=first_token"  # a random judge can say a label, so nothing may fall back
     yield f"++{verifier}.probe=false"  # and its verdicts are chance, which golden pairs would find out
     yield f"++{verifier}.pool.replicas=1"
