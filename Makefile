@@ -51,7 +51,7 @@ lock: dev ## Resolve both stacks anew (needs the package index)
 gpu-check: setup ## Run the main recipe on one GPU with made-up models and print what it took (docs/gpu.md)
 	@$(BIN)/python benchmarks/gpu/check.py $(ARGS)
 
-gpu-bundle: dev ## Pack the GPU stack's wheels for a machine without network; ARGS="--have freeze.txt" leaves out what it has
+gpu-bundle: setup ## Pack the GPU stack's wheels for a machine without network; ARGS="--have freeze.txt" leaves out what it has
 	@$(BIN)/python tools/gpu_bundle.py $(ARGS)
 
 clean: ## Remove what builds and runs leave in the checkout, but not .venv

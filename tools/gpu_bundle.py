@@ -110,7 +110,7 @@ def read_lock(lock: Path, python: str) -> list[Requirement]:
 
 def read_have(file: Path) -> dict[str, Version]:
     """Version by name from `pip list --format=freeze`. Raises BundleError naming the line that is none."""
-    found = {}
+    found: dict[str, Version] = {}
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except OSError as error:
