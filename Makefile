@@ -22,7 +22,7 @@ demo: setup ## Train the laptop world and show before and after (about 22 minute
 	@$(BIN)/python examples/laptop/demo.py
 
 test: ## Everything that is checked before a change lands, with a table of where the time went
-	@$(PYTHON) tools/check.py --venv $(VENV) --stack $(STACK)
+	@$(PYTHON) tools/suite.py --venv $(VENV) --stack $(STACK)
 
 lint: dev ## Style
 	@$(BIN)/ruff check .

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Runs everything that is checked before a change lands, and says where the time went.
 
-    python3 tools/check.py [--venv .venv] [--stack auto|cpu|gpu] [--python PYTHON]
+    python3 tools/suite.py [--venv .venv] [--stack auto|cpu|gpu] [--python PYTHON]
 
 Standard library only, as the first stage is the set-up. Every stage runs, also after one that failed, except after a
 failed set-up; the exit status is 0 when all passed.
