@@ -25,13 +25,14 @@ import card as cards
 import memory_plan
 import models
 import pictures
+import training_run
 from findings import BAD, findings
 from overrides import JUDGE, STEPS, Setting, judge_prompt, overrides
 from rich.console import Console
 from rich.markdown import Markdown
 from shapes import JUDGES, POLICIES, Shape, adapter_parameters, parameters
 from table import Column, page
-from training_run import Run, run
+from training_run import Run
 
 from speciarl.recipe_source import recipe_directory
 
@@ -121,10 +122,14 @@ def _finished(
         environment["CUDA_VISIBLE_DEVICES"] = card.place  # the judge reserves no GPU, and is to share this one
     console.print(f"{folder}: training; log in {folder / 'train.log'}")
     used = partial(cards.used_gib, card.place) if card else float
-    done = run(folder, words, environment, options.deadline, used, (JUDGE, STEPS - 1) if judge == "vllm" else None)
+    done = training_run.run(
+        folder, words, environment, options.deadline, used, (JUDGE, STEPS - 1) if judge == "vllm" else None
+    )
     done.plan = asdict(plan)
     if done.status == 0:
         done.keep(folder)
+    else:
+        console.print(f"its log ends:\n{training_run.tail(folder)}", markup=False, highlight=False)
     return done
 
 

@@ -52,6 +52,7 @@ JUDGES = {
 }
 
 
+_CLASSES = {"qwen2_5_vl": "Qwen2_5_VLForConditionalGeneration", "qwen3": "Qwen3ForCausalLM"}
 _ENDS = {"eos_token_id": tok.IM_END, "pad_token_id": tok.END_OF_TEXT}
 _IMAGES = {
     "image_token_id": tok.IMAGE_PAD, "video_token_id": tok.VIDEO_PAD,
@@ -82,7 +83,12 @@ def build_config(shape: Shape, vocabulary: Mapping[str, int]) -> Any:
     if not shape.vision:
         rope = {"rope_type": "default", "rope_theta": 1e6}
         return library.Qwen3Config(
-            **text, head_dim=shape.head_dim, max_position_embeddings=40960, rope_parameters=rope, dtype="bfloat16"
+            **text,
+            head_dim=shape.head_dim,
+            max_position_embeddings=40960,
+            rope_parameters=rope,
+            architectures=[_CLASSES["qwen3"]],
+            dtype="bfloat16",
         )
     half = shape.head_dim // 2
     sections = [half // 4, half * 3 // 8, half * 3 // 8]  # time, height and width of a position
@@ -92,6 +98,7 @@ def build_config(shape: Shape, vocabulary: Mapping[str, int]) -> Any:
         vision_config=shape.vision,
         **{key: vocabulary[token] for key, token in _IMAGES.items()},
         tie_word_embeddings=shape.tied,
+        architectures=[_CLASSES["qwen2_5_vl"]],
         dtype="bfloat16",
         **ids,
     )
@@ -102,10 +109,8 @@ def skeleton(config: Any) -> Any:
     import torch
     import transformers
 
-    library: Any = transformers
-    vision = config.model_type == "qwen2_5_vl"
     with torch.device("meta"):
-        return (library.Qwen2_5_VLForConditionalGeneration if vision else library.Qwen3ForCausalLM)(config)
+        return getattr(transformers, _CLASSES[config.model_type])(config)
 
 
 def parameters(shape: Shape) -> int:

@@ -16,6 +16,7 @@ import psutil
 POLL_S = 0.5
 SAMPLE_S = 1.0
 GRACE_S = 60.0
+TAIL_LINES = 25
 STORED = "run.json"
 """What is kept of a finished run, so that it need not be repeated."""
 
@@ -118,6 +119,11 @@ def own_line(log: str) -> str:
     """The last line by which a run of ours says why it ended; empty where there is none."""
     lines = [line.strip() for line in log.splitlines() if line.startswith("speciarl: ")]
     return lines[-1] if lines else ""
+
+
+def tail(folder: Path) -> str:
+    """The end of a run's log, for one that failed."""
+    return "\n".join((folder / "train.log").read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL_LINES:])
 
 
 def end(child: "subprocess.Popen[bytes]") -> None:

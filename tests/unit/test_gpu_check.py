@@ -72,6 +72,14 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_verl_takes_the_policy_as_a_model(made: Path) -> None:
+    from verl.workers.config.model import HFModelConfig
+
+    taken = HFModelConfig(path=str(made / "policy"))
+    assert taken.architectures == ["Qwen2_5_VLForConditionalGeneration"]
+    assert taken.get_processor() is not None
+
+
 def test_policy_loads_without_a_missing_weight_and_every_id_decodes(made: Path) -> None:
     _, told = Qwen2_5_VLForConditionalGeneration.from_pretrained(made / "policy", output_loading_info=True)
     assert not told["missing_keys"]
