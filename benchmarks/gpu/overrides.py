@@ -98,14 +98,14 @@ def _visible() -> Iterator[str]:
 
 def _gpu(setting: Setting) -> Iterator[str]:
     yield f"actor_rollout_ref.rollout.gpu_memory_utilization={setting.plan.rollout_share}"
-    if not setting.packed:
-        yield "actor_rollout_ref.model.use_remove_padding=false"
-        yield "+actor_rollout_ref.model.override_config.attn_implementation=sdpa"
+    attention = "flash_attention_2" if setting.packed else "sdpa"
+    yield f"actor_rollout_ref.model.use_remove_padding={str(setting.packed).lower()}"
+    yield f"++actor_rollout_ref.model.override_config.attn_implementation={attention}"
 
 
 def _cpu() -> Iterator[str]:
-    """The laptop recipe trains a whole model with FSDP2; this is the main recipe's way."""
-    yield "actor_rollout_ref.actor.strategy=fsdp"
+    """The laptop recipe trains a whole model; this is the main recipe's way."""
+    yield "actor_rollout_ref.rollout.layered_summon=true"
     yield "actor_rollout_ref.model.lora_rank=8"
     yield "actor_rollout_ref.model.target_modules=all-linear"
     yield "actor_rollout_ref.model.exclude_modules='.*visual.*'"
@@ -120,7 +120,7 @@ def _taxonomy(setting: Setting) -> Iterator[str]:
 
 def _judge(setting: Setting, model: Path) -> Iterator[str]:
     verifier = "speciarl.verifier"
-    yield "recipe/verifier=laptop" if setting.on_cpu else "recipe/verifier=qwen3_30b_a3b"
+    yield "recipe/verifier=laptop" if setting.on_cpu else "recipe/verifier=qwen3_4b"
     yield f"{verifier}.name={JUDGE}"
     yield f"{verifier}.model={model}"
     yield f"++{verifier}.served_model_name={JUDGE}"

@@ -215,7 +215,7 @@ def test_runs_on_a_card_compose_and_pass_verls_validation(tmp_path: Path, judge:
     settings, main = load(config), config.actor_rollout_ref
     assert (settings.verifier.name == overrides.JUDGE) is judge
     assert settings.verifier.store is None
-    assert (main.actor.strategy, main.model.lora_rank, config.trainer.n_gpus_per_node) == ("fsdp", 64, 1)
+    assert (main.actor.strategy, main.model.lora_rank, config.trainer.n_gpus_per_node) == ("fsdp2", 64, 1)
     assert main.rollout.gpu_memory_utilization == plan.rollout_share
     assert main.model.use_remove_padding is packed
     if judge:
@@ -230,7 +230,7 @@ def test_the_run_on_a_cpu_is_the_main_recipes_way_at_laptop_size(tmp_path: Path)
     config = composed(tmp_path, judge=True, on_cpu=True, packed=False, plan=memory_plan.TINY)
     validate_config(config, need_reference_policy(config), need_critic(config))
     main = config.actor_rollout_ref
-    assert (main.actor.strategy, main.model.lora_rank, main.actor.use_dynamic_bsz) == ("fsdp", 8, True)
+    assert (main.actor.strategy, main.model.lora_rank, main.actor.use_dynamic_bsz) == ("fsdp2", 8, True)
     assert load(config).verifier.decoding == "first_token"
 
 
