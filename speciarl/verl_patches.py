@@ -7,6 +7,7 @@ from collections.abc import Callable, MutableMapping
 from types import SimpleNamespace
 from typing import Any
 
+from speciarl import weight_patches
 from speciarl.patching import Patch
 
 VERL_VERSION = "0.9.1"
@@ -196,77 +197,12 @@ WEIGHT_RECEIVER_NAMES_CLUSTER = Patch(
     apply=_name_cluster_in_receiver,
 )
 
-
-_READABLE, _WRITABLE = 1, 2  # zmq.POLLIN and zmq.POLLOUT
-_LOOK_MS = 200
-"""How often a sender that waits for its receiver looks whether that has failed."""
-
-
-class _WatchedSocket:
-    """A weight sender's socket whose waits end with the receiver's error: a receiver that failed answers no more."""
-
-    def __init__(self, socket: Any, receiver: Any) -> None:
-        """`receiver`: the future of its call."""
-        self._socket = socket
-        self._receiver = receiver
-
-    def send_pyobj(self, content: Any) -> None:
-        self._wait(_WRITABLE)
-        self._socket.send_pyobj(content)
-
-    def recv(self) -> Any:
-        self._wait(_READABLE)
-        return self._socket.recv()
-
-    def close(self) -> None:
-        self._socket.close()
-
-    def _wait(self, event: int) -> None:
-        while not self._socket.poll(_LOOK_MS, event):
-            if self._receiver.done():
-                self._receiver.result()
-
-
-def _watch_receiver(vllm_rollout: Any) -> None:
-    adapter, sender = vllm_rollout.ServerAdapter, vllm_rollout.BucketedWeightSender
-    execute, init_socket = adapter._execute_method, sender._init_socket
-    if execute.__module__ == __name__:
-        return
-    receivers: dict[str, Any] = {}
-
-    async def _execute_method(self: Any, method: str, non_block: bool = False, **named: Any) -> Any:
-        answer = await execute(self, method, non_block, **named)
-        if non_block and answer is not None:
-            receivers[self.zmq_handle] = answer.future()
-        return answer
-
-    def _init_socket(self: Any) -> None:
-        init_socket(self)
-        receiver = receivers.pop(self.zmq_handle, None)
-        if receiver is not None:
-            self.socket = _WatchedSocket(self.socket, receiver)
-
-    adapter._execute_method = _execute_method
-    sender._init_socket = _init_socket
-
-
-WEIGHT_SENDER_WATCHES_RECEIVER = Patch(
-    name="weight-sender-watches-receiver",
-    distribution="verl",
-    version=VERL_VERSION,
-    module="verl.workers.rollout.vllm_rollout.vllm_rollout",
-    reason="When a rollout server fails to load new weights, the trainer waits for its answer until the deadline "
-    "(speciarl.training.weights_deadline_s), and the error is not told.",
-    upstream="https://github.com/verl-project/verl/pull/7366",
-    apply=_watch_receiver,
-)
-
 ALL = (
     EQUAL_LENGTH_MROPE,
     ROLLOUT_ON_ITS_OWN,
     MICRO_BATCH_WITHOUT_IMAGE,
     WEIGHT_SENDER_NAMES_CLUSTER,
     WEIGHT_RECEIVER_NAMES_CLUSTER,
-    WEIGHT_SENDER_WATCHES_RECEIVER,
+    *weight_patches.ALL,
 )
 """Patches for every process that imports veRL."""

@@ -1,15 +1,10 @@
 """The patches of veRL 0.9.1: what goes wrong without them, and what they leave alone; see docs/patches.md."""
 
-import asyncio
 import importlib.util
 import inspect
 import logging
-import math
 import os
-from collections.abc import Callable
-from concurrent.futures import Future
 from types import ModuleType, SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
@@ -221,79 +216,3 @@ def test_a_socket_that_names_no_job_is_refused() -> None:
     verl_patches.WEIGHT_SENDER_NAMES_CLUSTER.apply(SimpleNamespace(ray=ray, ServerAdapter=ServerAdapter))
     with pytest.raises(RuntimeError, match="does not name its Ray job"):
         ServerAdapter()
-
-
-class WeightSocket:
-    """Of a sender whose receiver answers at the `ready_at`-th look, if ever."""
-
-    def __init__(self, ready_at: float) -> None:
-        self.ready_at = ready_at
-        self.looks = 0
-        self.sent: list[object] = []
-
-    def poll(self, timeout_ms: int, event: int) -> int:
-        self.looks += 1
-        return event if self.looks >= self.ready_at else 0
-
-    def send_pyobj(self, content: object) -> None:
-        self.sent.append(content)
-
-    def recv(self) -> bytes:
-        return b""
-
-
-def watched_sender(socket: WeightSocket, receiver: Future[None]) -> Any:
-    """A sender as veRL makes it when its adapter has called the receiver, with the patch; classes are stand-ins."""
-
-    class Reference:
-        def future(self) -> Future[None]:
-            return receiver
-
-    class ServerAdapter:
-        zmq_handle = "ipc:///tmp/weights.sock"
-
-        async def _execute_method(self, method: str, non_block: bool = False, kwargs: Any = None) -> Any:
-            return Reference() if non_block else f"{method} has run"
-
-    class BucketedWeightSender:
-        zmq_handle = ServerAdapter.zmq_handle
-
-        def _init_socket(self) -> None:
-            self.socket = socket
-
-    module = SimpleNamespace(ServerAdapter=ServerAdapter, BucketedWeightSender=BucketedWeightSender)
-    for _ in range(2):
-        verl_patches.WEIGHT_SENDER_WATCHES_RECEIVER.apply(module)
-    assert asyncio.run(ServerAdapter()._execute_method("sleep", kwargs={})) == "sleep has run"
-    asyncio.run(ServerAdapter()._execute_method("update_weights_from_ipc", non_block=True, kwargs={}))
-    sender = BucketedWeightSender()
-    sender._init_socket()
-    return sender
-
-
-def test_a_sender_waits_for_a_receiver_that_is_slow_or_has_just_ended() -> None:
-    socket, receiver = WeightSocket(ready_at=3), Future[None]()
-    sender = watched_sender(socket, receiver)
-    sender.socket.send_pyobj("bucket")
-    assert socket.sent == ["bucket"]
-    receiver.set_result(None)  # a receiver that has answered may end before its answer is read
-    socket.ready_at = 9
-    assert sender.socket.recv() == b""
-    assert socket.looks == 9
-
-
-@pytest.mark.parametrize("wait", [lambda socket: socket.recv(), lambda socket: socket.send_pyobj("bucket")])
-def test_a_sender_stops_waiting_for_a_receiver_that_failed(wait: Callable[[Any], object]) -> None:
-    receiver: Future[None] = Future()
-    sender = watched_sender(WeightSocket(ready_at=math.inf), receiver)
-    receiver.set_exception(ValueError("no such weight"))
-    with pytest.raises(ValueError, match="no such weight"):
-        wait(sender.socket)
-
-
-def test_a_sender_whose_adapter_has_no_server_is_left_alone() -> None:
-    """As the ranks of tensor parallelism but the first."""
-    socket = WeightSocket(ready_at=1)
-    sender = watched_sender(socket, Future())
-    sender._init_socket()
-    assert sender.socket is socket
