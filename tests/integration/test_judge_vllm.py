@@ -22,7 +22,7 @@ from speciarl.cpu import environment, stack
 from speciarl.errors import VerifierStartError
 from speciarl.verdict import Judgement, Pair, Source, Unscorable, Verdict
 from speciarl.verifier_server import VerifierConfig, parse_config
-from speciarl.verifier_server.decoding import WIDE_TOP_LOGPROBS, Decoder, Mode
+from speciarl.verifier_server.decoding import TOP_LOGPROBS, WIDE_TOP_LOGPROBS, Decoder, Mode
 from speciarl.verifier_server.gaming import gaming_set
 from speciarl.verifier_server.label_tokens import server_first_tokens
 from speciarl.verifier_server.pool import JudgePool, refuse_clashing_labels
@@ -82,17 +82,6 @@ def serving(config: VerifierConfig, log: Path) -> Iterator[Replica]:
 def replica(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replica]:
     """A running server of the laptop judge."""
     with serving(describe(LAPTOP_JUDGE), tmp_path_factory.mktemp("judge") / "judge.log") as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def raw_replica(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replica]:
-    """A server of the same judge as somebody else might start it."""
-    config = describe(LAPTOP_JUDGE)
-    engine = {"logprobs_mode": None, "max_logprobs": WIDE_TOP_LOGPROBS, "enforce_eager": True, "max_num_seqs": 16}
-    pool = config.pool.model_copy(update={"engine_args": engine}) if config.pool else None
-    log = tmp_path_factory.mktemp("raw") / "judge.log"
-    with serving(config.model_copy(update={"pool": pool}), log) as server:
         yield server
 
 
@@ -156,7 +145,8 @@ async def ask_in_every_mode(
     client, scheme = verifier.endpoints[0].client, verifier.prompt.scheme
     first_tokens = await server_first_tokens(client, verifier.config, verifier.prompt)
     assert isinstance(first_tokens, tuple)
-    decoders = [Decoder(mode, first_tokens, scheme=scheme, top=WIDE_TOP_LOGPROBS) for mode in modes]
+    wide = {Mode.FIRST_TOKEN_TOP: WIDE_TOP_LOGPROBS}
+    decoders = [Decoder(mode, first_tokens, scheme=scheme, top=wide.get(mode, TOP_LOGPROBS)) for mode in modes]
 
     def ask(decoder: Decoder, pair: Pair) -> Any:
         return client.chat(chat_body(verifier.config, verifier.prompt, decoder, pair))
@@ -181,9 +171,17 @@ async def test_first_token_judging_equals_constrained_decoding(replica: Replica)
     assert all(isinstance(one, Verdict) and one.probabilities is not None for one in first)
 
 
-async def test_probabilities_and_mass_are_those_of_the_model(replica: Replica, raw_replica: Replica) -> None:
-    """Against a server that tells the model's own log-probabilities, most of its vocabulary, without any bias."""
-    async with started(replica.url) as verifier, started(raw_replica.url) as plain:
+async def test_probabilities_and_mass_are_those_of_the_model(replica: Replica, tmp_path: Path) -> None:
+    """Against a server as somebody else might start it, which tells the model's own log-probabilities, without any
+    bias, of much of its vocabulary."""
+    engine = {"logprobs_mode": "raw_logprobs", "max_logprobs": WIDE_TOP_LOGPROBS}
+    config = describe(LAPTOP_JUDGE, pool={"engine_args": {"enforce_eager": True, "max_num_seqs": 16} | engine})
+    with serving(config, tmp_path / "judge.log") as raw:
+        await compare(replica.url, raw.url)
+
+
+async def compare(url: str, raw_url: str) -> None:
+    async with started(url) as verifier, started(raw_url) as plain:
         assert verifier.decoding == EXACT.value
         assert plain.decoding == Mode.FIRST_TOKEN_TOP.value
         assert not plain.gives_probabilities
