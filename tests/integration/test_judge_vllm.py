@@ -229,7 +229,7 @@ async def test_an_undecided_judge_is_read_the_same_wherever_it_means_a_label(und
             masses, judgements = await ask_in_every_mode(verifier, pairs, EXACT, Mode.LABEL_CHOICE)
         meant = [mass is not None and mass >= LEAST_LABEL_MASS for mass in masses]
         assert len(pairs) / 4 < sum(meant) < len(pairs) * 3 / 4
-        first, constrained = (list(itertools.compress(categories(one), meant)) for one in judgements)
+        first, constrained = (categories(list(itertools.compress(one, meant))) for one in judgements)
         assert first == constrained
         assert len(set(first)) >= least_answers
 
