@@ -51,5 +51,4 @@ def assert_every_reward_is_the_judges(
         expected = reward.load(name)(members)
         assert [one["group_reward"] for one in group] == pytest.approx(expected, rel=0, abs=tolerance)
         paid = [one["group_reward"] + one["overlong_penalty"] for one in group]
-        rounding = 1e-6 if any(one["overlong_penalty"] for one in group) else 0.0  # of a float32
-        assert [one["score"] for one in group] == pytest.approx(paid, rel=0, abs=rounding)
+        assert [one["score"] for one in group] == pytest.approx(paid, rel=0, abs=1e-6)  # rounded to a float32
