@@ -12,6 +12,7 @@ killed in the last. A run that is done is not repeated by the same command. docs
 import argparse
 import os
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -68,7 +69,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "and a dated table of figures would be printed"
         )
         return 0
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, so that no training is left behind
     out = options.out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
     scratch = (options.scratch or out / "scratch").resolve()
     columns, notes = [], []
     for name in ["tiny"] if tiny else options.policy:
@@ -129,7 +132,7 @@ def _finished(
     if done.status == 0:
         done.keep(folder)
     else:
-        console.print(f"its log ends:\n{training_run.tail(folder)}", markup=False, highlight=False)
+        print(f"its log ends:\n{training_run.tail(folder)}")  # unwrapped
     return done
 
 
