@@ -227,6 +227,9 @@ class VerifierConfig(BaseModel):
         if self.kind == "taxonomy":
             if not self.taxonomy:
                 raise ValueError("`taxonomy` is missing: kind taxonomy needs the path of the hierarchy")
+            for name in ("endpoints", "pool"):
+                if getattr(self, name):
+                    raise ValueError(f"`{name}` is for judges with a model: leave it out beside kind taxonomy")
             return self
         if not self.served_name:
             raise ValueError(f"`model` is missing: kind {self.kind} needs a model name")

@@ -23,7 +23,6 @@ JUDGE = (
     "actor_rollout_ref.rollout.agent.agent_loop_manager_class=late_loop.LateManager",
     "speciarl.reward.max_unscorable_rate=0.9",
     "speciarl.reward.outage_deadline_s=15",
-    "+speciarl.verifier.pool.max_restarts=0",  # else the run would be refused: a restart takes longer than that
 )
 
 

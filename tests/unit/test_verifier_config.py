@@ -24,6 +24,8 @@ URL = "http://localhost:8000/v1"
         ({"model": "m", "endpoints": [URL], "retries": "many"}, r"^verifier.retries: .*\(got 'many'\)"),
         ({"model": "m", "endpoints": [URL], "kind": "vlm"}, r"^verifier.kind: .*'taxonomy'"),
         ({"kind": "taxonomy"}, "`taxonomy` is missing"),
+        ({"kind": "taxonomy", "taxonomy": "tree.json", "pool": {}}, "`pool` is for judges with a model: leave it out"),
+        ({"kind": "taxonomy", "taxonomy": "tree.json", "endpoints": [URL]}, "`endpoints` is for judges with a model"),
         ({"kind": "openai", "model": "m", "pool": {}}, "`pool` starts vLLM servers"),
         ({"kind": "openai", "model": "m", "endpoints": [URL], "decoding": "first_token"}, "kind vllm, or choice"),
         ({"model": "m", "endpoints": [URL], "decoding": "first_token", "thinking": True}, "no room for `thinking`"),
