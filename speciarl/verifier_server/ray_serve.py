@@ -13,6 +13,7 @@ from typing import Any
 
 from speciarl.errors import ConfigError, VerifierStartError
 from speciarl.verifier_server.config import VerifierConfig
+from speciarl.verifier_server.model_download import download_command
 from speciarl.verifier_server.pool import refuse_clashing_labels
 from speciarl.verifier_server.replica import KILL_GRACE_S
 from speciarl.verifier_server.serve_replica import JudgeReplica
@@ -114,8 +115,11 @@ def deploy(
     _check_name(config.name)
     _check_exposure(options, "it has no key; give `--open-without-key` (`ServeOptions.open_without_key`)")
     refuse_clashing_labels(config)
-    pool = config.pool
-    deadline_s = pool.placement_deadline_s + pool.download_deadline_s + pool.startup_deadline_s if pool else 0.0
+    deadline_s = 0.0
+    if config.pool is not None:
+        deadline_s = config.pool.placement_deadline_s + config.pool.startup_deadline_s
+        if download_command(config, config.pool):  # a model in a directory is there already
+            deadline_s += config.pool.download_deadline_s
     application = judge_application(config, log_dir, env or {})
     return _run(application, config.name, deadline_s, options)
 
