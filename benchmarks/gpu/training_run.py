@@ -138,6 +138,7 @@ def end(child: "subprocess.Popen[bytes]") -> None:
         for process in left:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
+        psutil.wait_procs(left, timeout=GRACE_S / 2)
     child.wait()
 
 
