@@ -35,7 +35,11 @@ ROOT = Path(__file__).resolve().parent.parent
 PIP_OPTIONS = ("--disable-pip-version-check", "--no-input", "--progress-bar", "off", "--no-compile")
 # Left to the first import it would be done anew in every process where PYTHONDONTWRITEBYTECODE is set, as it is in many
 # images. Some packages hold files that no Python 3 compiles, which is no reason to fail.
-COMPILE = "import compileall, sysconfig; compileall.compile_dir(sysconfig.get_path('purelib'), quiet=2, workers=0)"
+COMPILE = (
+    "import compileall, sys, sysconfig\n"
+    "for folder in (sysconfig.get_path('purelib'), *sys.argv[1:]):\n"
+    "    compileall.compile_dir(folder, quiet=2, workers=0)"
+)
 # pip mentions every extra location that lacks a package; that is no news to the user.
 NOISE = re.compile(r"WARNING: Location '.*' is ignored|\[notice\]|WARNING: Ignoring invalid distribution")
 CPU_TORCH = "torch==2.11.0"
@@ -241,7 +245,8 @@ def bootstrap(venv: Path, stack: str, wanted: str, dev: bool) -> None:
         pip = [python, "-m", "pip", "install", "-q", *PIP_OPTIONS]
         digest = str(version_of(python))
         steps = gpu_steps(pip, dev) if stack == "gpu" else cpu_steps(pip, dev)
-        for step in [*steps, Step("bytecode", [python, "-c", COMPILE])]:
+        ours = [str(ROOT / folder) for folder in ("speciarl", "data_prep")]
+        for step in [*steps, Step("bytecode", [python, "-c", COMPILE, *ours])]:
             digest = step.digest(digest)
             # A pip that outlives us, because only we were killed, keeps the lock until it is done.
             run_step(step, digest, state, keep_open=[lock])

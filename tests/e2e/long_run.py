@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 
-from speciarl.training.checkpoint import newest_complete
+from speciarl.training.checkpoint import is_complete, newest_complete, tracked
 
 DEADLINE_S = 600.0
 POLL_S = 0.05
@@ -120,7 +120,12 @@ class LongRun:
         return [json.loads(line) for line in (self.rollouts / f"{step}.jsonl").read_text().splitlines()]
 
     def saved_step(self) -> int:
-        """The step that the next attempt resumes from; 0 without a checkpoint."""
+        """The step that the next attempt resumes from; 0 without a checkpoint.
+
+        As in the run: what the tracker names, which is written after everything else of a checkpoint."""
+        step = tracked(self.folder)
+        if step is not None and is_complete(self.folder / f"global_step_{step}"):
+            return step
         return newest_complete(self.folder) or 0
 
     def _file(self, kind: str, attempt: int | None = None) -> Path:

@@ -18,13 +18,14 @@ from stored_rewards import assert_every_reward_is_the_judges
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from wandb_offline import wandb_history
 
+from speciarl.training.checkpoint import TRACKER
 from speciarl.training.seeding import prompt_uid
 
 pytestmark = pytest.mark.timeout(2400)  # three attempts at one run, two minutes each on an idle machine
 
 OUR_ERROR = 2
 SEED = 42
-IMAGES, ROLLOUTS, STEPS = 8, 4, 7
+IMAGES, ROLLOUTS, MANY_STEPS = 8, 4, 16
 VALIDATED, TRIES, VALIDATED_STEP = 16, 3, 3
 PROBABILITY_ERROR = 1e-3
 OURS = ("speciarl/", "val-core/")
@@ -50,7 +51,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, laptop_data: Path, judge: Judg
     """The run after its first attempt, which ended because the verifier went away for good."""
     overrides = [
         *judge.overrides, "recipe/mode=colocate_async", "recipe/reward=margin_aware",
-        "speciarl.reward.outage_deadline_s=10", f"trainer.total_training_steps={STEPS}", f"data.seed={SEED}",
+        "speciarl.reward.outage_deadline_s=10", f"trainer.total_training_steps={MANY_STEPS}", f"data.seed={SEED}",
     ]  # fmt: skip
     with running(LongRun(tmp_path_factory.mktemp("colocated"), laptop_data, overrides)) as attempt:
         attempt.start(*LOGGED, variables={"WANDB_MODE": "offline", "TENSORBOARD_DIR": str(attempt.folder / "board")})
@@ -160,17 +161,19 @@ def test_prompts_under_way_are_learnt_from_once(run: LongRun, judge: JudgeBehind
     learn(1, given_up)
 
     # The verifier is back. Power fails in the middle of the checkpoint after the next one, with a batch under way.
+    last, killed = given_up + 3, given_up + 1
     run.start("trainer.save_freq=1")
-    run.wait_until(lambda: (run.folder / f"global_step_{given_up + 2}").is_dir(), "a second checkpoint")
+    run.wait_until(lambda: (run.folder / f"global_step_{killed + 1}").is_dir(), "a second checkpoint")
     run.kill()
-    killed = run.saved_step()
-    assert killed > given_up
+    # Where the kill came after the last file of the checkpoint, as if it had come before it.
+    (run.folder / TRACKER).write_text(str(killed))
+    assert run.saved_step() == killed
     learn(given_up + 1, killed)
 
-    run.start()
+    run.start(f"trainer.total_training_steps={last}")
     assert run.finish() == 0, run.log[-8000:]
-    assert sorted(run.steps()) == list(range(killed + 1, STEPS + 1))
-    learn(killed + 1, STEPS)
+    assert sorted(run.steps()) == list(range(killed + 1, last + 1))
+    learn(killed + 1, last)
     staleness = [step["training/off_policy/trajectory_staleness/max"] for step in run.steps().values()]
     assert 0 < max(staleness) <= 3  # the batch ahead, and the one of the step that was given up
 

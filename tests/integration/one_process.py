@@ -13,8 +13,8 @@ import pytest
 import torch
 import transfer_queue
 import verl  # noqa: F401  (loads our plug-in)
+from composed_run import compose_run
 from held_queue import HeldQueue
-from hydra import compose, initialize_config_module
 from laptop_run import LaptopRun, command
 from loss_calls import LossCall
 from omegaconf import OmegaConf
@@ -152,8 +152,7 @@ def train(folder: Path, data: Path, *overrides: str) -> OneProcessRun:
 def _composed(folder: Path, data: Path, *overrides: str) -> Any:
     """The configuration as veRL's entry point has it when the trainer is made."""
     words = command(folder, data, *overrides)[3:]
-    with initialize_config_module("verl.trainer.config", version_base=None):
-        config = compose("ppo_trainer", overrides=[word for word in words if not word.startswith("hydra.")])
+    config = compose_run(*(word for word in words if not word.startswith("hydra.")))
     auto_set_device(config)
     validate_config(config, need_reference_policy(config), need_critic(config))
     OmegaConf.resolve(config)

@@ -2,13 +2,12 @@
 
 import asyncio
 import contextlib
-import copy
 import gc
 import json
 import math
 import selectors
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 import pytest
@@ -31,25 +30,6 @@ def one_thread() -> None:
     """Several processes of pytest share the cores: threads of torch on top of them spin while they wait."""
     if torch := sys.modules.get("torch"):
         torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="module")
-def parsed_once() -> Iterator[None]:
-    """Hydra parses a YAML file once for all compositions of a module. By itself it begins anew with each, and spends a
-    third of its time on that."""
-    from hydra._internal.config_repository import ConfigRepository
-
-    parse, results = ConfigRepository.load_config, {}
-
-    def load_config(self: ConfigRepository, config_path: str) -> Any:
-        key = (config_path, *(source.path for source in self.get_sources()))
-        if key not in results:
-            results[key] = parse(self, config_path)
-        return copy.deepcopy(results[key])  # composing changes it
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ConfigRepository, "load_config", load_config)
-        yield
 
 
 Fault = Callable[["FakeJudge", web.Request], Any]

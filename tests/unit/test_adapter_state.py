@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-import verl  # noqa: F401  (loads our plug-in: search path and resolvers)
-from hydra import compose, initialize_config_module
+from composed_run import composed
 from peft import LoraConfig, get_peft_model
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FullyShardedDataParallel, MixedPrecisionPolicy
@@ -36,8 +35,7 @@ def one_device() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def recipe() -> Any:
-    with initialize_config_module("verl.trainer.config", version_base=None):
-        return compose("ppo_trainer", overrides=["+recipe=speciarl"]).actor_rollout_ref
+    return composed("+recipe=speciarl").actor_rollout_ref
 
 
 @pytest.fixture

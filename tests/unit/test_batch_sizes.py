@@ -1,30 +1,20 @@
 """What the preflight check says about sizes of batches, on composed recipes."""
 
 import copy
-import functools
 from typing import Any
 
 import pytest
-import verl  # noqa: F401  (loads our plug-in: search path and resolvers)
-from hydra import compose, initialize_config_module
-from omegaconf import DictConfig, OmegaConf
+from composed_run import composed
+from omegaconf import OmegaConf
 
 from speciarl.errors import ConfigError
 from speciarl.training.batch_sizes import TOKEN_BUDGETS, check_batch_sizes
-
-pytestmark = pytest.mark.usefixtures("parsed_once")
-
-
-@functools.cache
-def composed(mode: str, recipe: str) -> DictConfig:
-    with initialize_config_module("verl.trainer.config", version_base=None):
-        return compose("ppo_trainer", overrides=[f"+recipe={recipe}", f"recipe/mode={mode}"])
 
 
 def check(mode: str = "sync", recipe: str = "speciarl", **sizes: Any) -> None:
     """`sizes`: keys with ``__`` for a dot. The recipe: 256 images, mini-batches of 128, 10 rollouts, 4 devices; so 320
     rollouts an update and device, 640 a step. Its micro-batches are by tokens."""
-    config = copy.deepcopy(composed(mode, recipe))
+    config = copy.deepcopy(composed(f"+recipe={recipe}", f"recipe/mode={mode}"))
     for key, value in sizes.items():
         OmegaConf.update(config, key.replace("__", "."), value)
     check_batch_sizes(config)

@@ -1,15 +1,13 @@
 """Runs on installations with and without flash-attention: what recipes set, what is refused, and who says so."""
 
 import copy
-import functools
 import importlib.machinery
 import importlib.util
 import sys
 from typing import Any
 
 import pytest
-import verl  # noqa: F401  (loads our plug-in: search path and resolvers)
-from hydra import compose, initialize_config_module
+from composed_run import composed
 from omegaconf import DictConfig, OmegaConf
 
 from speciarl import flash_attention
@@ -20,12 +18,6 @@ from speciarl.training import preflight
 from speciarl.training.attention import attention_notice, check_attention
 
 MAIN, LAPTOP = "+recipe=speciarl", "+recipe=[speciarl,laptop]"
-
-
-@functools.cache
-def composed(recipe: str) -> DictConfig:
-    with initialize_config_module("verl.trainer.config", version_base=None):
-        return compose("ppo_trainer", overrides=[recipe])
 
 
 def model(recipe: str, **overrides: Any) -> DictConfig:

@@ -25,7 +25,7 @@ import torch
 import training_run
 import vocabulary
 import weights
-from hydra import compose, initialize_config_module
+from composed_run import compose_run
 from omegaconf import DictConfig
 from PIL import Image
 from transformers import AutoModelForCausalLM, AutoProcessor, AutoTokenizer, Qwen2_5_VLForConditionalGeneration
@@ -202,8 +202,7 @@ def test_a_card_that_is_too_small_is_refused_with_what_is_needed(card_gib: float
 def composed(tmp_path: Path, judge: bool, on_cpu: bool, packed: bool, plan: memory_plan.Plan) -> DictConfig:
     setting = overrides.Setting(tmp_path, tmp_path / "judge" if judge else None, tmp_path, plan, on_cpu, packed)
     words = overrides.overrides(setting, tmp_path / "run", recipe_directory())
-    with initialize_config_module("verl.trainer.config", version_base=None):
-        return compose("ppo_trainer", overrides=[word for word in words if not word.startswith("hydra.")])
+    return compose_run(*(word for word in words if not word.startswith("hydra.")))
 
 
 @pytest.mark.parametrize("judge", [True, False], ids=["vllm", "taxonomy"])

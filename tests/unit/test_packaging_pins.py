@@ -48,9 +48,7 @@ def declared(extra: str) -> Iterator[Requirement]:
 
 
 @pytest.mark.parametrize("python", PYTHONS)
-@pytest.mark.parametrize(
-    ("path", "extra"), [(CPU, "cpu"), (CPU, "dev"), (GPU, "gpu"), (GPU, "flash"), (GPU, "dev")]
-)
+@pytest.mark.parametrize(("path", "extra"), [(CPU, "cpu"), (CPU, "dev"), (GPU, "gpu"), (GPU, "flash"), (GPU, "dev")])
 def test_every_declared_requirement_is_pinned_to_an_allowed_version(path: str, extra: str, python: str) -> None:
     pinned = pins(path, python)
     wrong = [

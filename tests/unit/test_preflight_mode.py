@@ -1,29 +1,23 @@
 """What the preflight check says about trainer modes, on composed recipes."""
 
 import copy
-import functools
 from typing import Any
 
 import pytest
-import verl  # noqa: F401  (loads our plug-in: search path and resolvers)
-from hydra import compose, initialize_config_module
+from composed_run import composed
 from omegaconf import DictConfig, OmegaConf
 
 from speciarl.errors import ConfigError
 from speciarl.training.preflight import check_mode
 
-pytestmark = pytest.mark.usefixtures("parsed_once")
 
-
-@functools.cache
-def composed(mode: str) -> DictConfig:
-    with initialize_config_module("verl.trainer.config", version_base=None):
-        return compose("ppo_trainer", overrides=["+recipe=speciarl", f"recipe/mode={mode}"])
+def in_mode(mode: str) -> DictConfig:
+    return copy.deepcopy(composed("+recipe=speciarl", f"recipe/mode={mode}"))
 
 
 def check(mode: str, strategy: str = "fsdp", **model: Any) -> None:
     """`model`: keys of ``actor_rollout_ref.model``, with ``__`` for a dot."""
-    config = copy.deepcopy(composed(mode))
+    config = in_mode(mode)
     config.actor_rollout_ref.actor.strategy = strategy
     for key, value in model.items():
         OmegaConf.update(config.actor_rollout_ref.model, key.replace("__", "."), value)
@@ -42,7 +36,7 @@ def test_an_adapter_that_would_not_reach_the_rollout_servers_is_refused(adapter:
 
 
 def test_the_stock_mode_is_checked_as_well() -> None:
-    config = copy.deepcopy(composed("separate_async"))
+    config = in_mode("separate_async")
     config.trainer.v1.trainer_mode = "separate_async"
     config.actor_rollout_ref.model.lora.merge = False
     with pytest.raises(ConfigError, match="adapter would not reach"):
@@ -76,25 +70,25 @@ def test_adapters_inside_transformer_layers_are_merged(names: dict[str, Any]) ->
 
 @pytest.mark.parametrize("mode", ["colocate_async", "separate_async"])
 def test_late_verdicts_are_refused_where_verdicts_are_hidden_anyway(mode: str) -> None:
-    config = copy.deepcopy(composed(mode))
+    config = in_mode(mode)
     OmegaConf.update(config, "speciarl.training.late_verdicts", True, force_add=True)
     with pytest.raises(ConfigError, match=r"late_verdicts=True: .*async does not.* recipe/mode=sync_overlap"):
         check_mode(config)
 
 
 def test_late_verdicts_are_refused_where_nobody_would_fetch_them() -> None:
-    config = copy.deepcopy(composed("sync_overlap"))
+    config = in_mode("sync_overlap")
     config.trainer.v1.trainer_mode = "sync"  # veRL's own
     with pytest.raises(ConfigError, match="trainer_mode=sync does not fetch"):
         check_mode(config)
-    config = copy.deepcopy(composed("sync_overlap"))
+    config = in_mode("sync_overlap")
     config.skip.rollout_tq.enable = True
     with pytest.raises(ConfigError, match=r"skip\.rollout_tq"):
         check_mode(config)
 
 
 def test_late_verdicts_are_refused_where_groups_are_chosen_by_their_rewards() -> None:
-    config = copy.deepcopy(composed("sync_overlap"))
+    config = in_mode("sync_overlap")
     assert config.speciarl.training.late_verdicts
     config.algorithm.filter_groups.enable = True
     with pytest.raises(ConfigError, match=r"late_verdicts=True: .* recipe/mode=sync"):
@@ -104,5 +98,5 @@ def test_late_verdicts_are_refused_where_groups_are_chosen_by_their_rewards() ->
 
 
 def test_weights_are_sent_once_per_training_batch() -> None:
-    sync_step = composed("separate_async").trainer.v1.separate_async.parameter_sync_step
+    sync_step = in_mode("separate_async").trainer.v1.separate_async.parameter_sync_step
     assert sync_step == 2  # batches of 256, updates of 128

@@ -7,8 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import verl  # noqa: F401  (loads our plug-in)
-from hydra import compose, initialize_config_module
+from composed_run import compose_run
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.types import RunMode
 
@@ -17,14 +16,11 @@ from speciarl.reward import load
 from speciarl.training.preflight import Preflight, check_identities, check_run
 from speciarl.verdict import Reason, Source, Unscorable, Verdict
 
-pytestmark = pytest.mark.usefixtures("parsed_once")
-
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 def composed(*overrides: str) -> Any:
-    with initialize_config_module("verl.trainer.config", version_base=None):
-        return compose("ppo_trainer", overrides=["+recipe=[speciarl,laptop]", *overrides], return_hydra_config=True)
+    return compose_run("+recipe=[speciarl,laptop]", *overrides, return_hydra_config=True)
 
 
 @pytest.mark.parametrize(

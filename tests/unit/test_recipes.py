@@ -1,6 +1,5 @@
 """Golden composition: every recipe and option composes, passes veRL's own validation and sets no key veRL ignores."""
 
-import functools
 import itertools
 import re
 import shlex
@@ -9,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import verl  # noqa: F401  (loads our plug-in: search path and resolvers)
-from hydra import compose, initialize_config_module
+from composed_run import composed
 from omegaconf import DictConfig, OmegaConf
 from verl.trainer.ppo.utils import need_critic, need_reference_policy
 from verl.utils.config import omega_conf_to_dataclass, validate_config
@@ -25,8 +23,6 @@ from speciarl.recipe_source import recipe_directory
 from speciarl.training.batch_sizes import TOKEN_BUDGETS, check_batch_sizes
 from speciarl.training.deadlines import check_deadlines
 from speciarl.training.preflight import check_parquet
-
-pytestmark = pytest.mark.usefixtures("parsed_once")
 
 ROOT = recipe_directory()  # not `import recipe`: TransferQueue's wheel ships a package of that name
 OPTIONS = {
@@ -70,12 +66,6 @@ ADDED_KEYS = {
 
 IGNORED_KEYS = ("reward_model", "custom_reward_function", "sandbox_fusion")
 """Top-level keys of veRL's past that still compose and that nobody reads."""
-
-
-@functools.cache
-def composed(*overrides: str) -> DictConfig:
-    with initialize_config_module("verl.trainer.config", version_base=None):
-        return compose("ppo_trainer", overrides=list(overrides))
 
 
 def leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:

@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-import verl  # noqa: F401  (loads our plug-in: search path and resolvers)
-from hydra import compose, initialize_config_module
+from composed_run import compose_run
 from omegaconf import DictConfig
 from PIL import Image
 from tensordict import NonTensorData
@@ -68,10 +67,7 @@ class FakeQueue:
 
 @pytest.fixture(scope="module")
 def config() -> DictConfig:
-    with initialize_config_module("verl.trainer.config", version_base=None):
-        return compose(
-            "ppo_trainer", overrides=["+recipe=[speciarl,laptop]", f"actor_rollout_ref.rollout.n={len(ANSWERS)}"]
-        )
+    return compose_run("+recipe=[speciarl,laptop]", f"actor_rollout_ref.rollout.n={len(ANSWERS)}")
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,7 @@
 import threading
 
 import pytest
-import verl  # noqa: F401  (loads our plug-in: search path and resolvers)
-from hydra import compose, initialize_config_module
+from composed_run import composed
 
 from speciarl.config import SpeciaRLConfig, load
 from speciarl.errors import VerifierStartError
@@ -38,8 +37,7 @@ def pool(monkeypatch: pytest.MonkeyPatch) -> type[SlowPool]:
 
 
 def settings(judge: str) -> SpeciaRLConfig:
-    with initialize_config_module("verl.trainer.config", version_base=None):
-        return load(compose("ppo_trainer", overrides=["+recipe=speciarl", f"recipe/verifier={judge}"]))
+    return load(composed("+recipe=speciarl", f"recipe/verifier={judge}"))
 
 
 @pytest.mark.parametrize(("judge", "device"), [("qwen3_30b_a3b", "cuda"), ("laptop", "cpu")])
