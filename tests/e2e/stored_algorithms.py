@@ -7,7 +7,7 @@ import pytest
 from laptop_run import IMAGES, ROLLOUTS, STEPS, LaptopRun
 
 from speciarl.category import Category
-from speciarl.reward import Member, Unparsable, load
+from speciarl.reward import GroupReward, Member, Unparsable, load
 from speciarl.reward.noise import LADDER, Noise, RolloutIdentity
 from speciarl.training.seeding import prompt_uid
 from speciarl.verdict import Source, Verdict
@@ -97,10 +97,8 @@ def assert_filtering_looks_before_the_penalty(unfiltered: LaptopRun, filtered: L
     assert evicted >= sum(not has_signal for has_signal in signal.values())
 
 
-def assert_noise_reaches_the_reward_and_not_the_record(
-    run: LaptopRun, probability: float, reward: str = "dynamic"
-) -> None:
-    """Which verdicts are moved, and where to, follows from the rollouts' names alone."""
+def assert_noise_reaches_the_reward_and_not_the_record(run: LaptopRun, probability: float, earn: GroupReward) -> None:
+    """Which verdicts are moved, and where to, follows from the rollouts' names alone; what they earn, from `earn`."""
     noise, moved, total = Noise(probability=probability, seed=SEED), 0, 0
     assert run.metrics
     for step, metrics in run.metrics.items():
@@ -122,7 +120,7 @@ def assert_noise_reaches_the_reward_and_not_the_record(
                     moved += 1
                     assert abs(LADDER.index(expected.category) - LADDER.index(min(true, Category.SPECIFIC))) == 1
                 seen.append((expected, row["group_reward"]))
-            assert [earned for _, earned in seen] == load(reward)([verdict for verdict, _ in seen])
+            assert [earned for _, earned in seen] == pytest.approx(earn([verdict for verdict, _ in seen]))
         rows = run.trajectories(step)
         total += len(rows)
         wrong = sum(row["category"] == "wrong" for row in rows) / len(rows)

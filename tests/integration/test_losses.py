@@ -22,6 +22,7 @@ from told_answers import GROUPS
 
 from data_prep.emoji_concepts import TRAIN_DOMAIN, load_concepts
 from data_prep.emoji_dataset import build
+from speciarl.reward import load
 
 CONCEPTS = 40
 """More than filtering asks for in two steps."""
@@ -185,4 +186,4 @@ def test_gspos_loss_has_one_ratio_per_response(gspo: OneProcessRun) -> None:
 
 
 def test_noise_reaches_the_reward_and_not_the_record(gspo: OneProcessRun) -> None:
-    assert_noise_reaches_the_reward_and_not_the_record(gspo.run, 0.25)
+    assert_noise_reaches_the_reward_and_not_the_record(gspo.run, 0.25, load("dynamic"))
