@@ -8,7 +8,7 @@ label. FREE_TEXT hopes. The request fields are those of vLLM's chat API (vllm.en
 import enum
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from speciarl.answer import normalise
@@ -74,7 +74,7 @@ class Mode(enum.StrEnum):
 
 @dataclass(frozen=True)
 class Decoder:
-    """One way to ask and to read. Picklable; its repr is stable and identifies the decoding."""
+    """One way to ask and to read. Picklable."""
 
     mode: Mode
     first_tokens: tuple[int, ...] = ()
@@ -85,16 +85,24 @@ class Decoder:
     """The labels to choose from: the prompt's."""
     only: Category | None = None
     """The one category the server may choose, when a probe tests whether it obeys; None allows all."""
-    top: int = field(default=TOP_LOGPROBS, repr=False)
+    top: int = TOP_LOGPROBS
     """Log-probabilities to ask for, where the likeliest tokens are asked for."""
-    least_mass: float = field(default=0.0, repr=False)
+    least_mass: float = 0.0
     """Probability, in [0, 1], that the labels' first tokens must have together; with less there is no verdict. For the
     FIRST_TOKEN modes."""
 
     @property
     def identity(self) -> str:
-        """All of it that decides what a judge is taken to say; what the request holds anyway is left out."""
-        return f"{self!r}, least_mass={self.least_mass!r}" if self.mode.by_first_token else repr(self)
+        """All of it that decides what a judge is taken to say; what the request holds anyway is left out.
+
+        Part of the key of every stored verdict: another text, and stores are never found again. It is written out in
+        the form that it had when stores began, so that classes and modules may be renamed.
+        """
+        text = (
+            f"Decoder(mode=<Mode.{self.mode.name}: '{self.mode.value}'>, first_tokens={self.first_tokens!r}, "
+            f"max_tokens={self.max_tokens}, scheme={self.scheme.identity}, only=None)"
+        )
+        return f"{text}, least_mass={self.least_mass!r}" if self.mode.by_first_token else text
 
     def narrowed(self) -> list[tuple["Decoder", Category | None]]:
         """Decoders to test a server with, each with the only category it then may give (None: no such

@@ -45,7 +45,7 @@ class ManyMode(enum.StrEnum):
 
 @dataclass(frozen=True)
 class ManyDecoder:
-    """One way to ask about several pairs and to read the reply. Picklable; its repr is stable."""
+    """One way to ask about several pairs and to read the reply. Picklable."""
 
     mode: ManyMode
     scheme: Scheme = SIX
@@ -54,6 +54,14 @@ class ManyDecoder:
     """Room for the thought before the answer, for the whole request."""
     only: Category | None = None
     """The one category the server may choose, when a probe tests whether it obeys; None allows all."""
+
+    @property
+    def identity(self) -> str:
+        """See `Decoder.identity`."""
+        return (
+            f"ManyDecoder(mode=<ManyMode.{self.mode.name}: '{self.mode.value}'>, scheme={self.scheme.identity}, "
+            f"thought_tokens={self.thought_tokens}, only=None)"
+        )
 
     def narrowed(self) -> list[tuple["ManyDecoder", Category | None]]:
         """See `Decoder.narrowed`."""

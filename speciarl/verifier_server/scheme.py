@@ -15,6 +15,12 @@ class Scheme:
     categories: tuple[Category, ...]
     """What each label stands for, in label order, all different."""
 
+    @property
+    def identity(self) -> str:
+        """Part of the keys of stored verdicts: see `Decoder.identity`."""
+        categories = ", ".join(f"<Category.{category.name}: {category.value}>" for category in self.categories)
+        return f"Scheme(name={self.name!r}, labels={self.labels!r}, categories=({categories}))"
+
     def category(self, label: str) -> Category:
         """The category of an exact label; raises ValueError for any other text."""
         if label not in self.labels:

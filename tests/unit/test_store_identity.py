@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from speciarl.verdict import Pair
 from speciarl.verifier_server.config import VerifierConfig, parse_config
 from speciarl.verifier_server.decoding import Decoder, Mode
+from speciarl.verifier_server.many import ManyDecoder, ManyMode
 from speciarl.verifier_server.prompt import Prompt
+from speciarl.verifier_server.scheme import BINARY
 from speciarl.verifier_server.store import JudgeIdentity, identity_of, model_files, model_revision
 from speciarl.verifier_server.store.identity import verdict_key, verified_judges
 
@@ -116,6 +118,41 @@ def test_the_key_is_pinned() -> None:
     )
     assert judge.to_json() == text
     assert judge.key(PAIR) == hashlib.sha256(hashlib.sha256(text.encode()).digest() + b"\0\0\0\4lioncat").digest()
+
+
+SIX_TEXT = (
+    "Scheme(name='six', labels=('wrong', 'abstain', 'generic', 'less specific', 'specific', 'more specific'), "
+    "categories=(<Category.WRONG: 0>, <Category.ABSTAIN: 1>, <Category.GENERIC: 2>, <Category.LESS_SPECIFIC: 3>, "
+    "<Category.SPECIFIC: 4>, <Category.MORE_SPECIFIC: 5>))"
+)
+BINARY_TEXT = (
+    "Scheme(name='binary', labels=('wrong', 'correct'), categories=(<Category.WRONG: 0>, <Category.SPECIFIC: 4>))"
+)
+
+
+@pytest.mark.parametrize(
+    ("decoder", "text"),
+    [
+        (
+            Decoder(Mode.FIRST_TOKEN_TOP, (7, 8), scheme=BINARY, top=256, least_mass=0.05),
+            "Decoder(mode=<Mode.FIRST_TOKEN_TOP: 'first_token_top'>, first_tokens=(7, 8), max_tokens=48, "
+            f"scheme={BINARY_TEXT}, only=None), least_mass=0.05",
+        ),
+        (
+            Decoder(Mode.LABEL_CHOICE, max_tokens=2048),
+            "Decoder(mode=<Mode.LABEL_CHOICE: 'label_choice'>, first_tokens=(), max_tokens=2048, "
+            f"scheme={SIX_TEXT}, only=None)",
+        ),
+        (
+            ManyDecoder(ManyMode.STRUCTURED, thought_tokens=512),
+            f"ManyDecoder(mode=<ManyMode.STRUCTURED: 'many_structured'>, scheme={SIX_TEXT}, thought_tokens=512, "
+            "only=None)",
+        ),
+    ],
+)
+def test_how_a_reply_is_decoded_is_pinned(decoder: Decoder | ManyDecoder, text: str) -> None:
+    """As in stores of the first version, by whatever names the code goes now: these texts never change."""
+    assert decoder.identity == text
 
 
 @given(judges)

@@ -12,7 +12,6 @@ from typing import Any, Self
 from speciarl.answer import NORMALISER_VERSION
 from speciarl.verdict import Pair
 from speciarl.verifier_server.config import VerifierConfig
-from speciarl.verifier_server.decoding import Decoder
 from speciarl.verifier_server.prompt import SAMPLE_PAIR, Prompt
 from speciarl.verifier_server.request import AnyDecoder, chat_body
 
@@ -103,7 +102,7 @@ def identity_of(config: VerifierConfig, prompt: Prompt, decoder: AnyDecoder, rev
         revision=revision,
         prompt=prompt.content_hash,
         labels=prompt.scheme.labels,
-        decoding=decoder.identity if isinstance(decoder, Decoder) else repr(decoder),
+        decoding=decoder.identity,
         request=canonical_json(body),
         pairs_per_request=config.pairs_per_request,
     )
