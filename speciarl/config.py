@@ -35,8 +35,8 @@ class RewardConfig(BaseModel):
     max_unscorable_rate: float = Field(default=0.2, gt=0, le=1)
     """Share of a step's rollouts that may go unscored before the run saves a checkpoint and stops."""
     outage_deadline_s: float = Field(default=1800.0, gt=0)
-    """Seconds without a single verdict, while verdicts are asked for, before the run saves and stops. A judge of the
-    run's own must be able to come back within it: docs/failures.md."""
+    """Seconds without a single verdict but known ones, while verdicts are asked for, before the run saves and stops. A
+    judge of the run's own must be able to come back within it: docs/failures.md."""
 
 
 class TrainingConfig(BaseModel):

@@ -303,5 +303,5 @@ class GroupAgentLoopWorker(_StockWorker):
         try:
             judgement = await self._verifier.verify(pair)
         finally:
-            self._silence.answer(verdict=isinstance(judgement, Verdict))
+            self._silence.answer(judgement.source if isinstance(judgement, Verdict) else None)
         return judgement

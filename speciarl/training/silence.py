@@ -3,11 +3,17 @@
 import time
 from collections.abc import Callable
 
+from speciarl.verdict import Source
+
+_SPOKEN = (Source.LIVE, Source.TAXONOMY)
+
 
 class SilenceClock:
-    """Adds up the seconds in which verdicts were waited for, since the last one came.
+    """Adds up the seconds in which verdicts were waited for, since the judge gave the last one.
 
     Time in which nobody asks does not count: between two steps a run may train for longer than an outage may last.
+    A verdict that was known already says nothing of the judge: a run whose judge is gone would otherwise go on for as
+    long as some pairs of each step are known, and learn from these alone.
     """
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
@@ -15,21 +21,26 @@ class SilenceClock:
         self._pending = 0
         self._silent_s = 0.0
         self._since = 0.0
+        self._failed = False
 
     def ask(self) -> None:
         """Somebody begins to wait for a verdict."""
         self._advance()
         self._pending += 1
 
-    def answer(self, verdict: bool) -> None:
-        """Somebody's wait is over, with a verdict or without."""
+    def answer(self, source: Source | None) -> None:
+        """Somebody's wait is over, with a verdict from there, or without one."""
         self._advance()
         self._pending -= 1
-        if verdict:
-            self._silent_s = 0.0
+        if source in _SPOKEN:
+            self._silent_s, self._failed = 0.0, False
+        elif source is None:
+            self._failed = True
+        elif not self._pending and not self._failed:
+            self._silent_s = 0.0  # all were known, and nobody had to wait for the judge
 
     def seconds(self) -> float | None:
-        """Seconds of silence so far; None when nobody waits and the last answer was a verdict."""
+        """Seconds of silence so far; None when nobody waits and none was left without a verdict."""
         self._advance()
         return self._silent_s if self._pending or self._silent_s else None
 

@@ -32,8 +32,9 @@ OUR_ERROR = 2
 GROUP = 4
 STEPS, FAULTY_STEPS = 16, 3
 """Of the whole run, more than it comes to, and of its first attempt, at least."""
-PATIENCE_S, OUTAGE_S = 8, 20
+PATIENCE_S, OUTAGE_S = 8, 40
 """For how long a run that is to lose verdicts tries to get one, and after how much silence it stops."""
+IMPATIENT = ("speciarl.verifier.request_timeout_s=4", f"speciarl.verifier.total_deadline_s={PATIENCE_S}")
 WEIGHTS_DEADLINE_S = 30
 
 
@@ -89,14 +90,13 @@ def run(data: Path, judge: JudgeBehindFaults, tmp_path_factory: pytest.TempPathF
         "speciarl.reward.quorum=2", f"speciarl.reward.outage_deadline_s={OUTAGE_S}",
         "speciarl.reward.max_unscorable_rate=0.3", f"trainer.total_training_steps={STEPS}",
     ]  # fmt: skip
-    impatient = ["speciarl.verifier.request_timeout_s=4", f"speciarl.verifier.total_deadline_s={PATIENCE_S}"]
     # Any rate: a batch that the outage leaves without a verdict must not end the run before the outage does.
     loose = ["speciarl.reward.max_unscorable_rate=1"]
     manager = "actor_rollout_ref.rollout.agent.agent_loop_manager_class=faulty_loop.FaultyManager"
     folder = tmp_path_factory.mktemp("run")
     with running(LongRun(folder, data, [*judge.overrides, *limits])) as attempt:
         judge.set_faults(Mischief())
-        attempt.start(*impatient, *loose, manager)
+        attempt.start(*IMPATIENT, *loose, manager)
         attempt.wait_for_step(1)
         judge.go_down()
         time.sleep(1.25 * PATIENCE_S)
@@ -190,7 +190,8 @@ def test_a_run_that_is_stopped_again_and_again_goes_on_as_if_nothing_had_been(
         return garbage if chance(pair.prediction + pair.ground_truth) < 0.6 else None
 
     judge.set_faults(asked.append)
-    run.start()
+    # So much rubbish in a row may well have the judge taken for dead for a while, which is no outage yet.
+    run.start(*IMPATIENT, f"speciarl.reward.outage_deadline_s={5 * OUTAGE_S}")
     run.wait_for_step(last + 1)
     judge.set_faults(rubbish)
     assert run.finish() == OUR_ERROR, run.log[-8000:]

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from speciarl.training.silence import SilenceClock
+from speciarl.verdict import Source
 
 
 class FakeTime:
@@ -25,22 +26,51 @@ def test_silence_counts_only_while_somebody_waits_and_a_verdict_ends_it() -> Non
     clock.ask()
     time.now += 3
     assert clock.seconds() == 3.0
-    clock.answer(verdict=False)
+    clock.answer(None)
     time.now += 1000  # a long optimisation step
     assert clock.seconds() == 3.0
     clock.ask()
     clock.ask()
     time.now += 2
     assert clock.seconds() == 5.0
-    clock.answer(verdict=True)
+    clock.answer(Source.LIVE)
     time.now += 1
     assert clock.seconds() == 1.0  # the other one still waits
-    clock.answer(verdict=True)
+    clock.answer(Source.LIVE)
     assert clock.seconds() is None
 
 
-@given(st.lists(st.tuples(st.sampled_from(["ask", "verdict", "none"]), st.floats(0, 10)), max_size=40))
-def test_silence_is_never_longer_than_the_time_since_the_last_verdict(events: Sequence[tuple[str, float]]) -> None:
+def test_known_verdicts_do_not_hide_that_the_judge_is_gone() -> None:
+    time = FakeTime()
+    clock = SilenceClock(time)
+    for _ in range(3):
+        clock.ask()
+        clock.ask()
+        clock.answer(Source.STORE)
+        time.now += 8
+        clock.answer(None)
+        clock.ask()
+        clock.answer(Source.MEMORY)
+    assert clock.seconds() == 24.0
+    clock.ask()
+    clock.answer(Source.LIVE)
+    assert clock.seconds() is None
+
+
+def test_known_verdicts_alone_are_no_silence() -> None:
+    time = FakeTime()
+    clock = SilenceClock(time)
+    for source in (Source.STORE, Source.MEMORY, Source.SHORTCUT) * 100:
+        clock.ask()
+        time.now += 1
+        clock.answer(source)
+        assert clock.seconds() is None
+
+
+@given(st.lists(st.tuples(st.sampled_from(["ask", "none", *Source]), st.floats(0, 10)), max_size=40))
+def test_silence_is_never_longer_than_the_time_since_the_judges_last_verdict(
+    events: Sequence[tuple[str | Source, float]],
+) -> None:
     time, pending, last = FakeTime(), 0, 100.0
     clock = SilenceClock(time)
     for kind, pause in events:
@@ -49,9 +79,9 @@ def test_silence_is_never_longer_than_the_time_since_the_last_verdict(events: Se
             clock.ask()
             pending += 1
         elif pending:
-            clock.answer(verdict=kind == "verdict")
+            clock.answer(kind if isinstance(kind, Source) else None)
             pending -= 1
-            last = time.now if kind == "verdict" else last
+            last = time.now if kind in (Source.LIVE, Source.TAXONOMY) else last
         silent = clock.seconds()
         assert silent is None or -1e-9 <= silent <= time.now - last + 1e-9
         assert (silent is not None) or pending == 0
