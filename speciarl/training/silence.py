@@ -22,10 +22,13 @@ class SilenceClock:
         self._silent_s = 0.0
         self._since = 0.0
         self._failed = False
+        self._before = 0.0
 
     def ask(self) -> None:
         """Somebody begins to wait for a verdict."""
         self._advance()
+        if not self._pending:
+            self._before, self._failed = self._silent_s, False
         self._pending += 1
 
     def answer(self, source: Source | None) -> None:
@@ -33,11 +36,12 @@ class SilenceClock:
         self._advance()
         self._pending -= 1
         if source in _SPOKEN:
-            self._silent_s, self._failed = 0.0, False
+            self._silent_s = self._before = 0.0
+            self._failed = False
         elif source is None:
             self._failed = True
         elif not self._pending and not self._failed:
-            self._silent_s = 0.0  # all were known, and nobody had to wait for the judge
+            self._silent_s = self._before  # all were known: looking them up is no waiting for the judge
 
     def seconds(self) -> float | None:
         """Seconds of silence so far; None when nobody waits and none was left without a verdict."""

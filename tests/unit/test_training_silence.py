@@ -57,6 +57,19 @@ def test_known_verdicts_do_not_hide_that_the_judge_is_gone() -> None:
     assert clock.seconds() is None
 
 
+def test_looking_up_what_is_known_adds_nothing_to_a_silence() -> None:
+    time = FakeTime()
+    clock = SilenceClock(time)
+    clock.ask()
+    time.now += 8
+    clock.answer(None)
+    for _ in range(100):
+        clock.ask()
+        time.now += 1
+        clock.answer(Source.STORE)
+    assert clock.seconds() == 8.0
+
+
 def test_known_verdicts_alone_are_no_silence() -> None:
     time = FakeTime()
     clock = SilenceClock(time)
