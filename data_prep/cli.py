@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from data_prep import emoji_cli
-from data_prep.errors import DataPrepError
-from data_prep.exits import USAGE_ERROR, told
+from data_prep.emoji import cli as emoji_cli
+from speciarl.errors import DataPrepError
+from speciarl.utils.cli_errors import USAGE_ERROR, told
 
 if TYPE_CHECKING:
     from data_prep.config import BuildConfig
@@ -76,10 +76,11 @@ def list_datasets() -> None:
     """List the datasets: images by split and classes as published, levels of the hierarchy, licence."""
     from rich.console import Console
 
-    from data_prep import datasets, tables
+    from data_prep import readers
+    from data_prep.checks import tables
 
     with told():
-        tables.datasets((datasets.load(name).about for name in datasets.NAMES), Console())
+        tables.datasets((readers.load(name).about for name in readers.NAMES), Console())
 
 
 @app.command()
@@ -94,11 +95,11 @@ def fetch(
     quiet: Quiet = False,
 ) -> None:
     """Get a dataset's files: checked, resumable, unpacked safely. What is there already is not done again."""
-    from data_prep import datasets
-    from data_prep.fetch import fetch as obtain
+    from data_prep import readers
+    from data_prep.download.fetch import fetch as obtain
 
     with told():
-        about = datasets.load(dataset).about
+        about = readers.load(dataset).about
         if not about.archives:
             raise DataPrepError(f"{dataset} has nothing to fetch; give its folder to `build dataset={dataset} root=…`")
         place = root or Path("data/raw", dataset)
@@ -138,8 +139,8 @@ def _build(config: BuildConfig, quiet: bool) -> None:
     from rich.console import Console
     from tqdm import tqdm
 
-    from data_prep import tables
-    from data_prep.build import build as run
+    from data_prep.checks import tables
+    from data_prep.pipeline.build import build as run
 
     def progress(items: Iterable[T], total: int, what: str) -> Iterable[T]:
         bar: Iterable[T] = tqdm(items, total=total, desc=what, unit="image", disable=quiet)
@@ -180,9 +181,8 @@ def inspect(
     from rich.console import Console
     from tqdm import tqdm
 
-    from data_prep import inspect as inspection
-    from data_prep import tables
-    from data_prep.atomic import write_bytes
+    from data_prep.checks import inspection, tables
+    from speciarl.utils.atomic_files import write_bytes
 
     with told():
         found = _parquet_files(files)
@@ -213,7 +213,7 @@ def validate(
 
     All text is checked, and a sample of the images. Training runs the same check when it starts.
     """
-    from data_prep.validate_files import check
+    from data_prep.checks.validate import check
 
     with told():
         verdicts = check(_parquet_files(files), image_key, None if all_images else images, taxonomy)

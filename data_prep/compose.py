@@ -9,8 +9,8 @@ from typing import Any
 from pydantic import Field
 
 from data_prep.config import BuildConfig, Part, meant, parse
-from data_prep.emoji_dataset import TRAIN_VIEWS
-from data_prep.errors import DataPrepError
+from data_prep.emoji.dataset import TRAIN_VIEWS
+from speciarl.errors import DataPrepError
 
 _ROOT = "build"
 _GROUP = "dataset"

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from data_prep.errors import DataPrepError
+from speciarl.errors import DataPrepError
 
 TRAIN = "train"
 """The file that `subset`, `prompts` and `count` are about; all others are for testing."""

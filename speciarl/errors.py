@@ -35,3 +35,7 @@ class WeightTransferStuck(SpeciaRLError):
 
 class WeightTransferFailed(SpeciaRLError):
     """The policy's weights did not reach the rollout servers, because one of them or a trainer worker failed."""
+
+
+class DataPrepError(SpeciaRLError, ValueError):
+    """Input of `data_prep` is bad or a source is missing; the message names the cause and the remedy."""

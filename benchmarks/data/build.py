@@ -67,9 +67,9 @@ def make_folder(folder: Path, images: int) -> None:
 
 def ours(root: Path, out: Path, workers: int) -> None:
     """``python -m data_prep build dataset=image_folder``."""
-    from data_prep.build import build
     from data_prep.compose import settings
     from data_prep.config import BuildConfig
+    from data_prep.pipeline.build import build
 
     words = ["dataset=image_folder", f"root={root}", f"out={out}", "splits.test=[]", f"workers={workers}"]
     config = settings(words)
@@ -129,8 +129,8 @@ def run_route(route: str, root: Path, out: Path, workers: int) -> None:
     import datasets  # noqa: F401  (imports are not part of what is compared)
     import hydra  # noqa: F401
 
-    import data_prep.build
-    import data_prep.validate
+    import data_prep.checks.validate
+    import data_prep.pipeline.build
 
     begun = time.perf_counter()
     (ours if route == "ours" else plain)(root, out, workers)
@@ -141,7 +141,7 @@ def run_route(route: str, root: Path, out: Path, workers: int) -> None:
     found = {"seconds": seconds, "bytes": size, "peak_mb": peak / 1024}
     if route == "ours":
         begun = time.perf_counter()
-        faults = list(data_prep.validate.faults(out / "train.parquet"))
+        faults = list(data_prep.checks.validate.faults(out / "train.parquet"))
         found["check_seconds"] = time.perf_counter() - begun
         if faults:
             raise SystemExit(f"the built file has faults: {faults[0]}")

@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
-from data_prep.atomic import write_bytes
+from speciarl.utils.atomic_files import write_bytes
 
 ROOT = "figure"
 SHAPES = ("ring", "disc", "square", "frame", "triangle", "bar")

@@ -11,7 +11,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from data_prep.errors import DataPrepError
+from speciarl.errors import DataPrepError
 
 USAGE_ERROR = 2
 _HELD_OUT_DRAWS = 60_000
@@ -141,7 +141,7 @@ def _measure(runner: Any, world: Any, seed: int) -> dict[str, Any]:
 
 
 def _load_policy(arguments: argparse.Namespace) -> tuple[Any, Any]:
-    from data_prep.emoji_concepts import load_concepts
+    from data_prep.emoji.concepts import load_concepts
     from speciarl.laptop.checkpoint import shipped
     from speciarl.laptop.policy_runner import load_policy
     from speciarl.laptop.world import World

@@ -7,8 +7,8 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from data_prep.concept import Concept
-from data_prep.emoji_taxonomy import taxonomy
+from data_prep.emoji.facts import Concept
+from data_prep.emoji.taxonomy import taxonomy
 from speciarl.answer import ABSTENTIONS, normalise
 from speciarl.category import LABELS, Category
 from speciarl.taxonomy import Node, Taxonomy, UnknownConceptError

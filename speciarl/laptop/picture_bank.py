@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.artwork import read_svg, render
-from data_prep.augment import IMAGE_PX, view, view_rng
-from data_prep.concept import Concept
+from data_prep.emoji.artwork import read_svg, render
+from data_prep.emoji.facts import Concept
+from data_prep.emoji.views import IMAGE_PX, view, view_rng
 
 Pictures = np.ndarray[Any, np.dtype[np.uint8]]
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data_prep.augment import IMAGE_PX
+from data_prep.emoji.views import IMAGE_PX
 from speciarl.laptop import tokenizer as tok
 
 if TYPE_CHECKING:

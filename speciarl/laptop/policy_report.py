@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from data_prep.concept import Stratum
-from data_prep.emoji_concepts import TRAIN_DOMAIN
-from data_prep.emoji_taxonomy import taxonomy
+from data_prep.emoji.concepts import TRAIN_DOMAIN
+from data_prep.emoji.facts import Stratum
+from data_prep.emoji.taxonomy import taxonomy
 from speciarl.answer import parse
 from speciarl.category import Category
 from speciarl.laptop.picture_bank import Pictures

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from data_prep.augment import IMAGE_PX
+from data_prep.emoji.views import IMAGE_PX
 from speciarl.laptop import tokenizer as tok
 from speciarl.laptop.policy import GRID, MERGE, PATCH_PX, VISUAL_TOKENS
 from speciarl.laptop.world import USER_TEXT

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from data_prep.emoji_concepts import load_concepts
+from data_prep.emoji.concepts import load_concepts
 from speciarl.category import LABELS, Category
 from speciarl.laptop.judge import PROMPT_NAME, build_judge, build_judge_tokenizer
 from speciarl.laptop.judge_pairs import GradedPair, PairSource

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from data_prep.emoji_concepts import load_concepts
+from data_prep.emoji.concepts import load_concepts
 from speciarl.laptop.picture_bank import Pictures, draw_views
 from speciarl.laptop.policy import build_policy, build_policy_tokenizer
 from speciarl.laptop.policy_runner import PolicyRunner, patches, response_ids

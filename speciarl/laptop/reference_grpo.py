@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from data_prep.emoji_concepts import TRAIN_DOMAIN
+from data_prep.emoji.concepts import TRAIN_DOMAIN
 from speciarl.category import Category
 from speciarl.laptop.picture_bank import Pictures
 from speciarl.laptop.policy_report import judge_text

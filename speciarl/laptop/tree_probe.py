@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from data_prep.concept import Concept
+from data_prep.emoji.facts import Concept
 from speciarl.answer import normalise
 
 NOWHERE = 0

@@ -13,7 +13,7 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from data_prep.concept import Concept, Stratum
+from data_prep.emoji.facts import Concept, Stratum
 
 USER_TEXT = "Name it."
 FAMILIARITY_WORDS = ("clear", "vague")

@@ -20,8 +20,8 @@ from long_run import LongRun, running
 from stored_rewards import answer_of, assert_every_reward_is_the_judges
 from stuck_servers import STUCK_AFTER, kill_stopped
 
-from data_prep.emoji_concepts import load_concepts
-from data_prep.emoji_dataset import build
+from data_prep.emoji.concepts import load_concepts
+from data_prep.emoji.dataset import build
 from speciarl import answer
 from speciarl.verdict import Pair
 from speciarl.verifier_server.store.file_store import FileStore

@@ -20,8 +20,8 @@ from stored_algorithms import (
 )
 from told_answers import GROUPS
 
-from data_prep.emoji_concepts import TRAIN_DOMAIN, load_concepts
-from data_prep.emoji_dataset import build
+from data_prep.emoji.concepts import TRAIN_DOMAIN, load_concepts
+from data_prep.emoji.dataset import build
 from speciarl.reward import load
 
 CONCEPTS = 40

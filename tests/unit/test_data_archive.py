@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.archive import Limits, unpack
-from data_prep.errors import DataPrepError
+from data_prep.download.archive import Limits, unpack
+from speciarl.errors import DataPrepError
 
 
 def _member(name: str, kind: bytes = tarfile.REGTYPE, size: int = 0, link: str = "") -> tarfile.TarInfo:

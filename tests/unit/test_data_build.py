@@ -16,20 +16,19 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from data_prep import datasets
-from data_prep.build import build
+from data_prep import readers
+from data_prep.checks.validate import check
 from data_prep.compose import settings
 from data_prep.config import BuildConfig
-from data_prep.dataset import About
-from data_prep.draft import Drafts
-from data_prep.errors import DataPrepError
-from data_prep.ordered import AHEAD_PER_WORKER, ordered_map
-from data_prep.report import Report
-from data_prep.rows import metadata_of
-from data_prep.sample import Picture, Sample
-from data_prep.spool import Spool
-from data_prep.validate_files import check
+from data_prep.pipeline.build import build
+from data_prep.pipeline.parallel import AHEAD_PER_WORKER, ordered_map
+from data_prep.pipeline.report import Report
+from data_prep.pipeline.rows import metadata_of
+from data_prep.pipeline.spool import Spool
+from data_prep.readers.base import About, Picture, Sample
+from speciarl.errors import DataPrepError
 from speciarl.taxonomy import Taxonomy
+from speciarl.utils.atomic_files import Drafts
 
 T = TypeVar("T")
 PUBLISHED = ("cub200", "aircraft", "flowers", "food", "pets", "cars", "caltech101")
@@ -61,7 +60,7 @@ def rows_of(file: Path) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("name", [*PUBLISHED, "image_folder", "manifest", "hub"])
 def test_every_dataset_is_built_from_its_published_layout(name: str, raw: Path, tmp_path: Path) -> None:
     report, config = run(f"dataset={name}", f"root={raw / name}", f"out={tmp_path}", "check_counts=warn")
-    reader = datasets.load(name)
+    reader = readers.load(name)
     listed = {file: list(reader.samples(raw / name, split)) for file, (split,) in config.sources[name].splits.items()}
     for file, samples in listed.items():
         rows = rows_of(tmp_path / f"{file}.parquet")

@@ -18,10 +18,11 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import speciarl.cli
-from data_prep import compose, datasets, emoji_concepts
+from data_prep import compose, readers
 from data_prep.cli import main
 from data_prep.config import BuildConfig
-from data_prep.errors import DataPrepError
+from data_prep.emoji import concepts
+from speciarl.errors import DataPrepError
 
 Capture = pytest.CaptureFixture[str]
 
@@ -132,18 +133,18 @@ def test_an_unknown_class_and_too_large_a_subset(pets: list[str], capsys: Captur
 
 def test_every_dataset_has_its_settings_and_they_are_its_own() -> None:
     assert set(compose.names()) == {
-        *datasets.NAMES,
+        *readers.NAMES,
         "mix",
         *(f"{name}_coop" for name in ("flowers", "food", "pets", "mix")),
     }
     own = {"image_folder": ["root=x"], "manifest": ["root=x"]}
-    for name in datasets.NAMES:
+    for name in readers.NAMES:
         config = compose.settings([f"dataset={name}", *own.get(name, [])])
         if name == "emoji":
             continue
         assert isinstance(config, BuildConfig)
         (source,) = config.sources.values()
-        about = datasets.load(name, source.options).about
+        about = readers.load(name, source.options).about
         assert (about.name, config.out) == (name, Path("data", name))
         if about.splits:
             assert {split for splits in source.splits.values() for split in splits} <= set(about.splits)
@@ -172,8 +173,8 @@ def test_settings_reach_the_build() -> None:
 def test_emoji_by_both_commands_gives_the_same_bytes(
     tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    few = emoji_concepts.load_concepts()[:5]
-    monkeypatch.setattr(emoji_concepts, "load_concepts", lambda: few)  # drawing all takes ten seconds
+    few = concepts.load_concepts()[:5]
+    monkeypatch.setattr(concepts, "load_concepts", lambda: few)  # drawing all takes ten seconds
     assert main(["emoji", "--quiet", "--seed", "5", "--train-views", "1", "--out", str(tmp_path / "a")]) == 0
     assert main(["build", "--quiet", "dataset=emoji", "seed=5", "train_views=1", f"out={tmp_path}/b"]) == 0
     for name in ("train.parquet", "test.parquet", "taxonomy.json"):
@@ -185,7 +186,7 @@ def test_emoji_by_both_commands_gives_the_same_bytes(
 def test_the_defaults_of_both_commands_for_emoji_agree() -> None:
     import inspect
 
-    from data_prep.emoji_cli import emoji
+    from data_prep.emoji.cli import emoji
 
     config = compose.settings(["dataset=emoji"])
     assert isinstance(config, compose.EmojiConfig)
@@ -209,7 +210,7 @@ def test_inspect_names_the_row_of_an_image_that_cannot_be_opened(
 def test_list_shows_every_dataset_with_its_licence(capsys: Capture) -> None:
     assert main(["list"]) == 0
     out = " ".join(capsys.readouterr().out.split())
-    for name in datasets.NAMES:
+    for name in readers.NAMES:
         assert name in out
     assert "CC BY-SA 4.0" in out
     assert "5994" in out
@@ -266,7 +267,7 @@ def test_a_signal_ends_a_build_without_leftovers(kind: signal.Signals, tmp_path:
 
 
 def test_a_contact_sheet_has_a_place_for_every_picture() -> None:
-    from data_prep.inspect import contact_sheet
+    from data_prep.checks.inspection import contact_sheet
 
     pictures = [("a rather long label that will not fit", fixtures.png(str(number))) for number in range(7)]
     with Image.open(io.BytesIO(contact_sheet(pictures))) as sheet:

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from file_server import FileServer, chunked, cut_after, hang, status
 
-from data_prep.dataset import Archive
-from data_prep.download import Policy, download
-from data_prep.errors import DataPrepError
+from data_prep.download.http import Policy, download
+from data_prep.readers.base import Archive
+from speciarl.errors import DataPrepError
 
 CONTENT = random.Random(0).randbytes(300_000)
 OTHER = random.Random(1).randbytes(300_000)

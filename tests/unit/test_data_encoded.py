@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from data_prep.encoded import BrokenImageError, Encoded, encode, pixels
+from data_prep.images.encode import BrokenImageError, Encoded, encode, pixels
 
 LEFT, RIGHT = (200, 30, 30), (30, 30, 200)
 

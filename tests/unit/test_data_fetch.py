@@ -10,13 +10,13 @@ import pytest
 from data_prep_fixtures import make_archives, make_cub200, make_pets, served_at
 from file_server import FileServer, cut_after, status
 
-from data_prep import fetch as fetching
-from data_prep.archive import Limits
-from data_prep.dataset import About
-from data_prep.datasets import load
-from data_prep.download import Policy
-from data_prep.errors import DataPrepError
-from data_prep.fetch import NOTES, fetch
+from data_prep.download import fetch as fetching
+from data_prep.download.archive import Limits
+from data_prep.download.fetch import NOTES, fetch
+from data_prep.download.http import Policy
+from data_prep.readers import load
+from data_prep.readers.base import About
+from speciarl.errors import DataPrepError
 
 QUICK = Policy(tries=3, connect_s=30, stall_s=30, pause_s=0.01, longest_pause_s=0.02)
 PUBLIC = ("cub200", "aircraft", "flowers", "food", "pets", "cars", "caltech101")

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_prep.errors import DataPrepError
-from data_prep.hierarchy import has_hierarchy, taxonomy
+from data_prep.pipeline.taxonomy import has_hierarchy, taxonomy
 from speciarl.category import Category
+from speciarl.errors import DataPrepError
 from speciarl.taxonomy import Taxonomy
 from speciarl.verdict import Pair
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_prep.datasets.car_names import LONG_MAKES, car_path
-from data_prep.labels import readable
+from data_prep.readers.cars import LONG_MAKES, car_path
+from data_prep.readers.parsing import readable
 
 
 @pytest.mark.parametrize(

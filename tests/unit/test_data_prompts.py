@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from data_prep import prompt_pool
-from data_prep.errors import DataPrepError
-from data_prep.prompt_pool import IMAGE, load
+from data_prep.pipeline import prompts
+from data_prep.pipeline.prompts import IMAGE, load
 from speciarl.answer import is_abstention, parse
+from speciarl.errors import DataPrepError
 
 IDS = {
     "calibrated": "calibrated@4d4f8037",
@@ -25,7 +25,7 @@ NAMES = tuple(IDS)
 
 
 def test_the_templates_are_all_there_and_differ() -> None:
-    assert tuple(prompt_pool.known()) == NAMES
+    assert tuple(prompts.known()) == NAMES
     pool = load(dict.fromkeys(NAMES, 1.0))
     assert {name: prompt.id for name, prompt in pool.prompts.items()} == IDS
     assert len({prompt.text for prompt in pool.prompts.values()}) == len(NAMES)

@@ -19,12 +19,11 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from data_prep.dataset import Dataset
-from data_prep.datasets import NAMES, load
-from data_prep.emoji_concepts import load_concepts
-from data_prep.emoji_dataset import TRAIN_VIEWS, plan, rows
-from data_prep.errors import DataPrepError
-from data_prep.sample import Sample
+from data_prep.emoji.concepts import load_concepts
+from data_prep.emoji.dataset import TRAIN_VIEWS, plan, rows
+from data_prep.readers import NAMES, load
+from data_prep.readers.base import Dataset, Sample
+from speciarl.errors import DataPrepError
 
 PUBLIC = ("cub200", "aircraft", "flowers", "food", "pets", "cars", "caltech101")
 
@@ -156,7 +155,7 @@ def test_flowers(tmp_path: Path) -> None:
         ("flowers/image_00011.jpg", "purple coneflower"),
         ("flowers/image_00018.jpg", "passion flower"),
     ]
-    names = importlib.import_module("data_prep.datasets.flowers_names").NAMES
+    names = importlib.import_module("data_prep.readers.flowers").NAMES
     assert len(set(names)) == len(names) == 102
 
 
@@ -366,7 +365,7 @@ def test_registry_names_what_there_is() -> None:
 
 def test_asking_for_a_dataset_imports_no_heavy_library() -> None:
     code = (
-        "import sys; from data_prep.datasets import NAMES, load; [load(name).about for name in NAMES]; "
+        "import sys; from data_prep.readers import NAMES, load; [load(name).about for name in NAMES]; "
         "print([name for name in ('scipy', 'datasets', 'torch', 'pyarrow', 'requests') if name in sys.modules])"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)

@@ -12,11 +12,11 @@ from transformers import AutoProcessor
 from verl.utils.dataset.rl_dataset import RLHFDataset, collate_fn
 from verl.utils.tokenizer import build_multimodal_processor_inputs
 
-from data_prep import emoji_dataset
-from data_prep.build import build
 from data_prep.compose import settings
 from data_prep.config import BuildConfig
-from data_prep.emoji_concepts import load_concepts
+from data_prep.emoji import dataset
+from data_prep.emoji.concepts import load_concepts
+from data_prep.pipeline.build import build
 
 POLICY = Path(__file__).parents[2] / "speciarl" / "laptop" / "models" / "policy"
 DATASETS = ("cub200", "aircraft", "flowers", "food", "pets", "cars", "caltech101", "image_folder", "manifest", "hub")
@@ -40,7 +40,7 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def built(raw: Path, out: Path, name: str) -> list[Path]:
     if name == "emoji":
-        emoji_dataset.build(load_concepts()[:6], out, 0, 1, lambda _: None)
+        dataset.build(load_concepts()[:6], out, 0, 1, lambda _: None)
         return [out / "train.parquet", out / "test.parquet"]
     words = [f"dataset={name}", f"root={raw if name == 'mix' else raw / name}", f"out={out}", "check_counts=warn"]
     if name == "mix":

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from data_prep.datasets import load
-from data_prep.errors import DataPrepError
-from data_prep.sample import Sample
+from data_prep.readers import load
+from data_prep.readers.base import Sample
+from speciarl.errors import DataPrepError
 
 
 def _read(reader: str, root: Path, split: str, /, **options: Any) -> list[Sample]:

@@ -12,8 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data_prep.validate import faults
-from data_prep.validate_files import check
+from data_prep.checks.validate import check, faults
 from speciarl.errors import DataError
 from speciarl.training.preflight import check_parquet
 
@@ -145,7 +144,7 @@ def test_the_image_column_may_have_another_name_and_no_path(tmp_path: Path) -> N
 
 
 def test_only_so_many_images_are_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from data_prep import validate
+    from data_prep.checks import validate
 
     file = written([row(number) for number in range(100)], tmp_path, row_group_size=10)
     seen: list[bytes] = []
@@ -186,7 +185,7 @@ def test_training_refuses_the_same_files_with_key_and_hint(tmp_path: Path) -> No
 
 def test_the_check_needs_neither_verl_nor_torch() -> None:
     code = (
-        "import sys, data_prep.validate, data_prep.build\n"
+        "import sys, data_prep.checks.validate, data_prep.pipeline.build\n"
         "print({'verl', 'torch', 'ray', 'transformers'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)

@@ -4,9 +4,9 @@ from collections import Counter
 
 import pytest
 
-from data_prep.concept import Concept, Fact, Stratum
-from data_prep.emoji_concepts import DOMAIN_CAP, load_concepts, select_concepts
-from data_prep.emoji_taxonomy import taxonomy
+from data_prep.emoji.concepts import DOMAIN_CAP, load_concepts, select_concepts
+from data_prep.emoji.facts import Concept, Fact, Stratum
+from data_prep.emoji.taxonomy import taxonomy
 from speciarl.category import Category
 from speciarl.taxonomy import Node, Taxonomy
 from speciarl.verdict import Pair

@@ -8,12 +8,12 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from data_prep.augment import IMAGE_PX, view, view_rng
 from data_prep.cli import main
-from data_prep.concept import Concept, Fact, Stratum
-from data_prep.emoji_concepts import load_concepts
-from data_prep.emoji_dataset import PROMPT, build, plan
-from data_prep.errors import DataPrepError
+from data_prep.emoji.concepts import load_concepts
+from data_prep.emoji.dataset import PROMPT, build, plan
+from data_prep.emoji.facts import Concept, Fact, Stratum
+from data_prep.emoji.views import IMAGE_PX, view, view_rng
+from speciarl.errors import DataPrepError
 from speciarl.taxonomy import Taxonomy
 
 _FILES = ("train.parquet", "test.parquet", "taxonomy.json")

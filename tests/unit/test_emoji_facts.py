@@ -4,11 +4,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep.concept import Fact
-from data_prep.emoji_concepts import load_facts
-from data_prep.emoji_facts import from_csv, label, parse_emoji_test, to_csv
-from data_prep.errors import DataPrepError
+from data_prep.emoji.concepts import load_facts
+from data_prep.emoji.facts import Fact, from_csv, label, parse_emoji_test, to_csv
 from speciarl.answer import normalise
+from speciarl.errors import DataPrepError
 
 _FILE = """\
 # group: Animals & Nature

@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from data_prep.emoji_concepts import load_concepts
+from data_prep.emoji.concepts import load_concepts
 from speciarl.category import Category
 from speciarl.laptop.judge_pairs import HELD_OUT_PERCENT, GradedPair, PairSource
 from speciarl.laptop.pretrain_judge import held_out_pairs

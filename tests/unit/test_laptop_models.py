@@ -11,8 +11,8 @@ from PIL import Image
 from safetensors import safe_open
 from transformers import AutoConfig, AutoProcessor, AutoTokenizer, Qwen2_5_VLForConditionalGeneration, Qwen2ForCausalLM
 
-from data_prep.emoji_concepts import load_concepts
-from data_prep.emoji_dataset import build
+from data_prep.emoji.concepts import load_concepts
+from data_prep.emoji.dataset import build
 from speciarl.answer import parse
 from speciarl.category import LABELS
 from speciarl.laptop.checkpoint import RECORD, shipped

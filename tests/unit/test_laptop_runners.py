@@ -7,8 +7,8 @@ import torch
 from PIL import Image
 from transformers import AutoProcessor
 
-from data_prep.augment import IMAGE_PX
-from data_prep.emoji_concepts import load_concepts
+from data_prep.emoji.concepts import load_concepts
+from data_prep.emoji.views import IMAGE_PX
 from speciarl.category import Category
 from speciarl.laptop.judge import PROMPT_NAME, build_judge, build_judge_tokenizer
 from speciarl.laptop.judge_pairs import PairSource

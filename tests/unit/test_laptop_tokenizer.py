@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoProcessor, AutoTokenizer
 
-from data_prep.emoji_concepts import load_concepts
+from data_prep.emoji.concepts import load_concepts
 from speciarl.category import LABELS
 from speciarl.laptop.judge import build_judge, build_judge_tokenizer
 from speciarl.laptop.judge_pairs import PairSource

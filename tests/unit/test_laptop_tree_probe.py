@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from data_prep.emoji_concepts import load_concepts
+from data_prep.emoji.concepts import load_concepts
 from speciarl.laptop.tree_probe import NOWHERE, Place, TreeMap, TreeProbe
 
 

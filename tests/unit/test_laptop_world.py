@@ -5,8 +5,8 @@ from collections import Counter
 
 import pytest
 
-from data_prep.concept import Stratum
-from data_prep.emoji_concepts import load_concepts
+from data_prep.emoji.concepts import load_concepts
+from data_prep.emoji.facts import Stratum
 from speciarl.answer import parse
 from speciarl.laptop import world as w
 from speciarl.laptop.schedule import POLICY_STAGES, JudgeSchedule

@@ -1,6 +1,5 @@
 """Bodies are read whole before anything looks at them, up to a length and within a time."""
 
-
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from speciarl.verifier_server.deadline import within

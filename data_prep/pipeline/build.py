@@ -1,0 +1,226 @@
+"""From a dataset's files to parquet, taxonomy and report, all of them or none."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from data_prep import readers
+from data_prep.config import TRAIN, BuildConfig
+from data_prep.images import dedup
+from data_prep.images.encode import Encoded, encode
+from data_prep.pipeline import listing, prompts, taxonomy
+from data_prep.pipeline.issues import Kind, Problem, summary
+from data_prep.pipeline.parallel import default_workers, ordered_map
+from data_prep.pipeline.parquet import ParquetRows
+from data_prep.pipeline.report import FileReport, Report
+from data_prep.pipeline.rows import row, schema
+from data_prep.pipeline.spool import Spool
+from data_prep.readers.base import Dataset, Sample
+from data_prep.selection import plan
+from speciarl.errors import DataPrepError
+from speciarl.utils.atomic_files import Drafts
+
+REPORT = "report.json"
+FAILED_REPORT = "report.failed.json"
+TAXONOMY = "taxonomy.json"
+
+T = TypeVar("T")
+
+
+class Progress(Protocol):
+    """Shows how far a long loop is."""
+
+    def __call__(self, items: Iterable[T], total: int, what: str) -> Iterable[T]: ...
+
+
+def no_progress(items: Iterable[T], total: int, what: str) -> Iterable[T]:
+    """Shows nothing."""
+    return items
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    source: str
+    sample: Sample
+
+
+def build(
+    config: BuildConfig,
+    progress: Progress = no_progress,
+    load: Callable[[str, Mapping[str, Any]], Dataset] = readers.load,
+) -> Report:
+    """Write ``NAME.parquet`` for every file, taxonomy.json where there is a hierarchy, and report.json.
+
+    Raises DataPrepError for bad input; what is wrong with the data is then listed in report.failed.json and no other
+    file is touched. Raises OSError when the folder cannot be written.
+    """
+    from speciarl import __version__
+
+    report = Report(config.name, config.seed, __version__, dedup=config.dedup.by)
+    # Everything that can be wrong with the settings is looked at before the first image.
+    pools = _pools(config)
+    readers = {name: load(source.dataset or name, source.options) for name, source in config.sources.items()}
+    # Pillow warns of odd metadata and large sizes; what matters it raises. All threads share the filters, hence here.
+    with warnings.catch_warnings(), Spool(config.out) as spool:
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        return _build(config, readers, pools, spool, progress, report)
+
+
+def _build(
+    config: BuildConfig,
+    readers: Mapping[str, Dataset],
+    pools: Mapping[tuple[str, str], prompts.PromptPool],
+    spool: Spool,
+    progress: Progress,
+    report: Report,
+) -> Report:
+    workers = config.workers or default_workers()
+    listed = _listed(config, readers, spool, report)
+    _refuse(config, report)
+    chosen = plan.choose(config, listed, _fingerprints(config, workers, progress))
+    report.equal_images = chosen.equal_images
+    paths = [sample.label_path for files in listed.values() for samples in files.values() for sample in samples]
+    tree = taxonomy.taxonomy(paths) if config.taxonomy and taxonomy.has_hierarchy(paths) else None
+    report.taxonomy_nodes = len(tree["nodes"]) if tree else 0
+    metadata = _metadata(config, readers, report.version)
+    with Drafts() as drafts:
+        for file, rows in chosen.files.items():
+            report.files[file].few_shot_short = chosen.few_shot_short.get(file, {})
+            tasks = [_Task(source, sample) for source, sample in rows]
+            draft = drafts.open(config.out / f"{file}.parquet")
+            _write(config, file, tasks, pools, draft, metadata, workers, progress, report)
+            report.files[file].file_bytes = draft.stat().st_size
+        _refuse(config, report)
+        if tree is not None:
+            drafts.write(config.out / TAXONOMY, _json(tree))
+        drafts.write(config.out / REPORT, _json(report.as_json(ok=True)))
+        drafts.publish()
+    (config.out / FAILED_REPORT).unlink(missing_ok=True)
+    if tree is None:
+        (config.out / TAXONOMY).unlink(missing_ok=True)  # of an earlier build with other labels
+    return report
+
+
+def _pools(config: BuildConfig) -> dict[tuple[str, str], prompts.PromptPool]:
+    """Prompts by dataset and file."""
+    return {
+        (source, file): prompts.load(config.prompts_of(source, file))
+        for source in config.sources
+        for file in config.files
+    }
+
+
+def _listed(
+    config: BuildConfig, readers: Mapping[str, Dataset], spool: Spool, report: Report
+) -> dict[str, dict[str, Sequence[Sample]]]:
+    listed: dict[str, dict[str, Sequence[Sample]]] = {}
+    for file in config.files:
+        report.files[file] = FileReport()
+        listed[file] = {}
+    for name, source in config.sources.items():
+        found: dict[str, listing.Listing] = {}
+        for file, splits in source.splits.items():
+            found[file] = listing.read(readers[name], source.root.expanduser(), splits, name, file, keep=spool.keep)
+            report.problems += found[file].problems
+            report.files[file].splits[name] = found[file].counts
+        twice: set[str] = set()
+        for file in found:
+            if TRAIN in found and file != TRAIN:
+                shared = listing.overlap(found[file], found[TRAIN], name, TRAIN)
+                report.problems += [problem for problem in shared if problem.sample_id not in twice]
+                twice |= {problem.sample_id for problem in shared}
+        for file, content in found.items():
+            listed[file][name] = [s for s in content.samples if file != TRAIN or s.id not in twice]
+    return listed
+
+
+def _refuse(config: BuildConfig, report: Report) -> None:
+    """End the build if there are problems that the settings do not allow, and list all of them."""
+    fatal = [
+        problem
+        for problem in report.problems
+        if (config.check_counts if problem.kind is Kind.COUNT else config.on_broken) == "fail"
+    ]
+    if not fatal:
+        return
+    config.out.mkdir(parents=True, exist_ok=True)
+    file = config.out / FAILED_REPORT
+    with Drafts() as drafts:
+        drafts.write(file, _json(report.as_json(ok=False)))
+        drafts.publish()
+    ways = {"check_counts=warn" if problem.kind is Kind.COUNT else "on_broken=skip": None for problem in fatal}
+    raise DataPrepError(f"{summary(fatal)} ({file} lists all). Mend the data, or go on all the same: {' '.join(ways)}")
+
+
+def _fingerprints(config: BuildConfig, workers: int, progress: Progress) -> plan.FingerprintAll:
+    def all_of(samples: Sequence[Sample]) -> dict[str, str | None]:
+        by = "bytes" if config.dedup.by == "bytes" else "pixels"
+        marks = ordered_map(lambda sample: dedup.fingerprint(sample, by), samples, workers)  # type: ignore[arg-type]
+        shown = progress(marks, len(samples), f"comparing {by}")
+        return {sample.id: mark for sample, mark in zip(samples, shown, strict=True)}
+
+    return all_of
+
+
+def _metadata(config: BuildConfig, readers: Mapping[str, Dataset], version: str) -> dict[str, str]:
+    facts = {}
+    for name, reader in readers.items():
+        about = reader.about
+        facts[name] = {
+            "dataset": about.name,
+            "title": about.title,
+            "version": about.version,
+            "licence": about.licence,
+            "homepage": about.homepage,
+            "levels": list(about.levels),
+        }
+    return {
+        "name": config.name,
+        "datasets": json.dumps(facts, ensure_ascii=False),
+        "config": json.dumps(config.described(), ensure_ascii=False, sort_keys=True),
+        "seed": str(config.seed),
+        "version": version,
+    }
+
+
+def _write(
+    config: BuildConfig,
+    file: str,
+    tasks: Sequence[_Task],
+    pools: Mapping[tuple[str, str], prompts.PromptPool],
+    draft: Path,
+    metadata: Mapping[str, str],
+    workers: int,
+    progress: Progress,
+    report: Report,
+) -> None:
+    """Encode and write the rows of one file. Broken images are collected, so that one build finds all of them."""
+
+    def encoded(task: _Task) -> Encoded | Problem:
+        try:
+            return encode(task.sample.picture.read(), config.pictures.max_pixels, config.pictures.jpeg_quality)
+        except DataPrepError as error:
+            sample = task.sample
+            return Problem(Kind.BROKEN, task.source, file, sample.id, sample.picture.where, str(error))
+
+    counted = report.files[file]
+    results = progress(ordered_map(encoded, tasks, workers), len(tasks), file)
+    with ParquetRows(draft, schema(metadata), int(config.row_group_mb * 2**20)) as out:
+        for task, image in zip(tasks, results, strict=True):
+            if isinstance(image, Problem):
+                report.problems.append(image)
+                continue
+            prompt = pools[task.source, file].pick(config.seed, task.sample.id)
+            out.write(row(task.sample, task.source, image, prompt, file, counted.rows))
+            counted.add(task.sample, task.source, image, prompt.id)
+    if not counted.rows:
+        raise DataPrepError(f"{file}: none of the {len(tasks)} images can be decoded: {summary(report.problems)}")
+
+
+def _json(content: Any) -> bytes:
+    return (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode()

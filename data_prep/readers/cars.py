@@ -1,0 +1,132 @@
+"""Stanford Cars: 196 makes, models and years."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import SupportsInt
+
+from data_prep.readers.base import About, Archive, Picture, Sample
+from data_prep.readers.parsing import check_split, find, matlab
+from speciarl.errors import DataPrepError
+
+PLACE = "https://ai.stanford.edu/~jkrause"
+META = "stanford_cars/devkit/cars_meta.mat"
+
+
+@dataclass(frozen=True)
+class Cars:
+    """Reads devkit/cars_meta.mat, devkit/cars_train_annos.mat and cars_test_annos_withlabels.mat."""
+
+    @property
+    def about(self) -> About:
+        return About(
+            name="cars",
+            title="Stanford Cars",
+            version="2013",
+            licence="non-commercial research only",
+            homepage=f"{PLACE}/cars/car_dataset.html",
+            archives=(
+                Archive(
+                    url=f"{PLACE}/cars/car_devkit.tgz",
+                    file_name="car_devkit.tgz",
+                    md5="c3b158d763b6e2245038c8ad08e45376",
+                    size_bytes=330_960,
+                    witness="stanford_cars/devkit/cars_meta.mat",
+                ),
+                Archive(
+                    url=f"{PLACE}/car196/cars_train.tgz",
+                    file_name="cars_train.tgz",
+                    md5="065e5b463ae28d29e77c1b4b166cfe61",
+                    size_bytes=979_269_282,
+                    witness="stanford_cars/cars_train/00001.jpg",
+                ),
+                Archive(
+                    url=f"{PLACE}/car196/cars_test.tgz",
+                    file_name="cars_test.tgz",
+                    md5="4ce7ebf6a94d07f1952d94dd34c4d501",
+                    size_bytes=977_350_468,
+                    witness="stanford_cars/cars_test/00001.jpg",
+                ),
+                Archive(
+                    url=f"{PLACE}/car196/cars_test_annos_withlabels.mat",
+                    file_name="cars_test_annos_withlabels.mat",
+                    md5="b0a2b23655a3edd16d84508592a98d10",
+                    size_bytes=185_758,
+                    unpack=False,
+                    witness="stanford_cars/cars_test_annos_withlabels.mat",
+                ),
+            ),
+            splits=("train", "test"),
+            published_counts={"train": 8144, "test": 8041},
+            published_classes=196,
+            levels=("make", "model", "year"),
+        )
+
+    def samples(self, root: Path, split: str) -> Iterator[Sample]:
+        check_split(self.about, split)
+        meta = find(self.about, root, META)
+        folder = meta.parents[1]
+        (names,) = matlab(meta, "class_names")
+        paths = [_path(meta, number, name) for number, name in enumerate(names, 1)]
+        file = meta.with_name("cars_train_annos.mat") if split == "train" else _test_labels(folder)
+        # Copies from elsewhere often have the folder of the archive in one of the same name.
+        images = folder / f"cars_{split}"
+        images = images / images.name if (images / images.name).is_dir() else images
+        (table,) = matlab(file, "annotations")
+        if not {"class", "fname"} <= set(table.dtype.names or ()):
+            raise DataPrepError(f"{file}: the annotations have no class or fname; is it the file with the labels?")
+        for row, entry in enumerate(table, 1):
+            image, number = entry["fname"], entry["class"]
+            if not isinstance(image, str) or not isinstance(number, SupportsInt):
+                raise DataPrepError(f"{file}, row {row}: fname {image}, class {number}: a name and a number expected")
+            number = int(number)
+            if not 1 <= number <= len(paths):
+                raise DataPrepError(f"{file}, row {row}: class {number} is not 1 to {len(paths)} as in {meta.name}")
+            path = paths[number - 1]
+            yield Sample(
+                id=f"cars/cars_{split}/{image}",
+                picture=Picture(where=f"cars_{split}/{image}", path=images / image),
+                label=path[-1],
+                label_path=path,
+                split=split,
+                class_key=str(number),
+            )
+
+
+def _path(meta: Path, number: int, name: object) -> tuple[str, str, str]:
+    try:
+        return car_path(str(name))
+    except ValueError as error:
+        raise DataPrepError(f"{meta}, class {number}: {error}; fetch the devkit again") from error
+
+
+def _test_labels(folder: Path) -> Path:
+    name = "cars_test_annos_withlabels.mat"
+    place = folder / "devkit" / name
+    return place if place.exists() else folder / name
+
+
+# Every make of the dataset that is more than one word; a hyphenated one (Mercedes-Benz, Rolls-Royce) is one word.
+LONG_MAKES = ("AM General", "Aston Martin", "Land Rover")
+_YEAR = re.compile(r"(?:19|20)\d\d")
+
+
+def car_path(name: str) -> tuple[str, str, str]:
+    """`Land Rover LR2 SUV 2012` -> (`Land Rover`, `Land Rover LR2 SUV`, `Land Rover LR2 SUV 2012`).
+
+    Each level is a name that stands for itself. The first word is the make unless the name begins with one of
+    `LONG_MAKES`: `Ram C/V Cargo Van Minivan 2012` is a Ram, `Dodge Ram Pickup 3500 Crew Cab 2010` a Dodge. Raises
+    ValueError when the last word is no year or nothing stands between make and year.
+    """
+    words = name.split()
+    whole = " ".join(words)
+    make = next((make for make in LONG_MAKES if whole.startswith(f"{make} ")), words[0] if words else "")
+    if not words or not _YEAR.fullmatch(words[-1]):
+        raise ValueError(f"'{whole}' does not end with a year")
+    model = " ".join(words[:-1])
+    if model in (make, ""):
+        raise ValueError(f"'{whole}' has no model between make and year")
+    return make, model, whole

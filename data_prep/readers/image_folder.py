@@ -1,0 +1,96 @@
+"""The user's own pictures, sorted into one directory per class."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from data_prep.readers.base import About, Picture, Sample
+from data_prep.readers.parsing import readable
+from speciarl.errors import DataPrepError
+
+ALL = "all"
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+
+
+@dataclass(frozen=True)
+class ImageFolder:
+    """Reads <class>/<image> for the split `all`, and <split>/<class>/<image> for any other split."""
+
+    name: str = "image_folder"
+    """Name of the dataset in ids and in `data_source`."""
+    hierarchy: bool = False
+    """Take nested directories as levels, broadest first (bird/jay/blue_jay/1.jpg)."""
+    verbatim: bool = False
+    """Take directory names as labels just as they are, instead of dropping numbering and underscores."""
+    ignore_other_files: bool = False
+    """Pass over files that are no images by their suffix, instead of refusing them."""
+
+    @property
+    def about(self) -> About:
+        return About(
+            name=self.name,
+            title="Image folder",
+            version="",
+            licence="your own",
+            homepage="",
+            archives=(),
+            splits=(),
+            published_counts={},
+            published_classes=None,
+            levels=() if self.hierarchy else ("class",),
+        )
+
+    def samples(self, root: Path, split: str) -> Iterator[Sample]:
+        folder = root if split == ALL else root / split
+        if not folder.is_dir():
+            found = sorted(child.name for child in root.iterdir() if child.is_dir()) if root.is_dir() else []
+            offer = f"{root} holds {', '.join(found[:8])}{' …' if len(found) > 8 else ''}" if found else "make it"
+            raise DataPrepError(
+                f"{folder}: no such directory; {offer} (where those are classes: splits.train=[{ALL}] splits.test=[])"
+            )
+        empty = True
+        for file in self._images(folder):
+            empty = False
+            inside = file.relative_to(folder)
+            path = tuple(part if self.verbatim else readable(part) for part in inside.parts[:-1])
+            self._check(file, path)
+            where = file.relative_to(root).as_posix()
+            yield Sample(
+                id=f"{self.name}/{where}",
+                picture=Picture(where=where, path=file),
+                label=path[-1],
+                label_path=path,
+                split=split,
+                class_key=inside.parent.as_posix(),
+            )
+        if empty:
+            raise DataPrepError(f"{folder}: no images in it; expected are <class>/<image> with {', '.join(SUFFIXES)}")
+
+    def _images(self, folder: Path) -> Iterator[Path]:
+        """Every image below the folder in the order of the path's parts; what is hidden is passed over."""
+        for place, folders, files in os.walk(folder, onerror=_unreadable, followlinks=True):
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            for name in sorted(name for name in files if not name.startswith(".")):
+                file = Path(place, name)
+                if file.suffix.lower() in SUFFIXES:
+                    yield file
+                elif not self.ignore_other_files:
+                    raise DataPrepError(f"{file}: not an image by its suffix; move it, or set ignore_other_files=true")
+
+    def _check(self, file: Path, path: tuple[str, ...]) -> None:
+        if not path:
+            raise DataPrepError(f"{file}: an image outside of any class directory; move it into one")
+        if len(path) > 1 and not self.hierarchy:
+            raise DataPrepError(
+                f"{file}: {len(path)} directories deep; set hierarchy=true for levels of classes, "
+                "or ask for a split if the first of them is one"
+            )
+        if "" in path:
+            raise DataPrepError(f"{file}: a directory's name leaves no label; rename it, or set verbatim=true")
+
+
+def _unreadable(error: OSError) -> None:
+    raise DataPrepError(f"{error.filename}: {error.strerror}; check its permissions") from error

@@ -1,0 +1,150 @@
+"""The user's own pictures, listed in a CSV or JSONL file."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data_prep.readers.base import About, Picture, Sample
+from speciarl.errors import DataPrepError
+
+ALL = "all"
+SUFFIXES = (".csv", ".jsonl")
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Reads rows with an image path (relative to the file) and a label; labels stay as they are written."""
+
+    name: str = "manifest"
+    """Name of the dataset in ids and in `data_source`."""
+    file: str = ""
+    """The file within the root; by default the only .csv or .jsonl in it. The root may also be the file itself."""
+    image_column: str = "image"
+    label_column: str = "label"
+    split_column: str = "split"
+    """Where no row has it, `all` is the only split."""
+    label_path_column: str = "label_path"
+    """From the broadest to the finest name, ending with the label: a list, or text with `separator` between names."""
+    separator: str = ">"
+
+    @property
+    def about(self) -> About:
+        return About(
+            name=self.name,
+            title="Manifest",
+            version="",
+            licence="your own",
+            homepage="",
+            archives=(),
+            splits=(),
+            published_counts={},
+            published_classes=None,
+            levels=(),
+        )
+
+    def samples(self, root: Path, split: str) -> Iterator[Sample]:
+        """`split` is a value of the split column, or `all` for every row."""
+        file = self._file(root)
+        rows = _csv(file) if file.suffix == ".csv" else _jsonl(file)
+        splits: set[str] = set()
+        found = False
+        for number, row in rows:
+            of_row = self._text(file, number, row, self.split_column) if row.get(self.split_column) else ALL
+            splits.add(of_row)
+            if split in (of_row, ALL):
+                found = True
+                yield self._sample(file, number, row, split)
+        if not splits:
+            raise DataPrepError(f"{file}: no rows in it")
+        if not found:
+            raise DataPrepError(
+                f"{file}: no row with {self.split_column} '{split}'; there are {', '.join(sorted(splits))}"
+            )
+
+    def _sample(self, file: Path, number: int, row: Mapping[str, Any], split: str) -> Sample:
+        image = self._text(file, number, row, self.image_column)
+        label = self._text(file, number, row, self.label_column)
+        given = row.get(self.label_path_column)
+        if isinstance(given, str):
+            given = [name.strip() for name in given.split(self.separator)] if given.strip() else None
+        if given is not None and not (isinstance(given, list) and all(isinstance(n, str) and n for n in given)):
+            raise _fault(file, number, f"{self.label_path_column} is {given!r}, not a list of names")
+        path = tuple(given or (label,))
+        if path[-1] != label:
+            raise _fault(file, number, f"{self.label_path_column} ends with '{path[-1]}', not with the label '{label}'")
+        return Sample(
+            id=f"{self.name}/{image}",
+            picture=Picture(where=f"{file.name}, row {number}", path=file.parent / image),
+            label=label,
+            label_path=path,
+            split=split,
+            class_key=" > ".join(path),
+        )
+
+    def _text(self, file: Path, number: int, row: Mapping[str, Any], column: str) -> str:
+        value = row.get(column)
+        if value is None and column not in row:
+            raise _fault(file, number, f"there is no column '{column}', only {', '.join(map(str, row))}")
+        if not isinstance(value, str) or not value.strip():
+            raise _fault(file, number, f"{column} is {value!r}, text expected")
+        return value.strip()
+
+    def _file(self, root: Path) -> Path:
+        if root.is_file():
+            files = [root]
+        elif self.file:
+            files = [root / self.file]
+        elif root.is_dir():
+            files = sorted(child for child in root.iterdir() if child.suffix in SUFFIXES)
+        else:
+            raise DataPrepError(f"{root}: no such folder or file")
+        if len(files) != 1:
+            names = ", ".join(file.name for file in files) or "none"
+            raise DataPrepError(f"{root}: one .csv or .jsonl expected, there is {names}; name one with the option file")
+        if files[0].suffix not in SUFFIXES:
+            raise DataPrepError(f"{files[0]}: the name has to end with {' or '.join(SUFFIXES)}")
+        return files[0]
+
+
+def _csv(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Line number (the header is line 1) and columns; a missing column is absent from the row."""
+    reader = csv.DictReader(io.StringIO(_text(file), newline=""), strict=True)
+    try:
+        for row in reader:
+            if None in row or None in row.values():
+                raise _fault(file, reader.line_num, f"{len(reader.fieldnames or ())} columns expected as in the header")
+            yield reader.line_num, row
+    except csv.Error as error:
+        raise _fault(file, reader.reader.line_num, str(error)) from error
+
+
+def _jsonl(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, line in enumerate(_text(file).split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise _fault(file, number, f"not JSON ({error.msg} at column {error.colno})") from error
+        if not isinstance(row, dict):
+            raise _fault(file, number, "a JSON object expected")
+        yield number, row
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise DataPrepError(f"{file}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise DataPrepError(f"{file}: not UTF-8 text (byte {error.start}); save it as UTF-8") from error
+
+
+def _fault(file: Path, row: int, what: str) -> DataPrepError:
+    return DataPrepError(f"{file}, row {row}: {what}")
