@@ -6,22 +6,23 @@ from typing import Any
 
 import wrapt
 
-from speciarl import resolvers, verl_patches
 from speciarl.cpu import environment, stack
-from speciarl.patching import PatchBoard
+from speciarl.hydra_support import resolvers
+from speciarl.patches import verl as verl_patches
+from speciarl.patches.board import PatchBoard
 
 TRAINER_PACKAGE = "verl.trainer.ppo.v1"
 
 
 def _register_recipes(hydra: Any) -> None:
-    from speciarl import recipe_source
+    from speciarl.hydra_support import recipe_source
 
     recipe_source.register()
 
 
 def _register_trainer(trainer_package: Any) -> None:
     # Importing the module registers the trainer with veRL.
-    import speciarl.training.trainer  # noqa: F401
+    import speciarl.training.trainer.trainer  # noqa: F401
 
 
 @dataclass

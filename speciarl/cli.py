@@ -73,7 +73,7 @@ def doctor(
 @app.command()
 def recipes() -> None:
     """List the recipes and the options of each of their parts."""
-    from speciarl import recipe_source
+    from speciarl.hydra_support import recipe_source
 
     directory = recipe_source.recipe_directory()
     for folder in (directory, *sorted(path for path in directory.iterdir() if path.is_dir())):

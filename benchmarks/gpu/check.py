@@ -35,7 +35,7 @@ from shapes import JUDGES, POLICIES, Shape, adapter_parameters, parameters
 from table import Column, page
 from training_run import Run
 
-from speciarl.recipe_source import recipe_directory
+from speciarl.hydra_support.recipe_source import recipe_directory
 
 DEADLINE_S = 3600.0
 PIXELS = {"card": 448, "tiny": 84}

@@ -12,10 +12,10 @@ from plan import FREE, STOCK, condition
 from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorkerTQ
 
 from speciarl.category import Category
-from speciarl.training.agent_loop import GroupAgentLoopWorker
-from speciarl.training.agent_loop_manager import GroupAgentLoopManager
-from speciarl.training.group import GroupOutcome
-from speciarl.training.sample import reward_extra_info
+from speciarl.reward.barrier import GroupOutcome
+from speciarl.training.agent_loop.manager import GroupAgentLoopManager
+from speciarl.training.agent_loop.worker import GroupAgentLoopWorker
+from speciarl.training.reward_info import reward_extra_info
 from speciarl.verdict import Judgement, Pair, Source, Verdict
 
 _delay_s: ContextVar[float] = ContextVar("delay_s", default=0.0)

@@ -16,8 +16,8 @@ from rich.table import Table
 from speciarl import reward
 from speciarl.category import Category
 from speciarl.reward import Member, Unparsable
-from speciarl.training.group import RewardGroup
-from speciarl.training.sample import reward_extra_info
+from speciarl.reward.barrier import RewardGroup
+from speciarl.training.reward_info import reward_extra_info
 from speciarl.verdict import Source, Verdict
 
 GROUP = 10

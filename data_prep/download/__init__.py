@@ -1,0 +1,1 @@
+"""Archives, brought here and unpacked."""

@@ -1,0 +1,1 @@
+"""Encoded images: decoded, checked, scaled, told apart."""

@@ -1,0 +1,1 @@
+"""Which samples of a data set are used: classes, counts, seeds."""

@@ -3,7 +3,7 @@
 import functools
 from typing import Any
 
-from speciarl.patching import Patch
+from speciarl.patches.board import Patch
 
 VERL_VERSION = "0.9.1"
 VLLM_VERSION = "0.24.0"

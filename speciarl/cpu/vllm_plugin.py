@@ -1,7 +1,7 @@
 """vLLM's general plug-in: vLLM calls ``register`` in each of its processes before it loads a model."""
 
 from speciarl.cpu import patches
-from speciarl.patching import PatchBoard
+from speciarl.patches.board import PatchBoard
 
 
 def register() -> None:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 
 from speciarl.doctor.finding import Finding, ok, problem, warning
-from speciarl.patching import PatchState
+from speciarl.patches.board import PatchState
 
 PLUGIN = "speciarl.plugin"
 POLICY = "VERL_USE_EXTERNAL_PLUGINS"
@@ -47,7 +47,7 @@ def trainer() -> Finding:
         importlib.import_module("verl.trainer.ppo.v1")
     except Exception as error:  # noqa: BLE001 - a broken installation may raise anything; that is the finding
         return problem("trainer", f"{type(error).__name__}: {error}", "Reinstall: see the lines above.")
-    if "speciarl.training.trainer" in sys.modules:
+    if "speciarl.training.trainer.trainer" in sys.modules:
         return ok("trainer", "registered with veRL")
     return problem("trainer", "veRL's trainer was imported without ours", "Reinstall: pip install --no-deps -e .")
 
@@ -58,7 +58,7 @@ def recipes() -> Finding:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from speciarl.recipe_source import recipe_directory
+    from speciarl.hydra_support.recipe_source import recipe_directory
 
     directory = recipe_directory()
     names = sorted(path.stem for path in directory.glob("*.yaml"))
@@ -73,7 +73,7 @@ def recipes() -> Finding:
 
 def laptop_models() -> Finding:
     """The two checkpoints of the laptop run are shipped with the package."""
-    from speciarl import resolvers
+    from speciarl.hydra_support import resolvers
 
     try:
         for model in ("policy", "judge"):

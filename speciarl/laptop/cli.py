@@ -81,9 +81,9 @@ def _work(arguments: argparse.Namespace) -> Path:
 
 def _policy(arguments: argparse.Namespace) -> None:
     from speciarl.laptop import checkpoint
-    from speciarl.laptop.policy import save_processor
-    from speciarl.laptop.policy_report import table
-    from speciarl.laptop.pretrain_policy import PolicyRun, pretrain_policy
+    from speciarl.laptop.policy.model import save_processor
+    from speciarl.laptop.policy.pretrain import PolicyRun, pretrain_policy
+    from speciarl.laptop.policy.report import table
     from speciarl.laptop.schedule import POLICY_STAGES
 
     stages = tuple(replace(s, steps=max(1, round(s.steps * arguments.scale))) for s in POLICY_STAGES)
@@ -108,7 +108,7 @@ def _policy(arguments: argparse.Namespace) -> None:
 
 def _judge(arguments: argparse.Namespace) -> None:
     from speciarl.laptop import checkpoint
-    from speciarl.laptop.pretrain_judge import JudgeRun, agreement, held_out_pairs, pretrain_judge
+    from speciarl.laptop.judge.pretrain import JudgeRun, agreement, held_out_pairs, pretrain_judge
     from speciarl.laptop.schedule import JudgeSchedule
 
     schedule = JudgeSchedule().scaled(arguments.scale)
@@ -133,8 +133,8 @@ def _judge(arguments: argparse.Namespace) -> None:
 
 def _measure(runner: Any, world: Any, seed: int) -> dict[str, Any]:
     """Figures on the test views of data set seed 0, which pre-training never saw."""
-    from speciarl.laptop.picture_bank import draw_views
-    from speciarl.laptop.policy_report import outcomes, report, world_taxonomy
+    from speciarl.laptop.policy.picture_bank import draw_views
+    from speciarl.laptop.policy.report import outcomes, report, world_taxonomy
 
     pictures = draw_views(world.concepts, 1, 0, "test")[:, 0]
     return report(world, outcomes(runner, world, world_taxonomy(world), pictures, seed))
@@ -143,7 +143,7 @@ def _measure(runner: Any, world: Any, seed: int) -> dict[str, Any]:
 def _load_policy(arguments: argparse.Namespace) -> tuple[Any, Any]:
     from data_prep.emoji.concepts import load_concepts
     from speciarl.laptop.checkpoint import shipped
-    from speciarl.laptop.policy_runner import load_policy
+    from speciarl.laptop.policy.runner import load_policy
     from speciarl.laptop.world import World
 
     folder = arguments.model or shipped("policy")
@@ -154,7 +154,7 @@ def _load_policy(arguments: argparse.Namespace) -> tuple[Any, Any]:
 
 def _evaluate(arguments: argparse.Namespace) -> None:
     from speciarl.laptop.checkpoint import write_json
-    from speciarl.laptop.policy_report import table
+    from speciarl.laptop.policy.report import table
 
     runner, world = _load_policy(arguments)
     figures = _measure(runner, world, arguments.seed)
@@ -165,8 +165,8 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
 def _grpo(arguments: argparse.Namespace) -> None:
     from speciarl.laptop.checkpoint import write_json
-    from speciarl.laptop.picture_bank import draw_views
-    from speciarl.laptop.policy_report import table, world_taxonomy
+    from speciarl.laptop.policy.picture_bank import draw_views
+    from speciarl.laptop.policy.report import table, world_taxonomy
     from speciarl.laptop.reference_grpo import REWARDS, GrpoSettings, train
 
     runner, world = _load_policy(arguments)

@@ -17,9 +17,9 @@ import torch
 
 from data_prep.emoji.concepts import TRAIN_DOMAIN
 from speciarl.category import Category
-from speciarl.laptop.picture_bank import Pictures
-from speciarl.laptop.policy_report import judge_text
-from speciarl.laptop.policy_runner import PolicyRunner, patches
+from speciarl.laptop.policy.picture_bank import Pictures
+from speciarl.laptop.policy.report import judge_text
+from speciarl.laptop.policy.runner import PolicyRunner, patches
 from speciarl.laptop.world import World
 from speciarl.metrics import key
 from speciarl.taxonomy import Taxonomy

@@ -1,36 +1,5 @@
-"""The agent-loop manager that starts our workers."""
+"""The place that recipes named before 0.2; `speciarl.training.agent_loop.manager` is the present one."""
 
-import asyncio
-from typing import Any
+from speciarl.training.agent_loop.manager import GroupAgentLoopManager
 
-import ray
-from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ
-
-from speciarl.training import workers
-from speciarl.training.agent_loop import GroupAgentLoopWorker
-
-
-class GroupAgentLoopManager(AgentLoopManagerTQ):
-    """veRL's manager with our workers.
-
-    Named in ``actor_rollout_ref.rollout.agent.agent_loop_manager_class``.
-    """
-
-    agent_loop_workers: list[Any]
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.agent_loop_workers_class = ray.remote(GroupAgentLoopWorker)
-
-    async def _init_agent_loop_workers(self) -> None:
-        await super()._init_agent_loop_workers()
-        await asyncio.gather(*[worker.start_verifier.remote() for worker in self.agent_loop_workers])
-
-    def generate_sequences(self, prompts: Any) -> None:
-        """Dispatch a batch of prompts; the workers are rotated so that refills of few prompts spread over all."""
-        try:
-            super().generate_sequences(prompts)
-        except ray.exceptions.RayActorError as error:
-            raise workers.lost(error) from error
-        used = min(len(prompts), len(self.agent_loop_workers))
-        self.agent_loop_workers = self.agent_loop_workers[used:] + self.agent_loop_workers[:used]
+__all__ = ["GroupAgentLoopManager"]

@@ -58,7 +58,7 @@ def recipe_judge(name: str) -> DictConfig:
     from hydra import compose, initialize
     from hydra.errors import HydraException
 
-    from speciarl import recipe_source, resolvers
+    from speciarl.hydra_support import recipe_source, resolvers
 
     recipe_source.register()
     resolvers.register()

@@ -5,9 +5,9 @@ from typing import Any
 
 import ray
 
-from speciarl.training.agent_loop import GroupAgentLoopWorker
-from speciarl.training.agent_loop_manager import GroupAgentLoopManager
-from speciarl.training.seeding import prompt_uid
+from speciarl.training.agent_loop.manager import GroupAgentLoopManager
+from speciarl.training.agent_loop.seeding import prompt_uid
+from speciarl.training.agent_loop.worker import GroupAgentLoopWorker
 
 SEED = 42
 """The recipe's."""

@@ -9,8 +9,8 @@ from typing import Any
 
 import ray
 
-from speciarl.training.agent_loop import GroupAgentLoopWorker
-from speciarl.training.agent_loop_manager import GroupAgentLoopManager
+from speciarl.training.agent_loop.manager import GroupAgentLoopManager
+from speciarl.training.agent_loop.worker import GroupAgentLoopWorker
 from speciarl.verdict import Judgement, Pair, Reason, Unscorable
 
 DELAY_S = 4.0

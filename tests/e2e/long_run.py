@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 
-from speciarl.training.checkpoint import is_complete, newest_complete, tracked
+from speciarl.training.trainer.checkpoint import is_complete, newest_complete, tracked
 
 DEADLINE_S = 600.0
 POLL_S = 0.05

@@ -9,7 +9,7 @@ from laptop_run import IMAGES, ROLLOUTS, STEPS, LaptopRun
 from speciarl.category import Category
 from speciarl.reward import GroupReward, Member, Unparsable, load
 from speciarl.reward.noise import LADDER, Noise, RolloutIdentity
-from speciarl.training.seeding import prompt_uid
+from speciarl.training.agent_loop.seeding import prompt_uid
 from speciarl.verdict import Source, Verdict
 
 SEED = 42

@@ -18,8 +18,8 @@ from stored_rewards import assert_every_reward_is_the_judges
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from wandb_offline import wandb_history
 
-from speciarl.training.checkpoint import TRACKER
-from speciarl.training.seeding import prompt_uid
+from speciarl.training.agent_loop.seeding import prompt_uid
+from speciarl.training.trainer.checkpoint import TRACKER
 
 pytestmark = pytest.mark.timeout(2400)  # three attempts at one run, two minutes each on an idle machine
 

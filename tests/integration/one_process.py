@@ -26,8 +26,8 @@ from verl.utils.device import auto_set_device
 from verl.utils.tensordict_utils import assign_non_tensor_data
 from verl.workers.engine_workers import ActorRolloutRefWorker
 
-from speciarl.training import workers
-from speciarl.training.trainer import SpeciaRLTrainer
+from speciarl.training.agent_loop import calls
+from speciarl.training.trainer.trainer import SpeciaRLTrainer
 
 TENSORS = ("old_log_prob", "log_prob", "advantages", "response_mask")
 
@@ -90,7 +90,7 @@ class OneWorkerLoops:
         self._loop.run_until_complete(roll_out())
 
     def ask(self, _: Sequence[Any], method: str, *arguments: Any) -> list[Any]:
-        """Stands in for `workers.ask`."""
+        """Stands in for `calls.ask`."""
         return [self._loop.run_until_complete(getattr(self._worker, method)(*arguments))]
 
 
@@ -144,7 +144,7 @@ def train(folder: Path, data: Path, *overrides: str) -> OneProcessRun:
         trainer = OneProcessTrainer(config)
         trainer.init()
         loops = OneWorkerLoops(config, runner.get_loop())
-        patch.setattr(workers, "ask", loops.ask)
+        patch.setattr(calls, "ask", loops.ask)
         trainer.fit(loops)
     return OneProcessRun(LaptopRun.ended(folder, 0, metrics, log), losses)
 

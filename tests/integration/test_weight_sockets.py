@@ -10,11 +10,11 @@ import verl
 import ray
 from verl.workers.rollout.vllm_rollout.vllm_async_server import vLLMHttpServer
 from verl.workers.rollout.vllm_rollout.vllm_rollout import ServerAdapter
-from speciarl.verl_patches import job_of_cluster
+from speciarl.patches.verl import job_of_cluster
 
 ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
 context = ray.get_runtime_context()
-patched = all(owner.__init__.__module__ == "speciarl.verl_patches" for owner in (ServerAdapter, vLLMHttpServer))
+patched = all(owner.__init__.__module__ == "speciarl.patches.verl" for owner in (ServerAdapter, vLLMHttpServer))
 print(json.dumps([context.get_job_id(), job_of_cluster(context), patched]), flush=True)
 sys.stdin.readline()  # until the other cluster is up as well
 """

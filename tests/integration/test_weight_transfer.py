@@ -12,8 +12,8 @@ from verl.checkpoint_engine import CheckpointEngineManager
 from verl.workers.config import CheckpointEngineConfig
 
 from speciarl.errors import WeightTransferFailed, WeightTransferStuck
-from speciarl.training.weight_transfer import bound
-from speciarl.verl_patches import job_of_cluster
+from speciarl.patches.verl import job_of_cluster
+from speciarl.training.trainer.weight_deadline import bound
 
 HANGS_S = 600.0
 WELL, REFUSES_A_WEIGHT, REFUSES_TO_BEGIN, DIES = range(4)

@@ -5,8 +5,8 @@ from typing import Any
 
 from verl.workers.rollout.replica import TokenOutput
 
-from speciarl.laptop.policy_runner import response_ids
-from speciarl.training.agent_loop import GroupAgentLoopWorker
+from speciarl.laptop.policy.runner import response_ids
+from speciarl.training.agent_loop.worker import GroupAgentLoopWorker
 
 GROUPS = (
     ("exact", "narrow", "broad", "wrong"),

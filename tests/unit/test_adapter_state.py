@@ -18,7 +18,7 @@ from verl.utils.config import omega_conf_to_dataclass
 from verl.utils.fsdp_utils import apply_fsdp2, collect_lora_params, get_fsdp_wrap_policy, layered_summon_lora_params
 from verl.utils.torch_dtypes import PrecisionType
 
-from speciarl.resolvers import device, package_path
+from speciarl.hydra_support.resolvers import device, package_path
 
 DEVICE = device()
 

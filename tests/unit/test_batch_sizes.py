@@ -8,7 +8,7 @@ from composed_run import composed
 from omegaconf import OmegaConf
 
 from speciarl.errors import ConfigError
-from speciarl.training.batch_sizes import TOKEN_BUDGETS, check_batch_sizes
+from speciarl.training.preflight.batch_sizes import TOKEN_BUDGETS, check_batch_sizes
 
 
 def check(mode: str = "sync", recipe: str = "speciarl", **sizes: Any) -> None:

@@ -6,7 +6,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 from speciarl.cpu import vllm_plugin
-from speciarl.patching import Patch, PatchBoard
+from speciarl.patches.board import Patch, PatchBoard
 
 
 @pytest.mark.parametrize(("on_cpu", "expected"), [(True, ["vllm-keeps-linear-weights"]), (False, [])])

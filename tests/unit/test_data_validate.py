@@ -14,7 +14,7 @@ import pytest
 
 from data_prep.checks.validate import check, faults
 from speciarl.errors import DataError
-from speciarl.training.preflight import check_parquet
+from speciarl.training.preflight.checks import check_parquet
 
 Row = dict[str, Any]
 

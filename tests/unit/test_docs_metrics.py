@@ -6,11 +6,11 @@ import inspect
 from documented_metrics import documented, undocumented, unemitted
 
 from speciarl.category import Category
-from speciarl.training import trainer
-from speciarl.training.group import GroupOutcome
-from speciarl.training.metrics import training_metrics, validation_metrics
-from speciarl.training.sample import reward_extra_info
-from speciarl.training.stats import RolloutStats
+from speciarl.reward.barrier import GroupOutcome
+from speciarl.training.observability.metrics import training_metrics, validation_metrics
+from speciarl.training.observability.rollout_stats import RolloutStats
+from speciarl.training.reward_info import reward_extra_info
+from speciarl.training.trainer import trainer
 from speciarl.verdict import Source, Verdict
 from speciarl.verifier_server.stats import Stats
 

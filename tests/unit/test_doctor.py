@@ -120,7 +120,7 @@ def test_undeclared_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_missing_recipes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("speciarl.recipe_source.recipe_directory", lambda: tmp_path)
+    monkeypatch.setattr("speciarl.hydra_support.recipe_source.recipe_directory", lambda: tmp_path)
     found = extension.recipes()
     assert found.level is Level.PROBLEM
     assert "recipe/speciarl" in found.detail
@@ -130,7 +130,7 @@ def test_missing_laptop_models(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(relative: str) -> str:
         raise FileNotFoundError(f"the speciarl package has no {relative!r}")
 
-    monkeypatch.setattr("speciarl.resolvers.package_path", missing)
+    monkeypatch.setattr("speciarl.hydra_support.resolvers.package_path", missing)
     found = extension.laptop_models()
     assert found.level is Level.WARNING
     assert "laptop/models/policy" in found.detail

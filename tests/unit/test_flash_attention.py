@@ -14,8 +14,8 @@ from speciarl import flash_attention
 from speciarl.cpu import stack
 from speciarl.doctor import Level, packages
 from speciarl.errors import ConfigError
-from speciarl.training import preflight
-from speciarl.training.attention import attention_notice, check_attention
+from speciarl.training.preflight import checks
+from speciarl.training.preflight.attention import attention_notice, check_attention
 
 MAIN, LAPTOP = "+recipe=speciarl", "+recipe=[speciarl,laptop]"
 
@@ -105,12 +105,12 @@ def test_verls_default_attention_is_refused_too(installed: set[str]) -> None:
 def test_run_on_gpus_without_it_is_told_and_goes_on(
     installed: set[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(preflight, "check_run", lambda config: None)
+    monkeypatch.setattr(checks, "check_run", lambda config: None)
     for on_cpu, there, lines in ((False, False, 1), (False, True, 0), (True, False, 0)):
         monkeypatch.setattr(stack, "active", lambda on_cpu=on_cpu: on_cpu)
         installed.clear()
         installed.update(["flash_attn_2_cuda"] if there else [])
-        preflight.Preflight().on_job_start(model(MAIN))
+        checks.Preflight().on_job_start(model(MAIN))
         said = capsys.readouterr().err.splitlines()
         assert len(said) == lines
         assert all(line == f"speciarl: {attention_notice()}" and "sdpa" in line for line in said)

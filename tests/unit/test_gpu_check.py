@@ -35,8 +35,8 @@ from verl.utils.config import validate_config
 from speciarl import answer
 from speciarl.category import LABELS, Category
 from speciarl.config import load
+from speciarl.hydra_support.recipe_source import recipe_directory
 from speciarl.laptop import tokenizer as tok
-from speciarl.recipe_source import recipe_directory
 from speciarl.taxonomy import Taxonomy
 from speciarl.verdict import Pair
 from speciarl.verifier_server.prompt import load_prompt
@@ -158,7 +158,7 @@ def test_a_weight_is_drawn_the_same_again() -> None:
 
 
 def test_pictures_are_rows_that_the_preflight_check_accepts(tmp_path: Path) -> None:
-    from speciarl.training.preflight import check_parquet
+    from speciarl.training.preflight.checks import check_parquet
 
     pictures.write(tmp_path, 8, 84)
     check_parquet(tmp_path / "train.parquet", "data.train_files", "images", "draw them again")

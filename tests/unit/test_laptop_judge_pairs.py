@@ -7,8 +7,8 @@ import pytest
 
 from data_prep.emoji.concepts import load_concepts
 from speciarl.category import Category
-from speciarl.laptop.judge_pairs import HELD_OUT_PERCENT, GradedPair, PairSource
-from speciarl.laptop.pretrain_judge import held_out_pairs
+from speciarl.laptop.judge.pairs import HELD_OUT_PERCENT, GradedPair, PairSource
+from speciarl.laptop.judge.pretrain import held_out_pairs
 from speciarl.taxonomy import UnknownConceptError
 from speciarl.verdict import Pair
 

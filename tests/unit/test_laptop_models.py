@@ -16,8 +16,8 @@ from data_prep.emoji.dataset import build
 from speciarl.answer import parse
 from speciarl.category import LABELS
 from speciarl.laptop.checkpoint import RECORD, shipped
-from speciarl.laptop.judge import PROMPT_NAME
-from speciarl.laptop.judge_runner import JudgeRunner
+from speciarl.laptop.judge.model import PROMPT_NAME
+from speciarl.laptop.judge.runner import JudgeRunner
 from speciarl.laptop.world import USER_TEXT
 from speciarl.verifier_server.prompt import load_prompt
 

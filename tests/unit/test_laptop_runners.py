@@ -10,11 +10,11 @@ from transformers import AutoProcessor
 from data_prep.emoji.concepts import load_concepts
 from data_prep.emoji.views import IMAGE_PX
 from speciarl.category import Category
-from speciarl.laptop.judge import PROMPT_NAME, build_judge, build_judge_tokenizer
-from speciarl.laptop.judge_pairs import PairSource
-from speciarl.laptop.judge_runner import JudgeRunner
-from speciarl.laptop.policy import build_policy, build_policy_tokenizer, save_processor
-from speciarl.laptop.policy_runner import MAX_RESPONSE, PolicyRunner, patches, prompt_ids, response_ids
+from speciarl.laptop.judge.model import PROMPT_NAME, build_judge, build_judge_tokenizer
+from speciarl.laptop.judge.pairs import PairSource
+from speciarl.laptop.judge.runner import JudgeRunner
+from speciarl.laptop.policy.model import build_policy, build_policy_tokenizer, save_processor
+from speciarl.laptop.policy.runner import MAX_RESPONSE, PolicyRunner, patches, prompt_ids, response_ids
 from speciarl.laptop.reference_grpo import GrpoSettings, advantages, binary, dynamic, graded
 from speciarl.laptop.world import USER_TEXT, World
 from speciarl.verdict import Pair

@@ -10,9 +10,9 @@ from transformers import AutoProcessor, AutoTokenizer
 
 from data_prep.emoji.concepts import load_concepts
 from speciarl.category import LABELS
-from speciarl.laptop.judge import build_judge, build_judge_tokenizer
-from speciarl.laptop.judge_pairs import PairSource
-from speciarl.laptop.policy import build_policy, build_policy_tokenizer, save_processor
+from speciarl.laptop.judge.model import build_judge, build_judge_tokenizer
+from speciarl.laptop.judge.pairs import PairSource
+from speciarl.laptop.policy.model import build_policy, build_policy_tokenizer, save_processor
 from speciarl.laptop.tokenizer import SPECIAL_TOKENS, TAGS, build_merging_tokenizer, build_tokenizer, token_id
 from speciarl.laptop.world import World
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from data_prep.emoji.concepts import load_concepts
-from speciarl.laptop.tree_probe import NOWHERE, Place, TreeMap, TreeProbe
+from speciarl.laptop.judge.tree_probe import NOWHERE, Place, TreeMap, TreeProbe
 
 
 @pytest.fixture(scope="module")

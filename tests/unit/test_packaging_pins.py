@@ -14,8 +14,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from speciarl import verl_patches
 from speciarl.cpu import patches
+from speciarl.patches import verl as verl_patches
 
 ROOT = Path(__file__).resolve().parents[2]
 CPU, GPU = "requirements/lock-cpu.txt", "requirements/lock-gpu.txt"

@@ -5,9 +5,11 @@ import sys
 
 import pytest
 
-from speciarl import activation, plugin, resolvers, verl_patches
+from speciarl import activation, plugin
 from speciarl.cpu import stack
-from speciarl.patching import PatchState
+from speciarl.hydra_support import resolvers
+from speciarl.patches import verl as verl_patches
+from speciarl.patches.board import PatchState
 
 
 def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -31,7 +33,7 @@ def test_import_verl_is_enough_and_stays_lean() -> None:
         "heavy = ['hydra', 'vllm', 'verl.trainer.ppo.v1', 'speciarl.training', 'speciarl.verifier_server']\n"
         "assert not [name for name in heavy if name in sys.modules], sorted(sys.modules)\n"
         "import verl.trainer.ppo.v1\n"
-        "assert 'speciarl.training.trainer' in sys.modules  # registered, now that somebody trains\n"
+        "assert 'speciarl.training.trainer.trainer' in sys.modules  # registered, now that somebody trains\n"
         "print('fine')",
         OMP_NUM_THREADS="7",
     )

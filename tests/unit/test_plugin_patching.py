@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from speciarl.patching import Patch, PatchBoard, PatchState, installed_version
+from speciarl.patches.board import Patch, PatchBoard, PatchState, installed_version
 
 
 def make(module: str, version: str | None = None, applied: list[Any] | None = None) -> Patch:

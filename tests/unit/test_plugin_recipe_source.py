@@ -10,7 +10,7 @@ from hydra.errors import MissingConfigException
 from hydra.plugins.config_source import ConfigLoadError
 from omegaconf import DictConfig
 
-from speciarl.recipe_source import RecipeSource, recipe_directory
+from speciarl.hydra_support.recipe_source import RecipeSource, recipe_directory
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import verl  # noqa: F401  (loads the plug-in)
 from omegaconf import OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
-from speciarl import resolvers
 from speciarl.cpu import stack
+from speciarl.hydra_support import resolvers
 
 
 def resolve(expression: str) -> object:

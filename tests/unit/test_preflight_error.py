@@ -4,7 +4,7 @@ import pytest
 from ray.exceptions import RayTaskError
 
 from speciarl.errors import SpeciaRLError, VerifierOutage
-from speciarl.training.preflight import own_error
+from speciarl.training.preflight.checks import own_error
 
 
 def from_ray(error: Exception) -> Exception:

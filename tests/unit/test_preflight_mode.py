@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 from composed_run import composed
+from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
 from speciarl.errors import ConfigError
-from speciarl.training.preflight import check_mode
+from speciarl.training.preflight.checks import check_mode
 
 
 def in_mode(mode: str) -> DictConfig:
@@ -100,3 +101,14 @@ def test_late_verdicts_are_refused_where_groups_are_chosen_by_their_rewards() ->
 def test_weights_are_sent_once_per_training_batch() -> None:
     sync_step = in_mode("separate_async").trainer.v1.separate_async.parameter_sync_step
     assert sync_step == 2  # batches of 256, updates of 128
+
+
+def test_names_that_users_files_hold_lead_to_the_present_ones() -> None:
+    old = ("speciarl.training.preflight.Preflight", "speciarl.training.agent_loop_manager.GroupAgentLoopManager")
+    new = (
+        "speciarl.training.preflight.checks.Preflight",
+        "speciarl.training.agent_loop.manager.GroupAgentLoopManager",
+    )
+    assert [get_class(name) for name in old] == [get_class(name) for name in new]
+    with pytest.raises(ImportError):
+        get_class("speciarl.training.preflight.Preflights")

@@ -13,7 +13,7 @@ from hydra.types import RunMode
 
 from speciarl.errors import ConfigError, DataError, VerifierOutage
 from speciarl.reward import load
-from speciarl.training.preflight import Preflight, check_identities, check_run
+from speciarl.training.preflight.checks import Preflight, check_identities, check_run
 from speciarl.verdict import Reason, Source, Unscorable, Verdict
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

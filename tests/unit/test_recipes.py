@@ -19,10 +19,10 @@ from speciarl import reward
 from speciarl.config import RewardConfig, TrainingConfig, load
 from speciarl.cpu import stack
 from speciarl.errors import DataError
-from speciarl.recipe_source import recipe_directory
-from speciarl.training.batch_sizes import TOKEN_BUDGETS, check_batch_sizes
-from speciarl.training.deadlines import check_deadlines
-from speciarl.training.preflight import check_parquet
+from speciarl.hydra_support.recipe_source import recipe_directory
+from speciarl.training.preflight.batch_sizes import TOKEN_BUDGETS, check_batch_sizes
+from speciarl.training.preflight.checks import check_parquet
+from speciarl.training.preflight.deadlines import check_deadlines
 
 ROOT = recipe_directory()  # not `import recipe`: TransferQueue's wheel ships a package of that name
 OPTIONS = {

@@ -15,13 +15,12 @@ from speciarl.category import Category
 from speciarl.config import parse
 from speciarl.reward import load
 from speciarl.reward.noise import Noise, RolloutIdentity
-from speciarl.training.agent_loop import GroupAgentLoopWorker
-from speciarl.training.agent_loop_manager import GroupAgentLoopManager
-from speciarl.training.late_scores import Score
-from speciarl.training.rollout_sample import SampleBook, SampledGroup
-from speciarl.training.silence import SilenceClock
-from speciarl.training.stats import RolloutStats
-from speciarl.training.wait_clock import WaitClock
+from speciarl.training.agent_loop.late_scores import Score
+from speciarl.training.agent_loop.manager import GroupAgentLoopManager
+from speciarl.training.agent_loop.worker import GroupAgentLoopWorker
+from speciarl.training.observability.rollout_samples import SampleBook, SampledGroup
+from speciarl.training.observability.rollout_stats import RolloutStats
+from speciarl.training.observability.stall_timer import SilenceClock, WaitClock
 from speciarl.verdict import Judgement, Pair, Reason, Source, Unscorable, Verdict
 
 PATIENCE_S = 20.0

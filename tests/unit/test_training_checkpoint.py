@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from speciarl.training.checkpoint import is_complete, newest_complete, repair_tracker, tracked
+from speciarl.training.trainer.checkpoint import is_complete, newest_complete, repair_tracker, tracked
 
 
 def save(root: Path, step: int, world: int = 1) -> Path:

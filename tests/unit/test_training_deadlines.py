@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from speciarl.config import SpeciaRLConfig, parse
 from speciarl.errors import ConfigError
-from speciarl.training.deadlines import check_deadlines
+from speciarl.training.preflight.deadlines import check_deadlines
 
 SYNC, COLOCATED = "speciarl", "speciarl_colocate_async"
 ENDPOINT = {"model": "m", "endpoints": ["http://judge:8000/v1"]}

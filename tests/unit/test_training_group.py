@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from speciarl.category import Category
 from speciarl.reward import Member, Unparsable
+from speciarl.reward.barrier import RewardGroup
 from speciarl.reward.dynamic import rewards
-from speciarl.training.group import RewardGroup
 from speciarl.verdict import Reason, Source, Unscorable, Verdict
 
 PATIENCE_S = 5.0

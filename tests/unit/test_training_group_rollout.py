@@ -18,12 +18,11 @@ from verl.workers.rollout.replica import TokenOutput
 from speciarl.category import Category
 from speciarl.config import load
 from speciarl.reward.dynamic import rewards
-from speciarl.training.agent_loop import STORED_COLUMNS, GroupAgentLoopWorker
-from speciarl.training.group_rollout import IMAGE_ONLY, ImageFeatures
-from speciarl.training.rollout_sample import SampleBook, SampledGroup
-from speciarl.training.silence import SilenceClock
-from speciarl.training.stats import RolloutStats
-from speciarl.training.wait_clock import WaitClock
+from speciarl.training.agent_loop.shared_prompt import IMAGE_ONLY, ImageFeatures
+from speciarl.training.agent_loop.worker import STORED_COLUMNS, GroupAgentLoopWorker
+from speciarl.training.observability.rollout_samples import SampleBook, SampledGroup
+from speciarl.training.observability.rollout_stats import RolloutStats
+from speciarl.training.observability.stall_timer import SilenceClock, WaitClock
 from speciarl.verdict import Pair, Source, Verdict
 
 STOCK = agent_loop_tq.AgentLoopWorkerTQ.__ray_actor_class__

@@ -7,8 +7,8 @@ from composed_run import composed
 
 from speciarl.config import SpeciaRLConfig, load
 from speciarl.errors import VerifierStartError
-from speciarl.training import judges
-from speciarl.training.judges import ManagedJudges
+from speciarl.training.trainer import judge_pool
+from speciarl.training.trainer.judge_pool import ManagedJudges
 
 SOON_S = 10.0
 
@@ -31,7 +31,7 @@ class SlowPool:
 
 @pytest.fixture(autouse=True)
 def pool(monkeypatch: pytest.MonkeyPatch) -> type[SlowPool]:
-    monkeypatch.setattr(judges, "JudgePool", SlowPool)
+    monkeypatch.setattr(judge_pool, "JudgePool", SlowPool)
     monkeypatch.setattr(SlowPool, "loaded", threading.Event())
     return SlowPool
 

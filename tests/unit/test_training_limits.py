@@ -6,8 +6,13 @@ import pytest
 
 from speciarl.config import RewardConfig
 from speciarl.errors import FailureBudgetExceeded, VerifierOutage
-from speciarl.training.limits import refuse_endless, refuse_unfinished, refuse_unrewarded, refuse_unscorable
-from speciarl.training.stats import RolloutStats
+from speciarl.training.observability.rollout_stats import RolloutStats
+from speciarl.training.trainer.failure_budget import (
+    refuse_endless,
+    refuse_unfinished,
+    refuse_unrewarded,
+    refuse_unscorable,
+)
 
 LIMITS = RewardConfig(max_unscorable_rate=0.2, outage_deadline_s=60)
 BATCH = 100

@@ -4,10 +4,10 @@ import pytest
 
 from speciarl.category import Category
 from speciarl.reward import Unparsable
-from speciarl.training.group import GroupOutcome
-from speciarl.training.metrics import training_metrics, validation_metrics
-from speciarl.training.sample import outcome_of, reward_extra_info
-from speciarl.training.stats import RolloutStats, merge
+from speciarl.reward.barrier import GroupOutcome
+from speciarl.training.observability.metrics import training_metrics, validation_metrics
+from speciarl.training.observability.rollout_stats import RolloutStats, merge
+from speciarl.training.reward_info import outcome_of, reward_extra_info
 from speciarl.verdict import Reason, Source, Unscorable, Verdict
 
 OUTCOME = GroupOutcome((1.0, 0.0), Category.SPECIFIC, 2)

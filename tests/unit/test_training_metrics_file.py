@@ -7,7 +7,7 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 from verl.utils.tracking import FileLogger
 
-from speciarl.training.metrics_file import set_aside
+from speciarl.training.observability.metrics_file import set_aside
 
 
 def trainer(logger: str | list[str]) -> DictConfig:

@@ -33,9 +33,9 @@ from verl.workers.engine import EngineRegistry
 from verl.workers.utils.losses import ppo_loss
 
 from speciarl.laptop.checkpoint import shipped
-from speciarl.laptop.policy import GRID
-from speciarl.laptop.policy_runner import patches, prompt_ids
-from speciarl.training import padding, trainer
+from speciarl.laptop.policy.model import GRID
+from speciarl.laptop.policy.runner import patches, prompt_ids
+from speciarl.training.trainer import padding, trainer
 
 MODES = (trainer.SpeciaRLTrainer, trainer.SpeciaRLColocateAsyncTrainer, trainer.SpeciaRLSeparateAsyncTrainer)
 RANKS, MINI_BATCH, ROLLOUTS = 2, 4, 4

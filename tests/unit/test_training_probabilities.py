@@ -8,7 +8,7 @@ import pytest
 from speciarl.config import parse
 from speciarl.errors import ConfigError
 from speciarl.reward import NAMES, load, weighs_probabilities
-from speciarl.training.probabilities import check_probabilities
+from speciarl.training.preflight.probabilities import check_probabilities
 from speciarl.verifier_server.protocol import Verifier
 
 ENDPOINT = {"model": "m", "endpoints": ["http://judge:8000/v1"]}

@@ -8,8 +8,8 @@ import pytest
 from wandb import Html
 
 from speciarl.config import TrainingConfig
-from speciarl.training.rollout_sample import SampledGroup
-from speciarl.training.trainer import SpeciaRLTrainer
+from speciarl.training.observability.rollout_samples import SampledGroup
+from speciarl.training.trainer.trainer import SpeciaRLTrainer
 
 
 class FakeLogger:

@@ -13,9 +13,9 @@ from PIL import Image
 
 from speciarl.category import Category
 from speciarl.reward import Unparsable
-from speciarl.training import sample_page
-from speciarl.training.group import GroupOutcome
-from speciarl.training.rollout_sample import (
+from speciarl.reward.barrier import GroupOutcome
+from speciarl.training.observability import sample_page
+from speciarl.training.observability.rollout_samples import (
     RESPONSE_CHARS,
     THUMBNAIL_PIXELS,
     SampleBook,

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speciarl.training.seeding import PromptUids, prompt_uid, rollout_seed, seeded
+from speciarl.training.agent_loop.seeding import PromptUids, prompt_uid, rollout_seed, seeded
 
 numbers = st.integers(0, 2**31)
 

@@ -15,8 +15,8 @@ from transfer_queue import KVBatchMeta
 from verl.utils.tensordict_utils import list_of_dict_to_tensordict
 
 from speciarl.errors import VerifierOutage, WorkerLost
-from speciarl.training import settlement
-from speciarl.training.late_scores import PENDING, Score
+from speciarl.training.agent_loop.late_scores import PENDING, Score
+from speciarl.training.trainer import late_rewards
 
 
 class FakeQueue:
@@ -62,8 +62,8 @@ def settled(
         tags=[{"seq_len": 9} for _ in queue.rows] + [{"is_padding": True}] * padding,
         partition_id="train",
     )
-    monkeypatch.setattr(settlement, "tq", queue)
-    assert settlement.write(batch, scores) == rewarded
+    monkeypatch.setattr(late_rewards, "tq", queue)
+    assert late_rewards.write(batch, scores) == rewarded
     return queue, batch
 
 
@@ -106,7 +106,7 @@ def test_a_trajectory_that_no_worker_knows_is_an_error(monkeypatch: pytest.Monke
 
 @given(st.lists(st.booleans(), max_size=60), st.integers(1, 8))
 def test_empty_rows_are_spread_over_all_mini_batches(empty: list[bool], mini_batches: int) -> None:
-    order = settlement.spread(empty)
+    order = late_rewards.spread(empty)
     assert sorted(order) == list(range(len(empty)))
     size = len(empty) // mini_batches
     for start in range(0, size * mini_batches, size or 1):
@@ -132,9 +132,9 @@ class FakeRay:
 
 
 def collect(monkeypatch: pytest.MonkeyPatch, fake: FakeRay, look: Callable[[], None], deadline_s: float = 60.0) -> Any:
-    monkeypatch.setattr(settlement, "ray", fake)
+    monkeypatch.setattr(late_rewards, "ray", fake)
     worker = SimpleNamespace(late_scores=SimpleNamespace(remote=object))
-    return settlement.collect([worker, worker], look, deadline_s)
+    return late_rewards.collect([worker, worker], look, deadline_s)
 
 
 def test_all_workers_scores_are_collected_with_a_look_at_each_wait(monkeypatch: pytest.MonkeyPatch) -> None:

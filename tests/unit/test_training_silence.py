@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speciarl.training.silence import SilenceClock
+from speciarl.training.observability.stall_timer import SilenceClock
 from speciarl.verdict import Source
 
 

@@ -11,9 +11,9 @@ from verl.trainer.ppo.v1.trainer_separate_async import PPOTrainerSeparateAsync
 
 from speciarl.config import RewardConfig, TrainingConfig
 from speciarl.errors import FailureBudgetExceeded, VerifierOutage
-from speciarl.training.stats import RolloutStats
-from speciarl.training.step_progress import StepProgress
-from speciarl.training.trainer import SpeciaRLSeparateAsyncTrainer
+from speciarl.training.observability.rollout_stats import RolloutStats
+from speciarl.training.trainer.checkpoint import StepProgress
+from speciarl.training.trainer.trainer import SpeciaRLSeparateAsyncTrainer
 
 NOW = 7
 

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speciarl.training.wait_clock import Phase, WaitClock, Waits
+from speciarl.training.observability.stall_timer import Phase, WaitClock, Waits
 
 
 class FakeTime:

@@ -3,7 +3,7 @@
 import pytest
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer, ReplayBufferAsync
 
-from speciarl.training.watch import Watch
+from speciarl.training.trainer.poll_hook import Watch
 
 
 @pytest.mark.parametrize("kind", [ReplayBuffer, ReplayBufferAsync])

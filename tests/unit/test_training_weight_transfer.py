@@ -8,7 +8,7 @@ import pytest
 from ray.exceptions import RayTaskError
 
 from speciarl.errors import WeightTransferFailed, WeightTransferStuck
-from speciarl.training.weight_transfer import bound
+from speciarl.training.trainer.weight_deadline import bound
 
 
 def fake_manager(update_weights: Any, deadline_s: float = 60.0) -> Any:

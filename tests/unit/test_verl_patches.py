@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tensordict import TensorDict
 
-from speciarl import verl_patches
+from speciarl.patches import verl as verl_patches
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +140,7 @@ def test_applying_twice_changes_nothing(patched: ModuleType) -> None:
 def test_importing_verl_applies_it_everywhere() -> None:
     from verl.workers.engine import base
 
-    assert installed.maybe_fix_3d_position_ids.__module__ == "speciarl.verl_patches"
+    assert installed.maybe_fix_3d_position_ids.__module__ == "speciarl.patches.verl"
     assert base.maybe_fix_3d_position_ids is installed.maybe_fix_3d_position_ids
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from speciarl import weight_patches
+from speciarl.patches import weight_transfer
 
 
 class WeightSocket:
@@ -71,7 +71,7 @@ def transfer(socket: WeightSocket, receiver: Future[None], has_server: bool = Tr
 
     module = SimpleNamespace(ServerAdapter=ServerAdapter, BucketedWeightSender=BucketedWeightSender)
     for _ in range(2):
-        weight_patches.WEIGHT_SENDER_WATCHES_RECEIVER.apply(module)
+        weight_transfer.WEIGHT_SENDER_WATCHES_RECEIVER.apply(module)
     adapter, sender = ServerAdapter(), BucketedWeightSender()
     if has_server:
         assert asyncio.run(adapter._execute_method("sleep", kwargs={})) == "sleep has run"
@@ -129,7 +129,7 @@ def receiver_that_ends_with(error: Exception | None) -> Any:
 
     for _ in range(2):
         module = SimpleNamespace(BucketedWeightReceiver=BucketedWeightReceiver)
-        weight_patches.WEIGHT_RECEIVER_TELLS_ITS_ERROR.apply(module)
+        weight_transfer.WEIGHT_RECEIVER_TELLS_ITS_ERROR.apply(module)
     return BucketedWeightReceiver()
 
 

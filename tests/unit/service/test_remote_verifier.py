@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from speciarl.errors import VerifierStartError
-from speciarl.training.preflight import check_verifier
+from speciarl.training.preflight.checks import check_verifier
 from speciarl.verdict import Pair, Reason, Source, Unscorable, Verdict
 from speciarl.verifier_server import build, parse_config
 from speciarl.verifier_server.config import VerifierConfig

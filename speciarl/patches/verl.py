@@ -7,8 +7,8 @@ from collections.abc import Callable, MutableMapping
 from types import SimpleNamespace
 from typing import Any
 
-from speciarl import weight_patches
-from speciarl.patching import Patch
+from speciarl.patches import weight_transfer
+from speciarl.patches.board import Patch
 
 VERL_VERSION = "0.9.1"
 
@@ -203,6 +203,6 @@ ALL = (
     MICRO_BATCH_WITHOUT_IMAGE,
     WEIGHT_SENDER_NAMES_CLUSTER,
     WEIGHT_RECEIVER_NAMES_CLUSTER,
-    *weight_patches.ALL,
+    *weight_transfer.ALL,
 )
 """Patches for every process that imports veRL."""

@@ -9,8 +9,8 @@ import numpy as np
 from speciarl.answer import names_several
 from speciarl.category import Category
 from speciarl.metrics import Summary, best_of, key, summarise
-from speciarl.training.sample import outcome_of
-from speciarl.training.stats import RolloutStats
+from speciarl.training.observability.rollout_stats import RolloutStats
+from speciarl.training.reward_info import outcome_of
 from speciarl.verdict import Source
 
 QUANTILES = (10, 50, 90)

@@ -14,7 +14,7 @@ import torch
 
 from data_prep.emoji.views import IMAGE_PX
 from speciarl.laptop import tokenizer as tok
-from speciarl.laptop.policy import GRID, MERGE, PATCH_PX, VISUAL_TOKENS
+from speciarl.laptop.policy.model import GRID, MERGE, PATCH_PX, VISUAL_TOKENS
 from speciarl.laptop.world import USER_TEXT
 
 if TYPE_CHECKING:

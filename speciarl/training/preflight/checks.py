@@ -18,11 +18,11 @@ from data_prep.checks import validate
 from speciarl import reward
 from speciarl.config import SpeciaRLConfig, load
 from speciarl.errors import ConfigError, DataError, SpeciaRLError
-from speciarl.training.attention import attention_notice, check_attention
-from speciarl.training.batch_sizes import check_batch_sizes
-from speciarl.training.deadlines import check_deadlines
-from speciarl.training.probabilities import check_probabilities
-from speciarl.training.sample import sample_id
+from speciarl.training.preflight.attention import attention_notice, check_attention
+from speciarl.training.preflight.batch_sizes import check_batch_sizes
+from speciarl.training.preflight.deadlines import check_deadlines
+from speciarl.training.preflight.probabilities import check_probabilities
+from speciarl.training.reward_info import sample_id
 from speciarl.verifier_server import VerifierConfig, build
 from speciarl.verifier_server.pool import refuse_clashing_labels
 from speciarl.verifier_server.protocol import Verifier

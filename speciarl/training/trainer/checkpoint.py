@@ -8,6 +8,7 @@ that is empty or that names a checkpoint which is gone.
 import os
 import re
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 
 TRACKER = "latest_checkpointed_iteration.txt"
@@ -65,3 +66,36 @@ def repair_tracker(root: Path) -> str | None:
 
 def _listing(folder: Path) -> list[Path]:
     return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+@dataclass(slots=True)
+class StepProgress:
+    """Follows one training step after the other.
+
+    A step updates the policy once, or several times in ``separate_async`` (``parameter_sync_step``), which waits for
+    rollouts before each. Between its first update and its end the weights are those of no finished step.
+    """
+
+    running: bool = False
+    updates: int = 0
+
+    def begin(self) -> None:
+        """A step begins."""
+        self.running, self.updates = True, 0
+
+    def updated(self) -> None:
+        """The policy was updated, or is about to be."""
+        self.updates += 1
+
+    def end(self) -> None:
+        """The step has ended, with the servers on its weights."""
+        self.running = False
+
+    def finished(self, step: int) -> int:
+        """Number of the last finished step, when ``step`` is the current one."""
+        return step - self.running
+
+    @property
+    def whole(self) -> bool:
+        """Whether the weights are those of the last finished step, and may be saved as such."""
+        return not (self.running and self.updates)

@@ -6,7 +6,7 @@ from typing import Any
 from speciarl.category import Category
 from speciarl.metrics import key
 from speciarl.reward import Member
-from speciarl.training.group import GroupOutcome
+from speciarl.reward.barrier import GroupOutcome
 from speciarl.verdict import Verdict
 
 

@@ -22,18 +22,17 @@ from verl.utils.rollout_trace import rollout_trace_attr
 
 from speciarl import answer, reward, verifier_server
 from speciarl.config import load
+from speciarl.reward.barrier import GroupUnderQuorum, RewardGroup, RolloutUnscorable
 from speciarl.reward.noise import RolloutIdentity
-from speciarl.training.group import GroupUnderQuorum, RewardGroup, RolloutUnscorable
-from speciarl.training.group_rollout import FEATURES, GroupRollout, ImageFeatures
-from speciarl.training.late_scores import PENDING, LateScores, Score
-from speciarl.training.open_group import OpenGroup
-from speciarl.training.probabilities import check_probabilities
-from speciarl.training.rollout_sample import SampleBook, SampledGroup
-from speciarl.training.sample import reward_extra_info, sample_id
-from speciarl.training.seeding import seeded
-from speciarl.training.silence import SilenceClock
-from speciarl.training.stats import RolloutStats, merge
-from speciarl.training.wait_clock import Phase, WaitClock
+from speciarl.training.agent_loop.late_scores import PENDING, LateScores, Score
+from speciarl.training.agent_loop.prompt_group import OpenGroup
+from speciarl.training.agent_loop.seeding import seeded
+from speciarl.training.agent_loop.shared_prompt import FEATURES, GroupRollout, ImageFeatures
+from speciarl.training.observability.rollout_samples import SampleBook, SampledGroup
+from speciarl.training.observability.rollout_stats import RolloutStats, merge
+from speciarl.training.observability.stall_timer import Phase, SilenceClock, WaitClock
+from speciarl.training.preflight.probabilities import check_probabilities
+from speciarl.training.reward_info import reward_extra_info, sample_id
 from speciarl.verdict import Judgement, Pair, Unscorable, Verdict
 
 logger = logging.getLogger(__name__)

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from speciarl.patching import Patch
+from speciarl.patches.board import Patch
 
 VERL_VERSION = "0.9.1"
 

@@ -14,11 +14,11 @@ import torch
 
 from data_prep.emoji.concepts import load_concepts
 from speciarl.category import LABELS, Category
-from speciarl.laptop.judge import PROMPT_NAME, build_judge, build_judge_tokenizer
-from speciarl.laptop.judge_pairs import GradedPair, PairSource
-from speciarl.laptop.judge_runner import JudgeRunner
+from speciarl.laptop.judge.model import PROMPT_NAME, build_judge, build_judge_tokenizer
+from speciarl.laptop.judge.pairs import GradedPair, PairSource
+from speciarl.laptop.judge.runner import JudgeRunner
+from speciarl.laptop.judge.tree_probe import TreeMap, TreeProbe
 from speciarl.laptop.schedule import JudgeSchedule
-from speciarl.laptop.tree_probe import TreeMap, TreeProbe
 from speciarl.verdict import Pair
 from speciarl.verifier_server.prompt import load_prompt
 

@@ -19,17 +19,23 @@ from verl.utils.tensordict_utils import assign_non_tensor_stack
 
 from speciarl.config import load
 from speciarl.errors import FailureBudgetExceeded, SpeciaRLError, VerifierOutage, WorkerLost
-from speciarl.training import metrics_file, padding, rollout_dump, sample_page, settlement, workers
-from speciarl.training.checkpoint import repair_tracker, tracked
-from speciarl.training.judges import ManagedJudges
-from speciarl.training.limits import refuse_endless, refuse_unfinished, refuse_unrewarded, refuse_unscorable
-from speciarl.training.metrics import training_metrics, validation_metrics
-from speciarl.training.rollout_sample import SampledGroup
-from speciarl.training.seeding import PromptUids
-from speciarl.training.stats import RolloutStats, merge
-from speciarl.training.step_progress import StepProgress
-from speciarl.training.watch import Watch
-from speciarl.training.weight_transfer import bound
+from speciarl.training.agent_loop import calls
+from speciarl.training.agent_loop.seeding import PromptUids
+from speciarl.training.observability import metrics_file, rollout_dump, sample_page
+from speciarl.training.observability.metrics import training_metrics, validation_metrics
+from speciarl.training.observability.rollout_samples import SampledGroup
+from speciarl.training.observability.rollout_stats import RolloutStats, merge
+from speciarl.training.trainer import late_rewards, padding
+from speciarl.training.trainer.checkpoint import StepProgress, repair_tracker, tracked
+from speciarl.training.trainer.failure_budget import (
+    refuse_endless,
+    refuse_unfinished,
+    refuse_unrewarded,
+    refuse_unscorable,
+)
+from speciarl.training.trainer.judge_pool import ManagedJudges
+from speciarl.training.trainer.poll_hook import Watch
+from speciarl.training.trainer.weight_deadline import bound
 
 AGAIN = "start the same command again when that is mended; it resumes"
 
@@ -179,12 +185,12 @@ class VerdictTrainer(PPOTrainer):
     def _compute_advantage(self, batch: Any, metrics: Any) -> Any:
         if self._settings.training.late_verdicts:
             with marked_timer("verdicts", self.timing_raw):
-                scores = settlement.collect(
+                scores = late_rewards.collect(
                     self.agent_loop_manager.agent_loop_workers,
                     self._look_around,
-                    self._settings.reward.group_deadline_s + workers.REPLY_DEADLINE_S,
+                    self._settings.reward.group_deadline_s + calls.REPLY_DEADLINE_S,
                 )
-            refuse_unrewarded(settlement.write(batch, scores), self._stats_so_far)
+            refuse_unrewarded(late_rewards.write(batch, scores), self._stats_so_far)
         return super()._compute_advantage(batch, metrics=metrics)
 
     def _update_actor(self, batch: Any, metrics: Any) -> Any:
@@ -270,7 +276,7 @@ class VerdictTrainer(PPOTrainer):
             self.logger.log({"speciarl/samples": wandb.Html(page, inject=False)}, self.global_steps, ["wandb"])
 
     def _ask_workers(self, method: str, *arguments: Any) -> list[Any]:
-        return workers.ask(self.agent_loop_manager.agent_loop_workers, method, *arguments)
+        return calls.ask(self.agent_loop_manager.agent_loop_workers, method, *arguments)
 
 
 @register_trainer("speciarl")

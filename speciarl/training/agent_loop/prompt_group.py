@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from speciarl.training.group import RewardGroup
-from speciarl.training.group_rollout import GroupRollout
-from speciarl.training.late_scores import LateScores
-from speciarl.training.rollout_sample import GroupDraft
-from speciarl.training.sample import image_name
+from speciarl.reward.barrier import RewardGroup
+from speciarl.training.agent_loop.late_scores import LateScores
+from speciarl.training.agent_loop.shared_prompt import GroupRollout
+from speciarl.training.observability.rollout_samples import GroupDraft
+from speciarl.training.reward_info import image_name
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from speciarl.category import Category
 from speciarl.metrics import key
-from speciarl.training.rollout_sample import SampledGroup, SampledRollout
+from speciarl.training.observability.rollout_samples import SampledGroup, SampledRollout
 
 _STYLE = """
 :root { color-scheme: light dark; font-family: system-ui, sans-serif; }

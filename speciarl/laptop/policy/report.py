@@ -13,8 +13,8 @@ from data_prep.emoji.facts import Stratum
 from data_prep.emoji.taxonomy import taxonomy
 from speciarl.answer import parse
 from speciarl.category import Category
-from speciarl.laptop.picture_bank import Pictures
-from speciarl.laptop.policy_runner import PolicyRunner, patches
+from speciarl.laptop.policy.picture_bank import Pictures
+from speciarl.laptop.policy.runner import PolicyRunner, patches
 from speciarl.laptop.world import World
 from speciarl.metrics import summarise
 from speciarl.taxonomy import Node, Taxonomy

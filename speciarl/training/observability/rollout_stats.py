@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from speciarl.reward import Member
-from speciarl.training.group import GroupOutcome
+from speciarl.reward.barrier import GroupOutcome
 from speciarl.verdict import Unscorable
 
 MOST_CHARS = 300

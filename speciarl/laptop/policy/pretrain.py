@@ -13,9 +13,9 @@ from typing import Any
 import torch
 
 from data_prep.emoji.concepts import load_concepts
-from speciarl.laptop.picture_bank import Pictures, draw_views
-from speciarl.laptop.policy import build_policy, build_policy_tokenizer
-from speciarl.laptop.policy_runner import PolicyRunner, patches, response_ids
+from speciarl.laptop.policy.model import build_policy, build_policy_tokenizer
+from speciarl.laptop.policy.picture_bank import Pictures, draw_views
+from speciarl.laptop.policy.runner import PolicyRunner, patches, response_ids
 from speciarl.laptop.schedule import POLICY_STAGES, Stage
 from speciarl.laptop.world import Response, World
 

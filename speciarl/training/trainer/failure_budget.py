@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from speciarl.config import RewardConfig
 from speciarl.errors import FailureBudgetExceeded, VerifierOutage
-from speciarl.training.stats import RolloutStats
+from speciarl.training.observability.rollout_stats import RolloutStats
 from speciarl.verifier_server.urls import public_url
 
 

@@ -11,8 +11,8 @@ import transfer_queue as tq
 from verl.utils.tensordict_utils import list_of_dict_to_tensordict
 
 from speciarl.errors import WorkerLost
-from speciarl.training import workers
-from speciarl.training.late_scores import Score
+from speciarl.training.agent_loop import calls
+from speciarl.training.agent_loop.late_scores import Score
 
 INTERVAL_S = 5.0
 """Between two looks at what the workers have counted."""
@@ -41,7 +41,7 @@ def collect(agent_loops: Sequence[Any], look: Callable[[], None], deadline_s: fl
     try:
         replies: list[dict[str, Score | None]] = ray.get(asked)
     except ray.exceptions.RayActorError as error:
-        raise workers.lost(error) from error
+        raise calls.lost(error) from error
     return {rollout: score for reply in replies for rollout, score in reply.items()}
 
 

@@ -2,8 +2,9 @@
 
 from omegaconf import DictConfig
 
-from speciarl import flash_attention, resolvers
+from speciarl import flash_attention
 from speciarl.errors import ConfigError
+from speciarl.hydra_support import resolvers
 
 
 def check_attention(config: DictConfig) -> None:
