@@ -13,7 +13,7 @@ from typing import Any
 
 from speciarl.laptop import tokenizer as tok
 from speciarl.verdict import Pair
-from speciarl.verifier_server.prompt import load_prompt
+from speciarl.verifier_server.judge.prompt import load_prompt
 
 BYTES = 256
 

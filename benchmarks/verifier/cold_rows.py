@@ -25,7 +25,7 @@ from rich.table import Table
 
 from speciarl.verdict import Pair, Verdict
 from speciarl.verifier_server import VerifierConfig, build
-from speciarl.verifier_server.prompt import Prompt, load_prompt
+from speciarl.verifier_server.judge.prompt import Prompt, load_prompt
 
 PROMPT = "base"
 

@@ -29,8 +29,8 @@ import speciarl
 from speciarl.cpu import environment
 from speciarl.verdict import Pair, Verdict
 from speciarl.verifier_server import PoolConfig, VerifierConfig, build
-from speciarl.verifier_server.prompt import load_prompt
-from speciarl.verifier_server.replica import Replica, vllm_command
+from speciarl.verifier_server.judge.prompt import load_prompt
+from speciarl.verifier_server.pool.vllm_server import Replica, vllm_command
 
 JUDGE = Path(speciarl.__file__).parent / "laptop" / "models" / "judge"
 STARTUP_S = 180.0

@@ -27,8 +27,8 @@ from rich.table import Table
 from speciarl.category import Category
 from speciarl.verdict import Pair, Source, Verdict
 from speciarl.verifier_server.store import JudgeIdentity, Record, VerdictStore
-from speciarl.verifier_server.store.file_store import FileStore
 from speciarl.verifier_server.store.redis_store import RedisStore
+from speciarl.verifier_server.store.sqlite_store import FileStore
 
 JUDGE = JudgeIdentity("vllm", "org/judge", None, "prompt", ("wrong", "right"), "first_token", "{}")
 VERDICT = Verdict(Category.GENERIC, 1.5, Source.LIVE, (0.1, 0.1, 0.5, 0.1, 0.1, 0.1))

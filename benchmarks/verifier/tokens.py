@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from speciarl.verdict import Pair
-from speciarl.verifier_server.prompt import Messages, Prompt, load_prompt, pair_ids, shipped_prompts
+from speciarl.verifier_server.judge.prompt import Messages, Prompt, load_prompt, pair_ids, shipped_prompts
 
 BLOCK = 16
 SIZES = (1, 5, 10, 20, 50)

@@ -3,6 +3,6 @@
 from speciarl.errors import VerifierStartError
 from speciarl.verifier_server.config import PoolConfig, VerifierConfig, parse_config
 from speciarl.verifier_server.factory import build
-from speciarl.verifier_server.protocol import Verifier
+from speciarl.verifier_server.verifier import Verifier
 
 __all__ = ["PoolConfig", "Verifier", "VerifierConfig", "VerifierStartError", "build", "parse_config"]

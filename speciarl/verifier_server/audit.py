@@ -16,12 +16,12 @@ from speciarl.category import Category
 from speciarl.errors import ConfigError, SpeciaRLError
 from speciarl.verdict import Judgement, Verdict
 from speciarl.verifier_server.config import VerifierConfig
-from speciarl.verifier_server.gaming import gaming_set
-from speciarl.verifier_server.judge_source import judge_config
-from speciarl.verifier_server.probe import passes
-from speciarl.verifier_server.prompt import Golden
-from speciarl.verifier_server.scheme import Scheme
-from speciarl.verifier_server.verifier import LLMVerifier
+from speciarl.verifier_server.judge.attacks import gaming_set
+from speciarl.verifier_server.judge.labels import Scheme
+from speciarl.verifier_server.judge.probe import passes
+from speciarl.verifier_server.judge.prompt import Golden
+from speciarl.verifier_server.judge_config import judge_config
+from speciarl.verifier_server.llm_verifier import LLMVerifier
 
 _SHOWN_CHARS = 60
 
@@ -127,7 +127,7 @@ def running(config: VerifierConfig) -> Iterator[VerifierConfig]:
     if config.pool is None:
         yield config
         return
-    from speciarl.verifier_server.managed_pools import ManagedPools
+    from speciarl.verifier_server.pool.ray_runtime import ManagedPools
 
     with tempfile.TemporaryDirectory(prefix="speciarl-audit-") as logs:
         pools = ManagedPools(logs)

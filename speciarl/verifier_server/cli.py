@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from speciarl.errors import SpeciaRLError
-from speciarl.verifier_server import audit, pool_cli
+from speciarl.verifier_server import audit
+from speciarl.verifier_server.pool import cli as pool_cli
 from speciarl.verifier_server.store import cli as store_cli
 
 TEACHING = """The verifier as a service: judges behind HTTP, shared by runs and by machines.
@@ -80,11 +81,10 @@ def serve(
     if log_level not in ("debug", "info", "warning", "error"):
         raise typer.BadParameter(f"{log_level!r} is none of debug, info, warning, error", param_hint="--log-level")
     with _one_line():
-        from speciarl.verifier_server.service import logging_setup, settings_source
-        from speciarl.verifier_server.service import serve as server
+        from speciarl.verifier_server.service import config_source, server
 
-        settings = settings_source.load_settings(config, verifier or [], overrides or [], store)
-        logging_setup.set_up("json" if log_format == "json" else "text", log_level)
+        settings = config_source.load_settings(config, verifier or [], overrides or [], store)
+        server.set_up_logging("json" if log_format == "json" else "text", log_level)
         with contextlib.suppress(KeyboardInterrupt):  # everything was stopped in order
             server.serve(settings)
 
@@ -102,9 +102,8 @@ def top(
     from rich.console import Console
     from rich.live import Live
 
-    from speciarl.verifier_server.service.console_client import ServiceError, metrics_text
-    from speciarl.verifier_server.service.top import Snapshot, view
-    from speciarl.verifier_server.urls import public_url
+    from speciarl.utils.credentials import public_url
+    from speciarl.verifier_server.console import ServiceError, Snapshot, metrics_text, view
 
     def look() -> Snapshot:
         try:
@@ -134,7 +133,7 @@ def judge(
 ) -> None:
     """Judge one pair. The exit code is 1 when it has no verdict."""
     from speciarl.verdict import Unscorable
-    from speciarl.verifier_server.service.console_client import judge_one
+    from speciarl.verifier_server.console import judge_one
 
     with _one_line():
         name, judgement = judge_one(url, key_file, judge_name, truth, prediction)

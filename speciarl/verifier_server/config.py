@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from speciarl.errors import ConfigError
-from speciarl.verifier_server.urls import authorization, public_url, split
+from speciarl.utils.credentials import authorization, public_url, split
 
 
 class PoolConfig(BaseModel):

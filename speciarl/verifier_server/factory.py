@@ -1,10 +1,10 @@
 """From a configuration to a verifier."""
 
 from speciarl.verifier_server.config import VerifierConfig
-from speciarl.verifier_server.protocol import Verifier
+from speciarl.verifier_server.judge.taxonomy import TaxonomyVerifier
+from speciarl.verifier_server.llm_verifier import LLMVerifier
 from speciarl.verifier_server.remote_verifier import RemoteVerifier
-from speciarl.verifier_server.taxonomy_verifier import TaxonomyVerifier
-from speciarl.verifier_server.verifier import LLMVerifier
+from speciarl.verifier_server.verifier import Verifier
 
 
 def build(config: VerifierConfig) -> Verifier:

@@ -10,20 +10,19 @@ import aiohttp
 
 from speciarl.answer import normalise, squeeze
 from speciarl.errors import VerifierStartError
+from speciarl.utils.credentials import public_url, read_key
+from speciarl.utils.deadline import within
 from speciarl.verdict import Judgement, Pair, Reason, Unscorable, Verdict
-from speciarl.verifier_server.bundler import Asked, Bundler
-from speciarl.verifier_server.client import Client, Failure
+from speciarl.verifier_server.client.batching import Asked, Bundler
+from speciarl.verifier_server.client.dispatcher import Dispatcher
+from speciarl.verifier_server.client.http import Client, Failure
+from speciarl.verifier_server.client.in_flight import Flight
+from speciarl.verifier_server.client.router import Endpoint
 from speciarl.verifier_server.config import VerifierConfig
-from speciarl.verifier_server.deadline import within
-from speciarl.verifier_server.decoding import Mode
-from speciarl.verifier_server.dispatch import Dispatcher
-from speciarl.verifier_server.flight import Flight
-from speciarl.verifier_server.http_verifier import HttpVerifier
-from speciarl.verifier_server.key_file import read_key
-from speciarl.verifier_server.length import judge_by_length
-from speciarl.verifier_server.routing import Endpoint
-from speciarl.verifier_server.urls import public_url
-from speciarl.verifier_server.wire import from_wire
+from speciarl.verifier_server.judge.decoding import Mode
+from speciarl.verifier_server.judge.shortcuts import judge_by_length
+from speciarl.verifier_server.verifier import HttpVerifier
+from speciarl.wire import from_wire
 
 MOST_PAIRS = 256
 """Most pairs in one request; smaller than what the service takes, so that an answer does not wait for too many."""

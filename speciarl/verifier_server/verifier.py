@@ -1,221 +1,87 @@
-"""A judge model behind one or several HTTP endpoints."""
+"""What verifiers that ask servers have in common, be these judges or a verifier service."""
 
+import abc
 import asyncio
-import logging
 import random
-from dataclasses import replace
-from functools import partial
-from typing import Literal
+from typing import Protocol
 
 import aiohttp
 
-from speciarl.answer import is_abstention, normalise
-from speciarl.category import Category
-from speciarl.errors import ConfigError, VerifierStartError
-from speciarl.verdict import Judgement, Pair, Reason, Source, Unscorable, Verdict
-from speciarl.verifier_server.batcher import Batcher
-from speciarl.verifier_server.client import Client
-from speciarl.verifier_server.coalescer import Coalescer, takes_several
+from speciarl.verdict import Judgement, Pair
+from speciarl.verifier_server.client.dispatcher import Dispatcher
+from speciarl.verifier_server.client.health import HealthWatch
+from speciarl.verifier_server.client.router import Endpoint, EndpointStats, Router
 from speciarl.verifier_server.config import VerifierConfig
-from speciarl.verifier_server.decoding import Decoder
-from speciarl.verifier_server.dispatch import Dispatcher
-from speciarl.verifier_server.flight import Flight
-from speciarl.verifier_server.http_verifier import HttpVerifier
-from speciarl.verifier_server.key_file import read_key
-from speciarl.verifier_server.length import judge_by_length
-from speciarl.verifier_server.many import ManyDecoder, refuse_misfit
-from speciarl.verifier_server.probe import probe
-from speciarl.verifier_server.prompt import SAMPLE_PAIR, load_prompt
-from speciarl.verifier_server.request import AnyDecoder, ask, chat_body
-from speciarl.verifier_server.routing import Endpoint, Router
-from speciarl.verifier_server.stats import Stats
-from speciarl.verifier_server.store import (
-    Keeper,
-    Record,
-    ResilientStore,
-    StoreError,
-    VerdictStore,
-    close_store,
-    identity_of,
-    model_revision,
-    open_store,
-)
-
-PROBE_RETRIES = 3
-STORE_CLOSE_S = 10.0
-"""Seconds the store may take to close."""
-
-_log = logging.getLogger(__name__)
+from speciarl.verifier_server.stats import Snapshot, Stats
+from speciarl.verifier_server.store.memory_cache import VerdictCache
 
 
-class LLMVerifier(HttpVerifier):
-    """Judges pairs with a language model, each distinct pair once.
-
-    Cheapest step first: shortcuts, memory, an equal pair already in flight, the store, the judge. A verdict is
-    remembered, a failure is not: the next request for the pair asks again.
-    """
-
-    def __init__(self, config: VerifierConfig, chance: random.Random | None = None) -> None:
-        """Raises ConfigError when the prompt cannot be loaded or does not fit, or a pool was not started yet. Opens
-        nothing."""
-        if not config.endpoints:
-            raise ConfigError(
-                f"judge {config.name!r} has no endpoints; start its pool first and use the pool's `config`"
-            )
-        super().__init__(config, chance)
-        self.prompt = load_prompt(config.prompt)
-        refuse_misfit(config, self.prompt)
-        self._decoder: AnyDecoder | None = None
-        self._batcher: Batcher | None = None
-        self._store: VerdictStore | None = None
-        self._keeper: Keeper | None = None
+class Verifier(Protocol):
+    """Judges pairs. Bound to the event loop in which it was started."""
 
     async def start(self) -> None:
-        """See `Verifier.start`."""
-        key_file = self.config.api_key_file
-        api_key = read_key(key_file, f"judge {self.config.name!r}") if key_file else None
-        self._session = aiohttp.ClientSession(
-            # No limit but our own, so that aiohttp's hidden queue is never the one that makes a pair wait. vLLM closes
-            # idle connections after 5 s; we let go of them first, so that no request meets a closing one.
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=3),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(total=None),
-        )
-        clients = [self._client(url, self._session, api_key) for url in self.config.endpoints]
-        # The probe meets failures on purpose, to learn what servers can do: they are neither counted nor held against
-        # an endpoint, and few tries tell enough.
-        trying = self.config.model_copy(update={"retries": min(self.config.retries, PROBE_RETRIES)})
-        probed = Router([Endpoint(client) for client in clients], self.config.health_interval_s, Stats())
-        try:
-            self._store = await _open_store(self.config)  # before the probe: a wrong path is told at once
-            self._decoder = await probe(self.config, self.prompt, Dispatcher(trying, probed, Stats(), self._chance))
-            if self._store is not None and self.config.store is not None:
-                self._keeper = await self._make_keeper(self._store, self._decoder, self.config.store.timeout_s)
-            endpoints = [await self._endpoint(client, self._decoder) for client in clients]
-        except BaseException:
-            await self.aclose()
-            raise
-        dispatcher = self._connect(endpoints, self.config)
-        if isinstance(self._decoder, ManyDecoder):
-            about = partial(ask, dispatcher, self.config, self.prompt, self._decoder)
-            config = self.config
-            self._batcher = Batcher(about, config.pairs_per_request, config.gather_s, config.total_deadline_s)
-        _log.info(
-            "judge %r is ready: %s on %d endpoint(s), %d of which take several chats in one request",
-            self.config.name,
-            self._decoder.mode.value,
-            len(endpoints),
-            sum(endpoint.coalescer is not None for endpoint in endpoints),
-        )
+        """Open connections and check that the judge works; raises VerifierStartError when it does not."""
 
     @property
     def gives_probabilities(self) -> bool:
-        """See `Verifier.gives_probabilities`."""
-        return isinstance(self._decoder, Decoder) and self._decoder.mode.exact
+        """Whether every verdict of a judge has probabilities, or is certain because no model is asked; known after
+        `start`."""
 
-    @property
-    def decoding(self) -> str | None:
-        """How the judge decodes, as the start-up probe settled it; None before `start`."""
-        return self._decoder.mode.value if self._decoder else None
+    async def verify(self, pair: Pair) -> Judgement:
+        """Judge one pair, in bounded time. Trouble with the judge ends in Unscorable and never raises."""
+
+    def stats(self) -> dict[str, float]:
+        """Counters and seconds since the start; the same keys at all times."""
 
     async def aclose(self) -> None:
-        """See `Verifier.aclose`."""
-        session, self._session, self._dispatcher = self._session, None, None  # no new flights from here on
-        if self._health is not None:
-            await self._health.aclose()
-        await self._cache.aclose()
-        if self._batcher is not None:
-            await self._batcher.aclose()
-        for endpoint in self.endpoints:
-            if endpoint.coalescer is not None:
-                await endpoint.coalescer.aclose()
-        keeper, self._keeper = self._keeper, None
-        if keeper is not None:
-            await keeper.aclose()
-        store, self._store = self._store, None
-        if store is not None:
-            await close_store(store, STORE_CLOSE_S)
-        if session is not None:
-            await session.close()
+        """Release everything; pairs still waiting become Unscorable(cancelled). Safe to call twice."""
 
+
+class HttpVerifier(abc.ABC):
+    """Counters, memory and single flight, and the way to some endpoints."""
+
+    def __init__(self, config: VerifierConfig, chance: random.Random | None = None) -> None:
+        """Opens nothing."""
+        self.config = config
+        self._chance = chance or random.Random()
+        self._stats = Stats()
+        self._cache = VerdictCache(config.cache_size, self._stats)
+        self.endpoints: tuple[Endpoint, ...] = ()
+        """The servers, from `start` on."""
+        self._session: aiohttp.ClientSession | None = None
+        self._dispatcher: Dispatcher | None = None
+        self._health: HealthWatch | None = None
+
+    async def verify(self, pair: Pair) -> Judgement:
+        """See `Verifier.verify`."""
+        self._stats.requests += 1
+        judgement = await self._verify(pair)
+        self._stats.note(judgement)
+        return judgement
+
+    def stats(self) -> dict[str, float]:
+        """See `Verifier.stats`. What was asked during `start` is not counted."""
+        waiting = self._dispatcher.waiting if self._dispatcher is not None else 0
+        return self._stats.as_dict() | {"in_flight": float(self._cache.in_flight), "waiting": float(waiting)}
+
+    def histograms(self) -> dict[str, Snapshot]:
+        """Distributions of queue and judge seconds by name: bounds, cumulative counts, sum."""
+        return self._stats.histograms()
+
+    def endpoint_stats(self) -> list[EndpointStats]:
+        """State and counters of each endpoint; none before `start`."""
+        now = asyncio.get_running_loop().time()
+        return [endpoint.stats(now) for endpoint in self.endpoints]
+
+    @abc.abstractmethod
     async def _verify(self, pair: Pair) -> Judgement:
-        pair = Pair(normalise(pair.ground_truth), normalise(pair.prediction))
-        judgement = judge_by_length(pair, self.config.max_string_chars) or self._shortcut(pair)
-        if isinstance(judgement, Verdict):
-            self._stats.note_source(judgement.source)
-        if judgement is not None:
-            return judgement
-        known = self._cache.recall(pair)
-        if known is not None:
-            return known
-        if self._dispatcher is None or self._decoder is None:
-            return Unscorable(Reason.CANCELLED, "the verifier is not running")
-        return await self._cache.judge_once(pair, partial(self._judge, pair, self._dispatcher, self._decoder))
+        """The judgement, with verdicts counted by their source."""
 
-    def _shortcut(self, pair: Pair) -> Verdict | None:
-        if self.config.exact_shortcut and pair.ground_truth and pair.ground_truth == pair.prediction:
-            return Verdict(category=Category.SPECIFIC, margin=None, source=Source.SHORTCUT)
-        if self.config.abstain_shortcut and is_abstention(pair.prediction):
-            return Verdict(category=Category.ABSTAIN, margin=None, source=Source.SHORTCUT)
-        return None
-
-    async def _judge(self, pair: Pair, dispatcher: Dispatcher, decoder: AnyDecoder, flight: Flight) -> Judgement:
-        async def judge(within_s: float) -> Judgement:
-            if self._batcher is not None:
-                flight.depart()  # asked about with others, it cannot be called back
-                return await self._batcher.judge(pair)
-            (judgement,) = await ask(
-                dispatcher, self.config, self.prompt, decoder, [pair], flight=flight, deadline_s=within_s
-            )
-            return judgement
-
-        if self._keeper is None:
-            return await judge(self.config.total_deadline_s)
-        return await self._keeper.settle(pair, judge)
-
-    async def _endpoint(self, client: Client, decoder: AnyDecoder) -> Endpoint:
-        """A server that passed the probe; its chats may share HTTP requests if it can do that."""
-        config = self.config
-        # Fields of the user's own might be none that this route knows, and it ignores what it does not know.
-        wanted = config.chats_per_request > 1 and not config.request_fields
-        if wanted and isinstance(decoder, Decoder) and decoder.mode.exact:
-            # A bias is seen to work where it is large; and the judge may think of the sample pair what it likes.
-            trial = replace(decoder.narrowed()[0][0], least_mass=0.0)
-            body = chat_body(config, self.prompt, trial, SAMPLE_PAIR)
-            if await takes_several(client, body, trial.read):
-                return Endpoint(client, Coalescer(client, config.chats_per_request))
-            _log.warning(
-                "judge %r: %s does not judge several chats of one request, so each goes alone, at some cost of "
-                "processor time; use vLLM 0.24 or newer, or set `chats_per_request: 1` to say that this is meant",
-                config.name,
-                client.url,
-            )
-        return Endpoint(client)
-
-    async def _make_keeper(self, store: VerdictStore, decoder: AnyDecoder, timeout_s: float) -> Keeper:
-        try:
-            revision = await asyncio.to_thread(model_revision, self.config)
-        except OSError as error:
-            raise VerifierStartError(
-                f"judge {self.config.name!r}: cannot read the model's file {error.filename} ({error.strerror}), by "
-                "which the store tells models apart; check its permissions"
-            ) from error
-        judge = identity_of(self.config, self.prompt, decoder, revision)
-        resilient = ResilientStore(store, judge, timeout_s, self._stats, on_earlier=self._remember)
-        return Keeper(resilient, judge, self.config.total_deadline_s, self._stats)
-
-    def _remember(self, record: Record) -> None:
-        self._cache.remember(record.pair, record.verdict)
-
-    def _client(self, url: str, session: aiohttp.ClientSession, api_key: str | None) -> Client:
-        kind: Literal["vllm", "openai"] = "vllm" if self.config.kind == "vllm" else "openai"
-        return Client(url, kind, session, self.config.request_timeout_s, api_key, self.config.served_name)
-
-
-async def _open_store(config: VerifierConfig) -> VerdictStore | None:
-    if config.store is None:
-        return None
-    try:
-        return await open_store(config.store, config.store.open_deadline_s)
-    except StoreError as error:
-        raise VerifierStartError(f"judge {config.name!r}: {error}") from error
+    def _connect(self, endpoints: list[Endpoint], config: VerifierConfig) -> Dispatcher:
+        """Take the endpoints into use, and watch their health from now on."""
+        router = Router(endpoints, config.health_interval_s, self._stats)
+        self.endpoints = router.endpoints
+        self._health = HealthWatch(router)
+        self._health.start()
+        self._dispatcher = Dispatcher(config, router, self._stats, self._chance)
+        return self._dispatcher

@@ -17,7 +17,7 @@ from fault_proxy import Fault, FaultProxy
 from speciarl.cpu import environment, stack
 from speciarl.verdict import Judgement, Pair
 from speciarl.verifier_server import VerifierConfig, build, parse_config
-from speciarl.verifier_server.replica import Replica, vllm_command
+from speciarl.verifier_server.pool.vllm_server import Replica, vllm_command
 
 JUDGE = str(resources.files("speciarl.laptop") / "models" / "judge")
 NAME = "laptop-judge"

@@ -24,7 +24,7 @@ from data_prep.emoji.concepts import load_concepts
 from data_prep.emoji.dataset import build
 from speciarl import answer
 from speciarl.verdict import Pair
-from speciarl.verifier_server.store.file_store import FileStore
+from speciarl.verifier_server.store.sqlite_store import FileStore
 
 pytestmark = pytest.mark.timeout(3000)  # three attempts at a run and one at its copy, two minutes each when idle
 

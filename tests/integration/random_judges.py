@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from speciarl.verifier_server.label_tokens import local_first_tokens
-from speciarl.verifier_server.prompt import load_prompt
+from speciarl.verifier_server.judge.label_tokens import local_first_tokens
+from speciarl.verifier_server.judge.prompt import load_prompt
 
 
 def make_undecided_judge(laptop_judge: str, directory: Path) -> str:

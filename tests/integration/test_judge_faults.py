@@ -26,10 +26,10 @@ from speciarl.category import Category
 from speciarl.cpu import environment, stack
 from speciarl.verdict import Judgement, Pair, Reason, Unscorable, Verdict
 from speciarl.verifier_server import VerifierConfig, parse_config
+from speciarl.verifier_server.client.router import State
 from speciarl.verifier_server.config import StoreConfig
-from speciarl.verifier_server.pool import JudgePool
-from speciarl.verifier_server.routing import State
-from speciarl.verifier_server.verifier import LLMVerifier
+from speciarl.verifier_server.llm_verifier import LLMVerifier
+from speciarl.verifier_server.pool.ray_pool import JudgePool
 
 pytestmark = pytest.mark.anyio
 

@@ -16,11 +16,11 @@ from speciarl.cpu import environment, stack
 from speciarl.errors import VerifierStartError
 from speciarl.verdict import Pair, Reason, Unscorable, Verdict
 from speciarl.verifier_server.config import VerifierConfig, parse_config
-from speciarl.verifier_server.decoding import Decoder, Mode
-from speciarl.verifier_server.replica import Replica, vllm_command
-from speciarl.verifier_server.request import chat_body
-from speciarl.verifier_server.thought import shows_thought
-from speciarl.verifier_server.verifier import LLMVerifier
+from speciarl.verifier_server.judge.decoding import Decoder, Mode
+from speciarl.verifier_server.judge.reasoning import shows_thought
+from speciarl.verifier_server.judge.request import chat_body
+from speciarl.verifier_server.llm_verifier import LLMVerifier
+from speciarl.verifier_server.pool.vllm_server import Replica, vllm_command
 
 pytestmark = pytest.mark.anyio
 

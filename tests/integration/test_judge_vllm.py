@@ -22,15 +22,15 @@ from speciarl.cpu import environment, stack
 from speciarl.errors import VerifierStartError
 from speciarl.verdict import Judgement, Pair, Source, Unscorable, Verdict
 from speciarl.verifier_server import VerifierConfig, parse_config
-from speciarl.verifier_server.decoding import TOP_LOGPROBS, WIDE_TOP_LOGPROBS, Decoder, Mode
-from speciarl.verifier_server.gaming import gaming_set
-from speciarl.verifier_server.label_tokens import server_first_tokens
-from speciarl.verifier_server.pool import JudgePool, refuse_clashing_labels
-from speciarl.verifier_server.probe import LEAST_LABEL_MASS
-from speciarl.verifier_server.prompt import Golden
-from speciarl.verifier_server.replica import Replica, vllm_command
-from speciarl.verifier_server.request import chat_body
-from speciarl.verifier_server.verifier import LLMVerifier
+from speciarl.verifier_server.judge.attacks import gaming_set
+from speciarl.verifier_server.judge.decoding import TOP_LOGPROBS, WIDE_TOP_LOGPROBS, Decoder, Mode
+from speciarl.verifier_server.judge.label_tokens import server_first_tokens
+from speciarl.verifier_server.judge.probe import LEAST_LABEL_MASS
+from speciarl.verifier_server.judge.prompt import Golden
+from speciarl.verifier_server.judge.request import chat_body
+from speciarl.verifier_server.llm_verifier import LLMVerifier
+from speciarl.verifier_server.pool.ray_pool import JudgePool, refuse_clashing_labels
+from speciarl.verifier_server.pool.vllm_server import Replica, vllm_command
 
 pytestmark = pytest.mark.anyio
 

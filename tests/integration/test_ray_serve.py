@@ -22,8 +22,9 @@ from reserved_port import reserve_port
 from speciarl.cpu import environment, stack
 from speciarl.errors import VerifierStartError
 from speciarl.verdict import Pair, Verdict
-from speciarl.verifier_server import VerifierConfig, build, parse_config, ray_serve
-from speciarl.verifier_server.service.settings import parse_settings
+from speciarl.verifier_server import VerifierConfig, build, parse_config
+from speciarl.verifier_server.pool import serve_app
+from speciarl.verifier_server.service.config import parse_settings
 
 LAPTOP_JUDGE = str(resources.files("speciarl.laptop") / "models" / "judge")
 STARTUP_S = 240.0
@@ -51,7 +52,7 @@ def surroundings() -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def options() -> Iterator[ray_serve.ServeOptions]:
+def options() -> Iterator[serve_app.ServeOptions]:
     """Ray and Ray Serve of our own, whatever else runs on this machine."""
     import ray
     from ray import serve
@@ -59,7 +60,7 @@ def options() -> Iterator[ray_serve.ServeOptions]:
     gpus = 0 if stack.active() else 1
     with reserve_port() as reserved:
         ray.init(address="local", num_cpus=4, num_gpus=gpus, include_dashboard=False, log_to_driver=False)
-        yield ray_serve.ServeOptions(port=reserved.getsockname()[1])
+        yield serve_app.ServeOptions(port=reserved.getsockname()[1])
         serve.shutdown()
         ray.shutdown()
 
@@ -108,7 +109,7 @@ def config() -> VerifierConfig:
 
 
 @pytest.fixture(scope="module")
-def pool(options: ray_serve.ServeOptions, config: VerifierConfig, tmp_path_factory: pytest.TempPathFactory) -> Pool:
+def pool(options: serve_app.ServeOptions, config: VerifierConfig, tmp_path_factory: pytest.TempPathFactory) -> Pool:
     """It, deployed from the command line. The last test that uses it removes it."""
     logs = tmp_path_factory.mktemp("pool")
     file = logs / "judge.json.yaml"
@@ -117,10 +118,10 @@ def pool(options: ray_serve.ServeOptions, config: VerifierConfig, tmp_path_facto
     return Pool(said.strip().splitlines()[-1].removesuffix("/v1"), logs)
 
 
-def test_a_pool_behind_one_url(options: ray_serve.ServeOptions, pool: Pool) -> None:
+def test_a_pool_behind_one_url(options: serve_app.ServeOptions, pool: Pool) -> None:
     url = pool.url
     assert url == options.url("growing")
-    [shown] = ray_serve.status()
+    [shown] = serve_app.status()
     assert (shown.name, shown.status, shown.message) == ("growing", "RUNNING", "")
     assert shown.replicas == {"RUNNING": 1}
     with urllib.request.urlopen(f"{url}/health", timeout=10) as reply:
@@ -137,7 +138,7 @@ def children_titled(title: str) -> list[psutil.Process]:
     return [process for process in children if " ".join(words_of(process)).startswith(title)]
 
 
-def speak(options: ray_serve.ServeOptions, *words: str) -> str:
+def speak(options: serve_app.ServeOptions, *words: str) -> str:
     """What `speciarl verifier pool …` prints, from a process of its own."""
     import ray
 
@@ -186,7 +187,7 @@ async def under_load(config: VerifierConfig, url: str, enough: Callable[[], bool
     judged = 0
     try:
         while not await asyncio.to_thread(enough):
-            assert time.monotonic() < expires, ray_serve.status()
+            assert time.monotonic() < expires, serve_app.status()
             pairs = [Pair("dog face", f"cat face {judged + number}") for number in range(64)]
             judgements = await asyncio.gather(*map(verifier.verify, pairs))
             assert all(isinstance(judgement, Verdict) for judgement in judgements), judgements
@@ -197,11 +198,11 @@ async def under_load(config: VerifierConfig, url: str, enough: Callable[[], bool
 
 
 def test_it_grows_under_load_and_shrinks_without(
-    options: ray_serve.ServeOptions, config: VerifierConfig, pool: Pool
+    options: serve_app.ServeOptions, config: VerifierConfig, pool: Pool
 ) -> None:
     def both_serve() -> bool:
         servers = [one for one in judge_servers() if not any("guard.py" in word for word in words_of(one))]
-        running = ray_serve.status()[0].replicas.get("RUNNING") == 2
+        running = serve_app.status()[0].replicas.get("RUNNING") == 2
         return running and len(servers) == 2 and all(served(server) > 0 for server in servers)
 
     assert asyncio.run(under_load(config, pool.url, both_serve)) > 0
@@ -212,13 +213,13 @@ def test_it_grows_under_load_and_shrinks_without(
     assert all(count > 0 for count in of_replicas("ray_serve_deployment_request_counter_total", "growing").values())
     assert len(of_replicas("ray_serve_replica_processing_queries", "growing")) == 2
     # The load is gone, and so is the second replica before long.
-    until(lambda: ray_serve.status()[0].replicas == {"RUNNING": 1}, within_s=STARTUP_S)
+    until(lambda: serve_app.status()[0].replicas == {"RUNNING": 1}, within_s=STARTUP_S)
     [judgement] = asyncio.run(judge_all(config, pool.url, [Pair("dog face", "cat face")]))
     assert isinstance(judgement, Verdict)
 
 
 def test_a_killed_server_is_replaced(config: VerifierConfig, pool: Pool) -> None:
-    until(lambda: ray_serve.status()[0].replicas == {"RUNNING": 1}, within_s=STARTUP_S)
+    until(lambda: serve_app.status()[0].replicas == {"RUNNING": 1}, within_s=STARTUP_S)
     pairs = [Pair("dog face", text) for text in ("cat face", "animal mammal", "some animal", "rose", "none")]
     truth = asyncio.run(judge_all(config, pool.url, pairs))
     assert all(isinstance(judgement, Verdict) for judgement in truth)
@@ -231,8 +232,8 @@ def test_a_killed_server_is_replaced(config: VerifierConfig, pool: Pool) -> None
         words = words_of(process)
         if "serve" in words and not any(word.endswith("guard.py") for word in words):
             process.kill()
-    until(lambda: ray_serve.status()[0].status != "RUNNING", within_s=60)
-    until(lambda: ray_serve.status()[0].status == "RUNNING", within_s=STARTUP_S)
+    until(lambda: serve_app.status()[0].status != "RUNNING", within_s=60)
+    until(lambda: serve_app.status()[0].status == "RUNNING", within_s=STARTUP_S)
     again = asyncio.run(judge_all(config, pool.url, pairs))
     assert [getattr(judgement, "category", None) for judgement in again] == [
         getattr(judgement, "category", None) for judgement in truth
@@ -245,33 +246,33 @@ def test_a_killed_server_is_replaced(config: VerifierConfig, pool: Pool) -> None
     assert judge_servers()
 
 
-def test_a_pool_that_is_removed_leaves_nothing(options: ray_serve.ServeOptions, pool: Pool) -> None:
+def test_a_pool_that_is_removed_leaves_nothing(options: serve_app.ServeOptions, pool: Pool) -> None:
     servers = judge_servers()
     assert servers
     speak(options, "down", "growing")
-    assert ray_serve.status() == []
+    assert serve_app.status() == []
     _, left = psutil.wait_procs(servers, timeout=30)
     assert not left
     assert not judge_servers()
-    assert not ray_serve.remove("growing")
+    assert not serve_app.remove("growing")
 
 
-def test_no_room_is_said_in_one_line_and_leaves_nothing(options: ray_serve.ServeOptions, tmp_path: Path) -> None:
+def test_no_room_is_said_in_one_line_and_leaves_nothing(options: serve_app.ServeOptions, tmp_path: Path) -> None:
     crowded = describe("crowded", cpus_per_replica=64, placement_deadline_s=2, startup_deadline_s=2)
     with pytest.raises(VerifierStartError, match="'crowded' was not running within 4 s") as caught:
-        ray_serve.deploy(crowded, tmp_path, surroundings(), options)
+        serve_app.deploy(crowded, tmp_path, surroundings(), options)
     assert "\n" not in str(caught.value)
-    assert ray_serve.status() == []
+    assert serve_app.status() == []
 
 
-def test_the_verdict_service_runs_on_ray_serve(options: ray_serve.ServeOptions, tmp_path: Path) -> None:
+def test_the_verdict_service_runs_on_ray_serve(options: serve_app.ServeOptions, tmp_path: Path) -> None:
     nodes = [{"name": "animal"}, {"name": "dog", "parent": "animal"}, {"name": "samoyed", "parent": "dog"}]
     (tmp_path / "tree.json").write_text(json.dumps({"version": 1, "nodes": nodes}))
     (tmp_path / "key").write_text("sesame-open-0123456789")
     gold = {"kind": "taxonomy", "taxonomy": str(tmp_path / "tree.json")}
     log = {"directory": str(tmp_path / "log")}
     settings = parse_settings({"judges": {"gold": gold}, "key_file": str(tmp_path / "key"), "verdict_log": log})
-    url = ray_serve.deploy_service(settings, "verifier", 120.0, options)
+    url = serve_app.deploy_service(settings, "verifier", 120.0, options)
     try:
         pairs = [Pair(truth, text) for truth in ("samoyed", "fox") for text in ("dog", "animal", "none", "Samoyed!")]
         key = {"api_key_file": str(tmp_path / "key"), "startup_deadline_s": 60}
@@ -286,7 +287,7 @@ def test_the_verdict_service_runs_on_ray_serve(options: ray_serve.ServeOptions, 
         reply = json.loads(post(f"{url}/api/v1/classify/standard", body, headers))
         assert reply == {"classifications": ["less specific"]}
     finally:
-        assert ray_serve.remove("verifier")
+        assert serve_app.remove("verifier")
     assert pq.read_table(tmp_path / "log" / "old").num_rows == 1  # it was closed in good order
 
 
@@ -300,7 +301,7 @@ async def judged_by(config: VerifierConfig, pairs: list[Pair]) -> list[object]:
 
 
 def test_the_command_says_in_one_line_that_there_is_no_ray() -> None:
-    program = "from speciarl.verifier_server.pool_cli import app; app()"
+    program = "from speciarl.verifier_server.pool.cli import app; app()"
     command = [sys.executable, "-c", program, "status", "--address", "127.0.0.1:1"]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert ran.returncode == 2

@@ -39,7 +39,7 @@ from speciarl.hydra_support.recipe_source import recipe_directory
 from speciarl.laptop import tokenizer as tok
 from speciarl.taxonomy import Taxonomy
 from speciarl.verdict import Pair
-from speciarl.verifier_server.prompt import load_prompt
+from speciarl.verifier_server.judge.prompt import load_prompt
 
 TINY_POLICY, TINY_JUDGE = shapes.POLICIES["tiny"], shapes.JUDGES["tiny"]
 

@@ -19,7 +19,7 @@ from speciarl.laptop.checkpoint import RECORD, shipped
 from speciarl.laptop.judge.model import PROMPT_NAME
 from speciarl.laptop.judge.runner import JudgeRunner
 from speciarl.laptop.world import USER_TEXT
-from speciarl.verifier_server.prompt import load_prompt
+from speciarl.verifier_server.judge.prompt import load_prompt
 
 _MODELS = ("policy", "judge")
 _MAX_BYTES = 12 * 2**20

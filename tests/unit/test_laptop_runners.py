@@ -18,7 +18,7 @@ from speciarl.laptop.policy.runner import MAX_RESPONSE, PolicyRunner, patches, p
 from speciarl.laptop.reference_grpo import GrpoSettings, advantages, binary, dynamic, graded
 from speciarl.laptop.world import USER_TEXT, World
 from speciarl.verdict import Pair
-from speciarl.verifier_server.prompt import load_prompt
+from speciarl.verifier_server.judge.prompt import load_prompt
 
 _W, _A, _G, _L, _S = list(Category)[:5]
 

@@ -8,7 +8,7 @@ import pytest
 
 from speciarl.errors import ConfigError
 from speciarl.verifier_server import build, parse_config
-from speciarl.verifier_server.pool import JudgePool, refuse_clashing_labels
+from speciarl.verifier_server.pool.ray_pool import JudgePool, refuse_clashing_labels
 
 
 def test_a_judge_without_a_pool(tmp_path: Path) -> None:
@@ -31,7 +31,7 @@ def test_judges_that_are_not_at_hand_are_left_to_the_probe() -> None:
 
 def test_a_judge_behind_urls_needs_neither_ray_nor_torch() -> None:
     program = (
-        "import sys, speciarl.verifier_server, speciarl.verifier_server.pool, speciarl.reward.dynamic\n"
+        "import sys, speciarl.verifier_server, speciarl.verifier_server.pool.ray_pool, speciarl.reward.dynamic\n"
         "print([name for name in ('ray', 'torch', 'vllm', 'transformers', 'verl') if name in sys.modules])"
     )
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -11,7 +11,7 @@ import pytest
 from ray.exceptions import ActorDiedError
 
 from speciarl.errors import VerifierStartError
-from speciarl.verifier_server import ray_serve
+from speciarl.verifier_server.pool import serve_app
 
 
 class State(Enum):
@@ -49,9 +49,9 @@ class FakeServe:
 
 
 def run(serve: FakeServe, monkeypatch: pytest.MonkeyPatch, deadline_s: float = 60.0) -> str:
-    monkeypatch.setattr(ray_serve, "_serve", lambda: serve)
-    monkeypatch.setattr(ray_serve, "POLL_S", 0.01)
-    return ray_serve._run(object(), "judge", deadline_s, ray_serve.ServeOptions(port=1234))
+    monkeypatch.setattr(serve_app, "_serve", lambda: serve)
+    monkeypatch.setattr(serve_app, "POLL_S", 0.01)
+    return serve_app._run(object(), "judge", deadline_s, serve_app.ServeOptions(port=1234))
 
 
 @pytest.mark.parametrize("killed", [0, 1])

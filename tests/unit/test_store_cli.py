@@ -15,7 +15,7 @@ from speciarl.category import Category
 from speciarl.verdict import Pair, Source, Verdict
 from speciarl.verifier_server.store import JudgeIdentity, Record
 from speciarl.verifier_server.store.cli import app
-from speciarl.verifier_server.store.file_store import FileStore
+from speciarl.verifier_server.store.sqlite_store import FileStore
 
 JUDGE = JudgeIdentity("vllm", "org/judge", "abc", "prompt", ("wrong", "right"), "first_token", "{}")
 DAY_S = 86400.0

@@ -14,10 +14,9 @@ import pytest
 from speciarl.category import Category
 from speciarl.verdict import Pair, Source, Verdict
 from speciarl.verifier_server.config import StoreConfig
-from speciarl.verifier_server.store import JudgeIdentity, Record, StoreError, close_store, file_store, open_store
-from speciarl.verifier_server.store.file_format import APPLICATION_ID, connect
-from speciarl.verifier_server.store.file_store import FileStore
-from speciarl.verifier_server.store.thread import BlockingThread
+from speciarl.verifier_server.store import JudgeIdentity, Record, StoreError, close_store, open_store, sqlite_store
+from speciarl.verifier_server.store.sqlite_file import APPLICATION_ID, BlockingThread, connect
+from speciarl.verifier_server.store.sqlite_store import FileStore
 
 pytestmark = pytest.mark.anyio
 
@@ -228,7 +227,7 @@ async def test_a_closed_store_says_so(store: FileStore) -> None:
 
 async def test_a_disk_that_hangs_is_not_waited_for(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hang = threading.Event()
-    monkeypatch.setattr(file_store, "connect", lambda *_: hang.wait())
+    monkeypatch.setattr(sqlite_store, "connect", lambda *_: hang.wait())
     begun = time.monotonic()
     with pytest.raises(StoreError, match=r"did not open within 0\.1 s"):
         await open_store(StoreConfig(path=str(path)), within_s=0.1)

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from speciarl.verdict import Pair
 from speciarl.verifier_server.config import VerifierConfig, parse_config
-from speciarl.verifier_server.decoding import Decoder, Mode
-from speciarl.verifier_server.many import ManyDecoder, ManyMode
-from speciarl.verifier_server.prompt import Prompt
-from speciarl.verifier_server.scheme import BINARY
+from speciarl.verifier_server.judge.decoding import Decoder, Mode
+from speciarl.verifier_server.judge.json_list import ManyDecoder, ManyMode
+from speciarl.verifier_server.judge.labels import BINARY
+from speciarl.verifier_server.judge.prompt import Prompt
 from speciarl.verifier_server.store import JudgeIdentity, identity_of, model_files, model_revision
-from speciarl.verifier_server.store.identity import verdict_key, verified_judges
+from speciarl.verifier_server.store.key import verdict_key, verified_judges
 
 texts = st.text(st.characters(codec="utf-8"), max_size=20)
 pairs = st.builds(Pair, texts, texts)

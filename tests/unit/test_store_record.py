@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from speciarl.category import Category
 from speciarl.verdict import Pair, Source, Verdict
-from speciarl.verifier_server.store.damage import EntryReader
-from speciarl.verifier_server.store.record import CorruptRecord, Record, checksum_of, decode, encode
+from speciarl.verifier_server.store.record import CorruptRecord, EntryReader, Record, checksum_of, decode, encode
 
 texts = st.text(st.characters(codec="utf-8"), max_size=30)
 finite = st.floats(0, 1e6)

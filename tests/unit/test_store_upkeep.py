@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from speciarl.category import Category
 from speciarl.verdict import Pair, Source, Verdict
 from speciarl.verifier_server.store import JudgeIdentity, Record, StoreError, parquet
-from speciarl.verifier_server.store.file_store import FileStore
-from speciarl.verifier_server.store.upkeep import PruneRule, matching_judges, prune, statistics
+from speciarl.verifier_server.store.maintenance import PruneRule, matching_judges, prune, statistics
+from speciarl.verifier_server.store.sqlite_store import FileStore
 
 pytestmark = pytest.mark.anyio
 

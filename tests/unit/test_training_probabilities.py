@@ -9,7 +9,7 @@ from speciarl.config import parse
 from speciarl.errors import ConfigError
 from speciarl.reward import NAMES, load, weighs_probabilities
 from speciarl.training.preflight.probabilities import check_probabilities
-from speciarl.verifier_server.protocol import Verifier
+from speciarl.verifier_server.verifier import Verifier
 
 ENDPOINT = {"model": "m", "endpoints": ["http://judge:8000/v1"]}
 

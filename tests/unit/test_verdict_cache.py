@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from speciarl.category import Category
+from speciarl.utils.deadline import within
 from speciarl.verdict import Judgement, Pair, Reason, Source, Unscorable, Verdict
-from speciarl.verifier_server.deadline import within
-from speciarl.verifier_server.flight import Flight
+from speciarl.verifier_server.client.in_flight import Flight
 from speciarl.verifier_server.stats import Stats
-from speciarl.verifier_server.verdict_cache import VerdictCache
-from speciarl.verifier_server.wire import from_wire, to_wire
+from speciarl.verifier_server.store.memory_cache import VerdictCache
+from speciarl.wire import from_wire, to_wire
 
 pytestmark = pytest.mark.anyio
 

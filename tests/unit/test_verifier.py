@@ -12,8 +12,8 @@ from speciarl.category import LABELS, Category
 from speciarl.errors import ConfigError, VerifierStartError
 from speciarl.verdict import Judgement, Pair, Reason, Source, Unscorable, Verdict
 from speciarl.verifier_server import build, parse_config
-from speciarl.verifier_server.taxonomy_verifier import TaxonomyVerifier
-from speciarl.verifier_server.verifier import LLMVerifier
+from speciarl.verifier_server.judge.taxonomy import TaxonomyVerifier
+from speciarl.verifier_server.llm_verifier import LLMVerifier
 
 pytestmark = pytest.mark.anyio
 

@@ -17,8 +17,8 @@ from speciarl.errors import ConfigError, VerifierStartError
 from speciarl.verdict import Unscorable
 from speciarl.verifier_server.audit import audit, command, show
 from speciarl.verifier_server.config import VerifierConfig, parse_config
-from speciarl.verifier_server.judge_source import judge_config
-from speciarl.verifier_server.prompt import load_prompt
+from speciarl.verifier_server.judge.prompt import load_prompt
+from speciarl.verifier_server.judge_config import judge_config
 
 MakeJudge = Callable[[], Any]
 GOLDEN = {golden.pair.prediction: min(golden.expected).label for golden in load_prompt("base").golden}

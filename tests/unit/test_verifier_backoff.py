@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from speciarl.verdict import Reason, Unscorable
+from speciarl.verifier_server.client.dispatcher import LONGEST_BACKOFF_S, Dispatcher
+from speciarl.verifier_server.client.router import Endpoint, Router
 from speciarl.verifier_server.config import parse_config
-from speciarl.verifier_server.dispatch import LONGEST_BACKOFF_S, Dispatcher
-from speciarl.verifier_server.routing import Endpoint, Router
 from speciarl.verifier_server.stats import Stats
 
 pytestmark = pytest.mark.anyio

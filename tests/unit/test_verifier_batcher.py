@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from speciarl.category import Category
 from speciarl.verdict import Judgement, Pair, Reason, Source, Unscorable, Verdict
-from speciarl.verifier_server.batcher import Batcher
+from speciarl.verifier_server.client.pair_batch import Batcher
 
 pytestmark = pytest.mark.anyio
 

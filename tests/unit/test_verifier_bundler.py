@@ -6,8 +6,8 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from speciarl.verifier_server.bundler import Asked, Bundler
-from speciarl.verifier_server.deadline import within
+from speciarl.utils.deadline import within
+from speciarl.verifier_server.client.batching import Asked, Bundler
 
 pytestmark = pytest.mark.anyio
 

@@ -5,7 +5,7 @@ from typing import Literal
 
 import pytest
 
-from speciarl.verifier_server.client import base_urls, retry_after_seconds
+from speciarl.verifier_server.client.http import base_urls, retry_after_seconds
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 

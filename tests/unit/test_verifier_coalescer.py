@@ -11,11 +11,11 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
+from speciarl.utils.deadline import within
 from speciarl.verdict import Judgement, Pair, Reason, Unscorable, Verdict
-from speciarl.verifier_server.coalescer import merge, split
+from speciarl.verifier_server.client.chat_batch import merge, split
 from speciarl.verifier_server.config import parse_config
-from speciarl.verifier_server.deadline import within
-from speciarl.verifier_server.verifier import LLMVerifier
+from speciarl.verifier_server.llm_verifier import LLMVerifier
 
 pytestmark = pytest.mark.anyio
 

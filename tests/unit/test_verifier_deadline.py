@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from speciarl.verifier_server.deadline import within
+from speciarl.utils.deadline import within
 
 pytestmark = pytest.mark.anyio
 

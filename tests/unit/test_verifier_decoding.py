@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from speciarl.category import LABELS, Category
 from speciarl.verdict import Reason, Unscorable, Verdict
-from speciarl.verifier_server.decoding import Decoder, Mode
-from speciarl.verifier_server.first_token import (
+from speciarl.verifier_server.judge.decoding import Decoder, Mode
+from speciarl.verifier_server.judge.first_token import (
     BIAS,
     FORCE,
     clashing_labels,

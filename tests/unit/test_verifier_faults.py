@@ -13,10 +13,10 @@ import pytest
 from aiohttp import web
 
 from speciarl.category import Category
+from speciarl.utils.deadline import within
 from speciarl.verdict import Pair, Reason, Source, Unscorable, Verdict
 from speciarl.verifier_server.config import VerifierConfig, parse_config
-from speciarl.verifier_server.deadline import within
-from speciarl.verifier_server.verifier import LLMVerifier
+from speciarl.verifier_server.llm_verifier import LLMVerifier
 
 pytestmark = pytest.mark.anyio
 

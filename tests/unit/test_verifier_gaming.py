@@ -10,10 +10,10 @@ from speciarl.answer import normalise
 from speciarl.category import Category
 from speciarl.verdict import Pair, Verdict
 from speciarl.verifier_server.config import parse_config
-from speciarl.verifier_server.gaming import gaming_set
-from speciarl.verifier_server.length import judge_by_length
-from speciarl.verifier_server.prompt import load_prompt, shipped_prompts
-from speciarl.verifier_server.verifier import LLMVerifier
+from speciarl.verifier_server.judge.attacks import gaming_set
+from speciarl.verifier_server.judge.prompt import load_prompt, shipped_prompts
+from speciarl.verifier_server.judge.shortcuts import judge_by_length
+from speciarl.verifier_server.llm_verifier import LLMVerifier
 
 SHIPPED = shipped_prompts()
 KINDS = {

@@ -12,9 +12,9 @@ from speciarl.category import LABELS, Category
 from speciarl.errors import ConfigError
 from speciarl.verdict import Reason, Unscorable, Verdict
 from speciarl.verifier_server.config import parse_config
-from speciarl.verifier_server.many import ManyDecoder, ManyMode, read_verdicts, refuse_misfit
-from speciarl.verifier_server.prompt import load_prompt, pair_ids
-from speciarl.verifier_server.scheme import BINARY, SIX
+from speciarl.verifier_server.judge.json_list import ManyDecoder, ManyMode, read_verdicts, refuse_misfit
+from speciarl.verifier_server.judge.labels import BINARY, SIX
+from speciarl.verifier_server.judge.prompt import load_prompt, pair_ids
 
 labels = st.lists(st.sampled_from(LABELS), min_size=1, max_size=20)
 

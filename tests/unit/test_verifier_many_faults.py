@@ -13,11 +13,11 @@ from aiohttp import web
 
 from speciarl.category import Category
 from speciarl.errors import ConfigError, VerifierStartError
+from speciarl.utils.deadline import within
 from speciarl.verdict import Pair, Reason, Unscorable, Verdict
 from speciarl.verifier_server.config import parse_config
-from speciarl.verifier_server.deadline import within
-from speciarl.verifier_server.prompt import load_prompt
-from speciarl.verifier_server.verifier import LLMVerifier
+from speciarl.verifier_server.judge.prompt import load_prompt
+from speciarl.verifier_server.llm_verifier import LLMVerifier
 
 pytestmark = pytest.mark.anyio
 

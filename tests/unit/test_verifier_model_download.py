@@ -9,7 +9,7 @@ import huggingface_hub
 import pytest
 
 from speciarl.verifier_server.config import VerifierConfig, parse_config
-from speciarl.verifier_server.model_download import download_command, main, wanted_files
+from speciarl.verifier_server.pool.model_download import download_command, main, wanted_files
 
 
 def judge(model: str, **changes: Any) -> VerifierConfig:
@@ -26,7 +26,7 @@ def test_a_directory_needs_no_download(tmp_path: Path) -> None:
 
 
 def test_a_model_of_the_hub_is_downloaded_to_where_the_server_looks() -> None:
-    module = [sys.executable, "-m", "speciarl.verifier_server.model_download"]
+    module = [sys.executable, "-m", "speciarl.verifier_server.pool.model_download"]
     assert command(judge("org/judge")) == [*module, "org/judge"]
     config = judge("org/judge", revision="abc", pool={"engine_args": {"download_dir": "/models"}})
     assert command(config) == [*module, "org/judge", "--revision", "abc", "--cache-dir", "/models"]

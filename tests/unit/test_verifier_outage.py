@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from speciarl.utils.deadline import within
 from speciarl.verdict import Judgement, Pair, Reason, Source, Unscorable, Verdict
+from speciarl.verifier_server.client.router import State
 from speciarl.verifier_server.config import parse_config
-from speciarl.verifier_server.deadline import within
-from speciarl.verifier_server.routing import State
-from speciarl.verifier_server.verifier import LLMVerifier
+from speciarl.verifier_server.llm_verifier import LLMVerifier
 
 pytestmark = pytest.mark.anyio
 

@@ -8,8 +8,10 @@ import pytest
 from typer.testing import CliRunner
 
 from speciarl.errors import ConfigError
-from speciarl.verifier_server import parse_config, pool_cli, ray_serve
-from speciarl.verifier_server.pool_cli import app, pooled_judge
+from speciarl.verifier_server import parse_config
+from speciarl.verifier_server.pool import cli as pool_cli
+from speciarl.verifier_server.pool import serve_app
+from speciarl.verifier_server.pool.cli import app, pooled_judge
 
 GOOD = "model: org/judge\nname: judge\npool: {replicas: 2, max_replicas: 4}\n"
 
@@ -72,13 +74,13 @@ def deployed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The hosts on which something was deployed, instead of Ray Serve."""
     hosts: list[str] = []
 
-    def fake_run(_: Any, __: str, ___: float, options: ray_serve.ServeOptions) -> str:
+    def fake_run(_: Any, __: str, ___: float, options: serve_app.ServeOptions) -> str:
         hosts.append(options.host)
         return "http://deployed"
 
-    monkeypatch.setattr(ray_serve, "_run", fake_run)
-    monkeypatch.setattr(ray_serve, "judge_application", lambda *_: None)
-    monkeypatch.setattr(ray_serve, "service_application", lambda *_: None)
+    monkeypatch.setattr(serve_app, "_run", fake_run)
+    monkeypatch.setattr(serve_app, "judge_application", lambda *_: None)
+    monkeypatch.setattr(serve_app, "service_application", lambda *_: None)
     monkeypatch.setattr(pool_cli, "_connect", lambda _: None)
     return hosts
 
@@ -98,22 +100,22 @@ def test_a_pool_that_others_reach_needs_the_word_of_the_user(tmp_path: Path, dep
 
 
 def test_a_service_that_others_reach_needs_a_key_or_the_word_of_the_user(deployed: list[str]) -> None:
-    everywhere = ray_serve.ServeOptions("0.0.0.0")
+    everywhere = serve_app.ServeOptions("0.0.0.0")
     with pytest.raises(ConfigError, match="can be reached by others: give `key_file`, or `open_without_key: true` if"):
-        ray_serve.deploy_service(FakeSettings(), options=everywhere)
+        serve_app.deploy_service(FakeSettings(), options=everywhere)
     assert deployed == []
-    ray_serve.deploy_service(FakeSettings())
+    serve_app.deploy_service(FakeSettings())
     for settings in (FakeSettings(key_file="key"), FakeSettings(open_without_key=True)):
-        ray_serve.deploy_service(settings, options=everywhere)
-    ray_serve.deploy_service(FakeSettings(), options=ray_serve.ServeOptions("0.0.0.0", open_without_key=True))
+        serve_app.deploy_service(settings, options=everywhere)
+    serve_app.deploy_service(FakeSettings(), options=serve_app.ServeOptions("0.0.0.0", open_without_key=True))
     assert deployed == ["127.0.0.1", "0.0.0.0", "0.0.0.0", "0.0.0.0"]
 
 
 def test_an_application_needs_a_pool_and_a_name_for_its_url(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="has no `pool` to start"):
-        ray_serve.judge_application(parse_config({"model": "m", "endpoints": ["http://h"]}), tmp_path, {})
+        serve_app.judge_application(parse_config({"model": "m", "endpoints": ["http://h"]}), tmp_path, {})
     with pytest.raises(ConfigError, match="'a judge' cannot be part of a URL"):
-        ray_serve.deploy(parse_config({"model": "m", "name": "a judge", "pool": {}}), tmp_path)
+        serve_app.deploy(parse_config({"model": "m", "name": "a judge", "pool": {}}), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -129,4 +131,4 @@ def test_an_application_needs_a_pool_and_a_name_for_its_url(tmp_path: Path) -> N
 def test_what_serve_says_in_one_line(status: str, messages: list[str], said: str) -> None:
     deployments = {str(index): SimpleNamespace(message=message) for index, message in enumerate(messages)}
     serve_app: Any = SimpleNamespace(status=SimpleNamespace(value=status), message="", deployments=deployments)
-    assert ray_serve._problem(serve_app) == said
+    assert serve_app._problem(serve_app) == said

@@ -12,8 +12,8 @@ from speciarl.category import Category
 from speciarl.errors import VerifierStartError
 from speciarl.verdict import Pair, Verdict
 from speciarl.verifier_server.config import parse_config
-from speciarl.verifier_server.prompt import load_prompt
-from speciarl.verifier_server.verifier import LLMVerifier
+from speciarl.verifier_server.judge.prompt import load_prompt
+from speciarl.verifier_server.llm_verifier import LLMVerifier
 
 pytestmark = pytest.mark.anyio
 

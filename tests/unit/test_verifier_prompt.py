@@ -15,8 +15,8 @@ from speciarl.answer import normalise
 from speciarl.category import Category
 from speciarl.errors import ConfigError
 from speciarl.verdict import Pair
-from speciarl.verifier_server.prompt import load_prompt, pair_ids, prompt_directory, shipped_prompts
-from speciarl.verifier_server.scheme import BINARY
+from speciarl.verifier_server.judge.labels import BINARY
+from speciarl.verifier_server.judge.prompt import load_prompt, pair_ids, prompt_directory, shipped_prompts
 
 SHIPPED = shipped_prompts()
 SINGLE = [name for name in SHIPPED if load_prompt(name).format == "single"]

@@ -8,13 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from speciarl.utils.deadline import within
 from speciarl.verdict import Judgement
-from speciarl.verifier_server.deadline import within
-from speciarl.verifier_server.flight import Flight
-from speciarl.verifier_server.hedging import Hedging
-from speciarl.verifier_server.histogram import SECONDS, Histogram
-from speciarl.verifier_server.places import Places
-from speciarl.verifier_server.stats import Stats
+from speciarl.verifier_server.client.dispatcher import Places
+from speciarl.verifier_server.client.in_flight import Flight
+from speciarl.verifier_server.client.sender import Hedging
+from speciarl.verifier_server.stats import SECONDS, Histogram, Stats
 
 pytestmark = pytest.mark.anyio
 

@@ -15,7 +15,8 @@ import pytest
 
 from speciarl.errors import VerifierStartError
 from speciarl.verifier_server.config import VerifierConfig, parse_config
-from speciarl.verifier_server.replica import (
+from speciarl.verifier_server.pool.restart_policy import Condition, StartPatience
+from speciarl.verifier_server.pool.vllm_server import (
     OF_TRAINING,
     MakeCommand,
     Replica,
@@ -23,7 +24,6 @@ from speciarl.verifier_server.replica import (
     telling_line,
     vllm_command,
 )
-from speciarl.verifier_server.supervision import Condition, StartPatience
 
 SERVER = """
     import http.server, os, pathlib, signal, subprocess, sys, time
@@ -269,7 +269,7 @@ def test_a_command_that_does_not_exist(tmp_path: Path) -> None:
 PARENT = """
     import sys, time
     from pathlib import Path
-    from speciarl.verifier_server.replica import Replica
+    from speciarl.verifier_server.pool.vllm_server import Replica
     script, pids, log = sys.argv[1:]
     replica = Replica(lambda h, p: [sys.executable, script, h, str(p), pids, "daemon"], Path(log), stop_deadline_s=0.5)
     replica.start()

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from speciarl.verdict import Reason, Unscorable
-from speciarl.verifier_server.client import Failure
-from speciarl.verifier_server.routing import (
+from speciarl.verifier_server.client.http import Failure
+from speciarl.verifier_server.client.router import (
     EJECT_AFTER,
     FIRST_CHECK_S,
     LONGEST_CLOSED_S,

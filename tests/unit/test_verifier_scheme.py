@@ -6,10 +6,10 @@ from hypothesis import strategies as st
 
 from speciarl.category import LABELS, Category
 from speciarl.verdict import Reason, Unscorable, Verdict
-from speciarl.verifier_server.decoding import Decoder, Mode
-from speciarl.verifier_server.first_token import verdict_from_logprobs, verdict_from_top
-from speciarl.verifier_server.probe import describe_clash
-from speciarl.verifier_server.scheme import BINARY, SCHEMES, SIX
+from speciarl.verifier_server.judge.decoding import Decoder, Mode
+from speciarl.verifier_server.judge.first_token import verdict_from_logprobs, verdict_from_top
+from speciarl.verifier_server.judge.labels import BINARY, SCHEMES, SIX
+from speciarl.verifier_server.judge.probe import describe_clash
 
 TOKENS = (7, 8)
 

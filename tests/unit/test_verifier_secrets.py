@@ -13,14 +13,14 @@ from typer.testing import CliRunner
 
 from speciarl.cli import app
 from speciarl.errors import ConfigError, VerifierStartError
+from speciarl.utils.credentials import authorization, passwords, public_url
 from speciarl.verdict import Pair, Unscorable, Verdict
+from speciarl.verifier_server.client.router import State
 from speciarl.verifier_server.config import parse_config
+from speciarl.verifier_server.llm_verifier import LLMVerifier
 from speciarl.verifier_server.remote_verifier import RemoteVerifier
-from speciarl.verifier_server.routing import State
-from speciarl.verifier_server.service.settings import parse_settings
+from speciarl.verifier_server.service.config import parse_settings
 from speciarl.verifier_server.store import StoreError, build_store
-from speciarl.verifier_server.urls import authorization, passwords, public_url
-from speciarl.verifier_server.verifier import LLMVerifier
 
 MakeJudge = Callable[[], Any]
 PASSWORD = "s3cr/t"

@@ -12,12 +12,12 @@ import pytest
 
 from speciarl.category import Category
 from speciarl.errors import VerifierStartError
+from speciarl.utils.deadline import within
 from speciarl.verdict import Judgement, Pair, Source, Unscorable, Verdict
 from speciarl.verifier_server import parse_config
-from speciarl.verifier_server.deadline import within
-from speciarl.verifier_server.store import Record, file_store
+from speciarl.verifier_server.llm_verifier import LLMVerifier
+from speciarl.verifier_server.store import Record, sqlite_store
 from speciarl.verifier_server.store.record import encode
-from speciarl.verifier_server.verifier import LLMVerifier
 
 pytestmark = pytest.mark.anyio
 
@@ -173,8 +173,8 @@ async def test_a_full_disk_costs_no_verdict_and_is_seen(
         connection.execute(f"PRAGMA max_page_count={pages}")
         return connection
 
-    connect = file_store.connect
-    monkeypatch.setattr(file_store, "connect", connect_small)
+    connect = sqlite_store.connect
+    monkeypatch.setattr(sqlite_store, "connect", connect_small)
     predictions = [Pair("lion", f"cat {i}") for i in range(300)]
     async with fake_judge().running() as judge, started(judge.url, path) as verifier:
         for start in range(0, 300, 50):

@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 
 from speciarl.errors import ConfigError
 from speciarl.verifier_server.config import PoolConfig, parse_config
-from speciarl.verifier_server.replica import keep_log
-from speciarl.verifier_server.supervision import Condition, Order, RestartRule
-from speciarl.verifier_server.supervisor import Supervisor
+from speciarl.verifier_server.pool.restart_policy import Condition, Order, RestartRule, Supervisor
+from speciarl.verifier_server.pool.vllm_server import keep_log
 
 HEALTHY, SILENT, DEAD = Condition.HEALTHY, Condition.SILENT, Condition.DEAD
 POOL = PoolConfig(

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from speciarl.category import LABELS, Category
 from speciarl.verdict import Reason, Unscorable, Verdict
-from speciarl.verifier_server.decoding import Decoder, Mode
-from speciarl.verifier_server.many import ManyDecoder, ManyMode
-from speciarl.verifier_server.prompt import pair_ids
-from speciarl.verifier_server.thought import answer_text, shows_thought
+from speciarl.verifier_server.judge.decoding import Decoder, Mode
+from speciarl.verifier_server.judge.json_list import ManyDecoder, ManyMode
+from speciarl.verifier_server.judge.prompt import pair_ids
+from speciarl.verifier_server.judge.reasoning import answer_text, shows_thought
 
 THOUGHT = "The genus is right. Is it specific? specific\nwrong\nNo: less specific."
 

@@ -20,7 +20,7 @@ from speciarl.laptop.judge.runner import JudgeRunner
 from speciarl.laptop.judge.tree_probe import TreeMap, TreeProbe
 from speciarl.laptop.schedule import JudgeSchedule
 from speciarl.verdict import Pair
-from speciarl.verifier_server.prompt import load_prompt
+from speciarl.verifier_server.judge.prompt import load_prompt
 
 _REPORT_EVERY = 100
 _STEPS_PER_POOL = 8

@@ -15,7 +15,7 @@ from speciarl.category import LABELS, Category
 from speciarl.laptop import tokenizer as tok
 from speciarl.laptop.tokenizer import token_id
 from speciarl.verdict import Pair
-from speciarl.verifier_server.prompt import Prompt
+from speciarl.verifier_server.judge.prompt import Prompt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM

@@ -24,8 +24,8 @@ from speciarl.training.preflight.deadlines import check_deadlines
 from speciarl.training.preflight.probabilities import check_probabilities
 from speciarl.training.reward_info import sample_id
 from speciarl.verifier_server import VerifierConfig, build
-from speciarl.verifier_server.pool import refuse_clashing_labels
-from speciarl.verifier_server.protocol import Verifier
+from speciarl.verifier_server.pool.ray_pool import refuse_clashing_labels
+from speciarl.verifier_server.verifier import Verifier
 
 MERGER = "model.visual.merger.mlp.0"
 """Of Qwen2.5-VL: a linear layer outside of all transformer layers, the only kind beside the output layer."""

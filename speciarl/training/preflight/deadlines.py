@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from speciarl.config import SpeciaRLConfig
 from speciarl.errors import ConfigError
 from speciarl.verifier_server.config import PoolConfig
-from speciarl.verifier_server.replica import HEALTH_TIMEOUT_S, KILL_GRACE_S
-from speciarl.verifier_server.replica_actor import SLACK_S
-from speciarl.verifier_server.supervisor import LOOK_EVERY_S
+from speciarl.verifier_server.pool.ray_actor import SLACK_S
+from speciarl.verifier_server.pool.restart_policy import LOOK_EVERY_S
+from speciarl.verifier_server.pool.vllm_server import HEALTH_TIMEOUT_S, KILL_GRACE_S
 
 SLOWEST_TOKENS_PER_S = 20.0
 """What a large judge on busy GPUs still generates for each of its requests."""

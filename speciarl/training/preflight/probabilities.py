@@ -5,8 +5,8 @@ from speciarl.config import SpeciaRLConfig
 from speciarl.errors import ConfigError
 from speciarl.reward import GroupReward
 from speciarl.verifier_server import VerifierConfig
-from speciarl.verifier_server.probe import EXACT_REMEDY
-from speciarl.verifier_server.protocol import Verifier
+from speciarl.verifier_server.judge.probe import EXACT_REMEDY
+from speciarl.verifier_server.verifier import Verifier
 
 
 def check_probabilities(settings: SpeciaRLConfig, group_reward: GroupReward, verifier: Verifier | None) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from speciarl.config import RewardConfig
 from speciarl.errors import FailureBudgetExceeded, VerifierOutage
 from speciarl.training.observability.rollout_stats import RolloutStats
-from speciarl.verifier_server.urls import public_url
+from speciarl.utils.credentials import public_url
 
 
 def refuse_unscorable(stats: RolloutStats, limits: RewardConfig) -> None:

@@ -4,7 +4,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from speciarl.config import SpeciaRLConfig
 from speciarl.cpu import environment
-from speciarl.verifier_server.pool import JudgePool
+from speciarl.verifier_server.pool.ray_pool import JudgePool
 
 
 class ManagedJudges:

@@ -9,16 +9,16 @@ from fastapi.security import HTTPBearer
 
 import speciarl
 from speciarl.errors import SpeciaRLError
+from speciarl.utils.credentials import read_key
 from speciarl.verifier_server.factory import build
-from speciarl.verifier_server.key_file import read_key
-from speciarl.verifier_server.service import compatible_routes, errors, judge_routes, run_routes, state_routes
-from speciarl.verifier_server.service.access_log import GONE, AccessLog
-from speciarl.verifier_server.service.auth import BearerKey
-from speciarl.verifier_server.service.body_limit import BodyLimit
-from speciarl.verifier_server.service.core import Core
+from speciarl.verifier_server.service import compatible_routes, errors, state_routes
+from speciarl.verifier_server.service import routes as judge_routes
+from speciarl.verifier_server.service.config import ServiceConfig
 from speciarl.verifier_server.service.judges import BuildVerifier, OnFailure
-from speciarl.verifier_server.service.judging import ClientGone
-from speciarl.verifier_server.service.settings import ServiceConfig
+from speciarl.verifier_server.service.middleware import GONE, AccessLog, BearerKey, BodyLimit
+from speciarl.verifier_server.service.requests import ClientGone
+from speciarl.verifier_server.service.runs import routes as run_routes
+from speciarl.verifier_server.service.service import Core
 
 ABOUT = """Puts (ground truth, prediction) pairs into one of six ordered categories: `wrong`, `abstain`, `generic`,
 `less specific`, `specific`, `more specific`. A pair without a verdict is *unscorable*, with a reason: never a category

@@ -8,12 +8,12 @@ from fastapi import APIRouter, Request, Response
 
 from speciarl.category import Category
 from speciarl.verdict import Judgement, Pair, Reason, Unscorable, Verdict
-from speciarl.verifier_server.service.core import Core
+from speciarl.verifier_server.service.config import ANY, BinaryConfig, ServiceConfig
 from speciarl.verifier_server.service.errors import JUDGING, ApiError, responses
-from speciarl.verifier_server.service.reply import StrictRoute, json_reply
-from speciarl.verifier_server.service.run_registry import run_name
+from speciarl.verifier_server.service.requests import StrictRoute, json_reply
+from speciarl.verifier_server.service.runs.registry import run_name
 from speciarl.verifier_server.service.schemas import BinaryResponse, ClassifyRequest, ClassifyResponse
-from speciarl.verifier_server.service.settings import ANY, BinaryConfig, ServiceConfig
+from speciarl.verifier_server.service.service import Core
 
 SHOWN_ITEMS = 100
 RETRY_AFTER_S = 5.0

@@ -7,7 +7,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from speciarl.verifier_server.service.reply import json_reply
+from speciarl.verifier_server.service.requests import json_reply
 from speciarl.verifier_server.service.schemas import ErrorResponse
 
 SHOWN_PROBLEMS = 5

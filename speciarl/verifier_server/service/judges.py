@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping
 from typing import Literal
 
 from speciarl.errors import SpeciaRLError, VerifierStartError
+from speciarl.utils.credentials import public_url
 from speciarl.verifier_server.config import VerifierConfig
 from speciarl.verifier_server.factory import build
-from speciarl.verifier_server.managed_pools import ManagedPools
-from speciarl.verifier_server.protocol import Verifier
+from speciarl.verifier_server.pool.ray_runtime import ManagedPools
 from speciarl.verifier_server.service.errors import ApiError
-from speciarl.verifier_server.urls import public_url
+from speciarl.verifier_server.verifier import Verifier
 
 RETRY_STARTING_S = 2.0
 

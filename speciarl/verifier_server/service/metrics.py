@@ -1,13 +1,192 @@
 """What the service counts of its own work, and the page that shows everything."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from speciarl.verifier_server.service.admission import Admission
-from speciarl.verifier_server.service.verdict_log import VerdictLog
+from speciarl.utils.credentials import public_url
+from speciarl.verifier_server.client.router import EndpointStats
+from speciarl.verifier_server.service.judges import Judge
+from speciarl.verifier_server.service.runs.log import VerdictLog
+from speciarl.verifier_server.service.service import Admission
+from speciarl.verifier_server.stats import Snapshot
+
+PREFIX = "speciarl_verifier_"
+
+
+class Described(NamedTuple):
+    """How one statistic is exported."""
+
+    name: str
+    """Without the prefix and without `_total`."""
+    is_counter: bool
+    help: str
+
+
+DESCRIBED: Mapping[str, Described] = {
+    "requests": Described("pairs", True, "Pairs handed to the judge."),
+    "shortcuts": Described("shortcuts", True, "Verdicts without a judge: exact match, abstention or length."),
+    "memory_hits": Described("memory_hits", True, "Verdicts from memory."),
+    "store_hits": Described("store_hits", True, "Verdicts from the persistent store."),
+    "store_errors": Described("store_errors", True, "Look-ups and writes of the persistent store that failed."),
+    "store_degraded": Described("store_degraded", False, "1 while the persistent store is passed by."),
+    "deduplicated": Described("deduplicated", True, "Pairs that shared the verdict of an equal pair in flight."),
+    "live": Described("live", True, "Verdicts for which a model was asked or a taxonomy read."),
+    "abandoned": Described("abandoned", True, "Callers that went away before their verdict came."),
+    "dropped": Described("dropped", True, "Pairs that left the queue because all their callers had gone away."),
+    "rejected": Described("rejected", True, "Pairs turned away because the local queue was full."),
+    "hedges": Described("hedges", True, "Copies of requests whose reply was oddly late."),
+    "ejections": Described("ejections", True, "Times a server was shut out for its failures."),
+    "returns": Described("returns", True, "Times a server that was shut out came back."),
+    "store_corrupt": Described("store_corrupt", True, "Damaged or foreign entries of the store, judged anew."),
+    "store_lost": Described("store_lost", True, "Verdicts that never reached the store."),
+    "store_seconds": Described("store_seconds", True, "Looking up and writing verdicts, summed over pairs."),
+    "lease_seconds": Described("lease_seconds", True, "Waiting for another service's verdict, summed over pairs."),
+    "attempts": Described("attempts", True, "Requests to the judge's servers."),
+    "retries": Described("retries", True, "Attempts after the first for one request."),
+    "judge_seconds": Described("judge_seconds", True, "From sending a request until its reply, summed."),
+    "queue_seconds": Described("queue_seconds", True, "Waiting in the local queue, summed over attempts."),
+    "backoff_seconds": Described("backoff_seconds", True, "Waiting before a further attempt, summed."),
+    "prompt_tokens": Described("prompt_tokens", True, "Tokens the judge's servers read."),
+    "cached_tokens": Described("cached_tokens", True, "Of those, tokens from the servers' prefix cache."),
+    "completion_tokens": Described("completion_tokens", True, "Tokens the judge's servers wrote."),
+    "in_flight": Described("pairs_in_flight", False, "Distinct pairs being judged."),
+    "waiting": Described("pairs_waiting", False, "Pairs in the local queue."),
+}
+"""Every statistic of `Verifier.stats` that has a meaning here. Others become values of one metric."""
+
+_DISTRIBUTIONS: Mapping[str, str] = {
+    "queue_seconds": "Waiting in the local queue, per attempt.",
+    "judge_seconds": "From sending a request until its reply, per attempt.",
+}
+
+_BY_REASON = "unscorable/"
+
+_DERIVED = ("unscorable",)
+"""Statistics that are the sum of others; exported by their parts only."""
+
+HIT_LEVELS = {
+    "shortcut": "shortcuts",
+    "memory": "memory_hits",
+    "store": "store_hits",
+    "deduplicated": "deduplicated",
+    "live": "live",
+}
+"""Levels at which a pair may be answered, cheapest first, and the statistic of each."""
+
+
+@runtime_checkable
+class Monitored(Protocol):
+    """A verifier that asks servers, and tells how they do. See `LLMVerifier`."""
+
+    def histograms(self) -> Mapping[str, Snapshot]:
+        """Distributions of seconds, by name."""
+
+    def endpoint_stats(self) -> Sequence[EndpointStats]:
+        """State and counters of each server."""
+
+
+def judge_families(judges: Iterable[Judge]) -> Iterator[Metric]:
+    """All metric families. To be called in the judges' event loop."""
+    judges = list(judges)
+    stats = {judge.name: judge.verifier.stats() for judge in judges if judge.verifier is not None}
+    ready = GaugeMetricFamily(PREFIX + "judge_ready", "1 when the judge can be asked.", labels=["judge"])
+    for judge in judges:
+        ready.add_metric([judge.name], float(judge.state == "ready"))
+    yield ready
+    yield from _counted(stats)
+    yield _others(stats)
+    yield _unscorable(stats)
+    yield _hit_ratios(stats)
+    yield from _histograms(judges)
+    yield from _endpoints(judges)
+
+
+def replica_restarts(restarts: Mapping[str, Sequence[int]]) -> Metric:
+    """Restarts of each replica that we manage, by judge; no sample while there is none."""
+    text = "Restarts of a replica that was dead or stuck."
+    family = CounterMetricFamily(PREFIX + "replica_restarts", text, labels=["judge", "replica"])
+    for judge, counts in restarts.items():
+        for index, count in enumerate(counts):
+            family.add_metric([judge, str(index)], count)
+    return family
+
+
+def _counted(stats: Mapping[str, Mapping[str, float]]) -> Iterator[Metric]:
+    for key, described in DESCRIBED.items():
+        kind = CounterMetricFamily if described.is_counter else GaugeMetricFamily
+        family = kind(PREFIX + described.name, described.help, labels=["judge"])
+        for judge, values in stats.items():
+            if key in values:
+                family.add_metric([judge], values[key])
+        if family.samples:
+            yield family
+
+
+def _others(stats: Mapping[str, Mapping[str, float]]) -> Metric:
+    text = "Statistics of the judge that have no metric of their own."
+    family = GaugeMetricFamily(PREFIX + "statistic", text, labels=["judge", "statistic"])
+    for judge, values in stats.items():
+        for key, value in values.items():
+            if key not in DESCRIBED and key not in _DERIVED and not key.startswith(_BY_REASON):
+                family.add_metric([judge, key], value)
+    return family
+
+
+def _unscorable(stats: Mapping[str, Mapping[str, float]]) -> Metric:
+    family = CounterMetricFamily(PREFIX + "unscorable", "Pairs without a verdict.", labels=["judge", "reason"])
+    for judge, values in stats.items():
+        for key, count in values.items():
+            if key.startswith(_BY_REASON):
+                family.add_metric([judge, key.removeprefix(_BY_REASON)], count)
+    return family
+
+
+def _hit_ratios(stats: Mapping[str, Mapping[str, float]]) -> Metric:
+    text = "Share of the pairs answered at each level since the start; absent before the first pair."
+    family = GaugeMetricFamily(PREFIX + "hit_ratio", text, labels=["judge", "level"])
+    for judge, values in stats.items():
+        for level, key in HIT_LEVELS.items():
+            if values.get("requests"):
+                family.add_metric([judge, level], values.get(key, 0.0) / values["requests"])
+    return family
+
+
+def _histograms(judges: Iterable[Judge]) -> Iterator[Metric]:
+    for name, text in _DISTRIBUTIONS.items():
+        family = HistogramMetricFamily(PREFIX + name.replace("_seconds", "_time_seconds"), text, labels=["judge"])
+        for judge in judges:
+            if isinstance(judge.verifier, Monitored):
+                bounds, counts, total = judge.verifier.histograms()[name]
+                buckets = zip([*map(str, bounds), "+Inf"], counts, strict=True)
+                family.add_metric([judge.name], [(bound, float(count)) for bound, count in buckets], total)
+        if family.samples:
+            yield family
+
+
+def _endpoints(judges: Iterable[Judge]) -> Iterator[Metric]:
+    labels = ["judge", "endpoint"]
+    in_flight = GaugeMetricFamily(PREFIX + "endpoint_in_flight", "Requests sent and not answered yet.", labels=labels)
+    attempts = CounterMetricFamily(PREFIX + "endpoint_attempts", "Requests sent.", labels=labels)
+    failed = CounterMetricFamily(
+        PREFIX + "endpoint_failed", "Requests that failed for a passing reason.", labels=labels
+    )
+    state = GaugeMetricFamily(PREFIX + "endpoint_state", "1 for the state the server is in.", labels=[*labels, "state"])
+    for judge in judges:
+        endpoints: Sequence[EndpointStats] = ()
+        if isinstance(judge.verifier, Monitored):
+            endpoints = judge.verifier.endpoint_stats()
+        for endpoint in endpoints:
+            where = [judge.name, public_url(endpoint.url)]
+            in_flight.add_metric(where, endpoint.in_flight)
+            attempts.add_metric(where, endpoint.attempts)
+            failed.add_metric(where, endpoint.failed)
+            state.add_metric([*where, endpoint.state.value], 1.0)
+    yield from (in_flight, attempts, failed, state)
+
 
 PREFIX = "speciarl_service_"
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)

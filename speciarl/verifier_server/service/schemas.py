@@ -7,7 +7,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from speciarl.category import LABELS
 from speciarl.verdict import Reason, Source
-from speciarl.verifier_server.service.settings import NAME, RUN_CHARS, AliasConfig, LimitsConfig
+from speciarl.verifier_server.service.config import NAME, RUN_CHARS, AliasConfig, LimitsConfig
 
 
 def _encodable(text: str) -> str:

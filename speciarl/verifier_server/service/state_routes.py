@@ -3,11 +3,11 @@
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from speciarl.verifier_server.service.core import Core
 from speciarl.verifier_server.service.errors import responses
 from speciarl.verifier_server.service.judges import RETRY_STARTING_S
-from speciarl.verifier_server.service.reply import json_reply
+from speciarl.verifier_server.service.requests import json_reply
 from speciarl.verifier_server.service.schemas import HealthResponse, ReadyResponse
+from speciarl.verifier_server.service.service import Core
 
 
 def open_router(core: Core) -> APIRouter:

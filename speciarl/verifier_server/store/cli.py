@@ -16,15 +16,15 @@ from rich.table import Table
 
 from speciarl.category import Category
 from speciarl.errors import SpeciaRLError
+from speciarl.utils.credentials import public_url
 from speciarl.verifier_server.config import StoreConfig
 from speciarl.verifier_server.store.factory import build_store, close_store
-from speciarl.verifier_server.store.file_store import FileStore
-from speciarl.verifier_server.store.identity import JudgeIdentity
 from speciarl.verifier_server.store.interface import StoreError, VerdictStore
-from speciarl.verifier_server.store.upkeep import Advance, PruneRule, Statistics, matching_judges
-from speciarl.verifier_server.store.upkeep import prune as prune_store
-from speciarl.verifier_server.store.upkeep import statistics as count_store
-from speciarl.verifier_server.urls import public_url
+from speciarl.verifier_server.store.key import JudgeIdentity
+from speciarl.verifier_server.store.maintenance import Advance, PruneRule, Statistics, matching_judges
+from speciarl.verifier_server.store.maintenance import prune as prune_store
+from speciarl.verifier_server.store.maintenance import statistics as count_store
+from speciarl.verifier_server.store.sqlite_store import FileStore
 
 T = TypeVar("T")
 

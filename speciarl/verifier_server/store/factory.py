@@ -3,11 +3,11 @@
 import logging
 from pathlib import Path
 
+from speciarl.utils.deadline import within
 from speciarl.verifier_server.config import StoreConfig
-from speciarl.verifier_server.deadline import within
-from speciarl.verifier_server.store.file_store import FileStore
 from speciarl.verifier_server.store.interface import StoreError, VerdictStore
 from speciarl.verifier_server.store.redis_store import RedisStore
+from speciarl.verifier_server.store.sqlite_store import FileStore
 
 _log = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Protocol
 
 from speciarl.errors import SpeciaRLError
-from speciarl.verifier_server.store.identity import JudgeIdentity
+from speciarl.verifier_server.store.key import JudgeIdentity
 from speciarl.verifier_server.store.record import Record
 
 Entries = list[tuple[bytes, Record | None]]

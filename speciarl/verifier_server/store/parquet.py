@@ -12,10 +12,10 @@ from typing import Any
 
 from speciarl.category import Category
 from speciarl.verdict import Pair, Source, Verdict
-from speciarl.verifier_server.store.identity import JudgeIdentity
 from speciarl.verifier_server.store.interface import StoreError, VerdictStore
+from speciarl.verifier_server.store.key import JudgeIdentity
+from speciarl.verifier_server.store.maintenance import Advance
 from speciarl.verifier_server.store.record import Record, checksum_of
-from speciarl.verifier_server.store.upkeep import Advance
 
 FORMAT = "speciarl verdicts 1"
 """Under `format` in the file's metadata."""

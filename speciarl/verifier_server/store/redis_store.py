@@ -15,11 +15,10 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
 
-from speciarl.verifier_server.store.damage import EntryReader
-from speciarl.verifier_server.store.identity import JudgeIdentity, verified_judges
+from speciarl.utils.credentials import public_url
 from speciarl.verifier_server.store.interface import Claim, Entries, StoreError
-from speciarl.verifier_server.store.record import Record, encode
-from speciarl.verifier_server.urls import public_url
+from speciarl.verifier_server.store.key import JudgeIdentity, verified_judges
+from speciarl.verifier_server.store.record import EntryReader, Record, encode
 
 LAYOUT = 1
 """Part of every key's name: entries of another layout are never met."""

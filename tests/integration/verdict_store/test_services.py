@@ -13,10 +13,10 @@ import uvicorn
 
 from speciarl.verdict import Judgement, Pair, Source, Unscorable, Verdict
 from speciarl.verifier_server import parse_config
+from speciarl.verifier_server.llm_verifier import LLMVerifier
 from speciarl.verifier_server.service.app import create_app
-from speciarl.verifier_server.service.settings import parse_settings
+from speciarl.verifier_server.service.config import parse_settings
 from speciarl.verifier_server.store.redis_store import RedisStore
-from speciarl.verifier_server.verifier import LLMVerifier
 
 pytestmark = pytest.mark.anyio
 

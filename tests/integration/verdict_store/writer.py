@@ -20,7 +20,7 @@ from speciarl.category import Category
 from speciarl.verdict import Pair, Source, Verdict
 from speciarl.verifier_server.stats import Stats
 from speciarl.verifier_server.store import JudgeIdentity, Record, ResilientStore
-from speciarl.verifier_server.store.file_store import FileStore
+from speciarl.verifier_server.store.sqlite_store import FileStore
 
 JUDGE = JudgeIdentity("vllm", "org/judge", None, "prompt", ("wrong", "right"), "first_token", "{}")
 BATCH = 40

@@ -13,7 +13,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from speciarl.verifier_server.service.app import create_app
-from speciarl.verifier_server.service.settings import ServiceConfig, parse_settings
+from speciarl.verifier_server.service.config import ServiceConfig, parse_settings
 
 TREE = """{"version": 1, "nodes": [
     {"name": "animal"}, {"name": "dog", "parent": "animal"}, {"name": "samoyed", "parent": "dog"}]}"""

@@ -8,13 +8,13 @@ from typing import Any
 
 from prometheus_client.metrics_core import Metric
 
-from speciarl.verifier_server.routing import EndpointStats, State
-from speciarl.verifier_server.service import judge_metrics, metrics
-from speciarl.verifier_server.service.admission import Admission
+from speciarl.verifier_server.client.router import EndpointStats, State
+from speciarl.verifier_server.service import metrics
+from speciarl.verifier_server.service.config import LogConfig
 from speciarl.verifier_server.service.judges import Judge
 from speciarl.verifier_server.service.metrics import Metrics, own_families
-from speciarl.verifier_server.service.settings import LogConfig
-from speciarl.verifier_server.service.verdict_log import VerdictLog
+from speciarl.verifier_server.service.runs.log import VerdictLog
+from speciarl.verifier_server.service.service import Admission
 from speciarl.verifier_server.stats import Stats
 
 DOCS = Path(__file__).parents[3] / "docs" / "verifier_service.md"
@@ -54,8 +54,8 @@ def of_judges() -> set[str]:
         endpoint_stats=lambda: [EndpointStats("http://host:1/v1", State.RESTING, 0, 0, 0, "")],
     )
     judge = Judge("main", SimpleNamespace(), verifier, "ready")  # type: ignore[arg-type]
-    families = [*judge_metrics.families([judge]), judge_metrics.replica_restarts({"main": [0]})]
-    return exported(families, judge_metrics.PREFIX)
+    families = [*metrics.judge_families([judge]), metrics.replica_restarts({"main": [0]})]
+    return exported(families, metrics.PREFIX)
 
 
 def of_the_service(folder: Path) -> set[str]:
@@ -68,7 +68,7 @@ def of_the_service(folder: Path) -> set[str]:
 
 
 def test_the_metrics_of_judges() -> None:
-    names = documented(judge_metrics.PREFIX)
+    names = documented(metrics.PREFIX)
     assert len(names) == len(set(names))
     assert set(names) == of_judges()
 

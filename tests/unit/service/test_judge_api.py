@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from speciarl.category import LABELS
+from speciarl.utils.deadline import within
 from speciarl.verdict import Pair, Verdict
-from speciarl.verifier_server.deadline import within
 
 pytestmark = pytest.mark.anyio
 

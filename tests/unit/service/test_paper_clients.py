@@ -11,9 +11,9 @@ import pytest
 from aiohttp import web
 
 from speciarl.category import LABELS
-from speciarl.verifier_server.prompt import load_prompt
-from speciarl.verifier_server.service.settings import ServiceConfig
-from speciarl.verifier_server.service.settings_source import load_settings
+from speciarl.verifier_server.judge.prompt import load_prompt
+from speciarl.verifier_server.service.config import ServiceConfig
+from speciarl.verifier_server.service.config_source import load_settings
 
 pytestmark = pytest.mark.anyio
 

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from speciarl.errors import VerifierStartError
 from speciarl.training.preflight.checks import check_verifier
+from speciarl.utils.deadline import within
 from speciarl.verdict import Pair, Reason, Source, Unscorable, Verdict
 from speciarl.verifier_server import build, parse_config
 from speciarl.verifier_server.config import VerifierConfig
-from speciarl.verifier_server.deadline import within
 from speciarl.verifier_server.remote_verifier import RemoteVerifier, read_results
 
 pytestmark = pytest.mark.anyio

@@ -28,7 +28,7 @@ from speciarl.category import Category
 from speciarl.verdict import Judgement, Pair, Reason, Source, Unscorable, Verdict
 from speciarl.verifier_server.config import VerifierConfig
 from speciarl.verifier_server.service.app import create_app
-from speciarl.verifier_server.service.settings import parse_settings
+from speciarl.verifier_server.service.config import parse_settings
 
 Make = Callable[..., Any]
 

@@ -10,9 +10,10 @@ from typer.testing import CliRunner
 
 from speciarl.cli import app
 from speciarl.errors import ConfigError, SpeciaRLError, VerifierStartError
-from speciarl.verifier_server import build, managed_pools, parse_config
+from speciarl.verifier_server import build, parse_config
 from speciarl.verifier_server.config import VerifierConfig
-from speciarl.verifier_server.managed_pools import ManagedPools
+from speciarl.verifier_server.pool import ray_runtime
+from speciarl.verifier_server.pool.ray_runtime import ManagedPools
 from speciarl.verifier_server.service.errors import ApiError
 from speciarl.verifier_server.service.judges import Judges
 from speciarl.verifier_server.service.metrics import Metrics
@@ -129,7 +130,7 @@ def test_a_ray_that_cannot_be_reached_is_told_in_one_line(monkeypatch: pytest.Mo
             """Fails."""
             raise ConnectionError(f"Could not find\n a cluster at {address}")
 
-    monkeypatch.setattr(managed_pools, "_ray", FakeRay)
+    monkeypatch.setattr(ray_runtime, "_ray", FakeRay)
     pools = ManagedPools("unused", "host:6379")
     with pytest.raises(VerifierStartError, match=r"Could not find a cluster at host:6379\); correct `ray_address`"):
         pools.start(parse_config(POOLED))

@@ -12,11 +12,10 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 
-from speciarl.verifier_server.routing import EndpointStats, State
-from speciarl.verifier_server.service.judge_metrics import DESCRIBED, families, replica_restarts
+from speciarl.verifier_server.client.router import EndpointStats, State
+from speciarl.verifier_server.console import Snapshot, view
 from speciarl.verifier_server.service.judges import Judge
-from speciarl.verifier_server.service.metrics import Metrics
-from speciarl.verifier_server.service.top import Snapshot, view
+from speciarl.verifier_server.service.metrics import DESCRIBED, Metrics, families, replica_restarts
 from speciarl.verifier_server.stats import Stats
 
 Make = Callable[..., Any]

@@ -15,8 +15,8 @@ import pytest
 from speciarl.errors import VerifierStartError
 from speciarl.verifier_server.service import auth
 from speciarl.verifier_server.service.app import create_app
-from speciarl.verifier_server.service.body_limit import BodyLimit
-from speciarl.verifier_server.service.logging_setup import JsonFormatter, TextFormatter
+from speciarl.verifier_server.service.middleware import BodyLimit
+from speciarl.verifier_server.service.server import JsonFormatter, TextFormatter
 
 pytestmark = pytest.mark.anyio
 

@@ -11,10 +11,10 @@ import pytest
 import yaml
 
 from speciarl.errors import ConfigError
-from speciarl.verifier_server.service import settings as settings_module
-from speciarl.verifier_server.service.serve import listen
-from speciarl.verifier_server.service.settings import ServiceConfig, is_loopback, is_run_name, parse_settings
-from speciarl.verifier_server.service.settings_source import load_settings
+from speciarl.verifier_server.service import config as settings_module
+from speciarl.verifier_server.service.config import ServiceConfig, is_loopback, is_run_name, parse_settings
+from speciarl.verifier_server.service.config_source import load_settings
+from speciarl.verifier_server.service.server import listen
 
 GOLD: dict[str, Any] = {"judges": {"gold": {"kind": "taxonomy", "taxonomy": "tree.json"}}}
 

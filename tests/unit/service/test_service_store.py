@@ -8,8 +8,8 @@ import pytest
 
 from speciarl.errors import ConfigError
 from speciarl.verifier_server.config import StoreConfig
-from speciarl.verifier_server.service.settings import STORE_PATH, ServiceConfig, parse_settings
-from speciarl.verifier_server.service.settings_source import load_settings
+from speciarl.verifier_server.service.config import STORE_PATH, ServiceConfig, parse_settings
+from speciarl.verifier_server.service.config_source import load_settings
 
 Make = Callable[..., Any]
 REDIS = "redis://host:6379/0"

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import tempfile
 import threading
 import time
@@ -18,13 +19,12 @@ from hypothesis import strategies as st
 from speciarl.category import LABELS
 from speciarl.errors import ConfigError
 from speciarl.verdict import Reason, Source
-from speciarl.verifier_server.service import log_parts, verdict_log
+from speciarl.verifier_server.service.config import LogConfig
 from speciarl.verifier_server.service.errors import ApiError
-from speciarl.verifier_server.service.log_parts import PartName, read_part, write_part
-from speciarl.verifier_server.service.log_rows import SCHEMA, Counts, Row
-from speciarl.verifier_server.service.run_registry import RunRegistry
-from speciarl.verifier_server.service.settings import LogConfig
-from speciarl.verifier_server.service.verdict_log import VerdictLog
+from speciarl.verifier_server.service.runs import log as log_module
+from speciarl.verifier_server.service.runs.log import VerdictLog
+from speciarl.verifier_server.service.runs.registry import RunRegistry
+from speciarl.verifier_server.service.runs.rows import SCHEMA, Counts, PartName, Row, read_part, write_part
 
 Make = Callable[..., Any]
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -157,8 +157,8 @@ def test_a_failing_disk_loses_nothing_and_a_full_buffer_refuses(
             raise OSError(28, "No space left on device")
         write_part(directory, name, rows)
 
-    monkeypatch.setattr(verdict_log, "write_part", write)
-    monkeypatch.setattr(verdict_log, "RETRY_S", 0.02)
+    monkeypatch.setattr(log_module, "write_part", write)
+    monkeypatch.setattr(log_module, "RETRY_S", 0.02)
     with open_log(tmp_path, buffer_rows=6) as (log, registry):
         registry.note("run", [row(number) for number in range(5)])
         wait_for(lambda: log.write_errors >= 2)
@@ -179,7 +179,7 @@ def test_a_disk_that_never_works_ends_in_a_count_of_what_is_lost(
     def write(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(verdict_log, "write_part", write)
+    monkeypatch.setattr(log_module, "write_part", write)
     with open_log(tmp_path) as (log, registry):
         registry.note("run", [row(0)])
         assert log.close(5) == 1
@@ -190,7 +190,7 @@ def test_a_part_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest
     def stopped(*_: Any) -> None:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(log_parts.os, "fsync", stopped)
+    monkeypatch.setattr(os, "fsync", stopped)
     with pytest.raises(OSError, match="Input/output"):
         write_part(tmp_path, PartName(1, "0123abcd"), [row(1)])
     assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,57 @@
+"""URLs that may hold a user name and a password: what may be shown of them, and what goes into requests."""
+
+from base64 import b64encode
+from pathlib import Path
+from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
+
+from speciarl.errors import VerifierStartError
+
+
+def split(url: str) -> SplitResult | None:
+    """The parts of a URL; None for one of which it cannot be told what is the host and what a password."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # raises where it is no number, as behind a password with a slash in it
+    except ValueError:
+        return None
+    return parts if url.count("@") == parts.netloc.count("@") else None
+
+
+def public_url(url: str) -> str:
+    """The URL without user name, password and query; for whatever is shown or logged."""
+    parts = split(url)
+    if parts is None:
+        return url.rpartition("@")[2].partition("?")[0]
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def passwords(url: str) -> set[str]:
+    """The password in a URL, as it stands there and as it is meant; empty where there is none."""
+    parts = split(url)
+    return {parts.password, unquote(parts.password)} if parts is not None and parts.password else set()
+
+
+def authorization(url: str, key: str | None = None) -> str | None:
+    """The header for a key or, without one, for user name and password of a URL; None without either."""
+    if key:
+        return f"Bearer {key}"
+    parts = split(url)
+    if parts is None or parts.username is None:
+        return None
+    pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+    return f"Basic {b64encode(pair.encode()).decode()}"
+
+
+def read_key(path: str, owner: str, field: str = "api_key_file") -> str:
+    """The one key in a file, without the white space around it.
+
+    Raises VerifierStartError in one line; `owner` and `field` say whose file it is and which setting names it.
+    """
+    try:
+        key = Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        cause = error.strerror if isinstance(error, OSError) else "not text"
+        raise VerifierStartError(f"{owner}: cannot read {field} {path} ({cause}); check the path") from error
+    if not key or any(character.isspace() or not character.isascii() for character in key):
+        raise VerifierStartError(f"{owner}: {field} {path} must hold one key and nothing else")
+    return key

@@ -1,0 +1,82 @@
+"""Chats that leave in the same instant share one HTTP request, where the server takes several.
+
+vLLM's ``/v1/chat/completions/batch`` judges each conversation by itself and answers when all are done; with one token
+each that is the same moment. What is saved is the work on HTTP, on both sides, and more chats meet in one step of the
+engine. Nothing waits for company.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from speciarl.verdict import Reason, Unscorable
+from speciarl.verifier_server.client.batching import Asked, Bundler
+from speciarl.verifier_server.client.http import Client, Failure
+
+Body = Mapping[str, Any]
+
+_CLOSED = Failure(Unscorable(Reason.CANCELLED, "the verifier was closed"), passing=False)
+_NO_SUCH_ROUTE = frozenset({404, 405, 501})
+
+
+class Coalescer:
+    """The way to one server. All bodies must agree in everything but their messages."""
+
+    def __init__(self, client: Client, most: int) -> None:
+        """`most` chats share a request."""
+        self._client = client
+        self._works = True
+        self._bundler: Bundler[Body, object | Failure] = Bundler(self._send, most, 0.0, _CLOSED)
+
+    async def chat(self, body: Body) -> object | Failure:
+        """See `Client.chat`."""
+        return await (self._bundler.ask(body) if self._works else self._client.chat(body))
+
+    async def aclose(self) -> None:
+        """Break off what is under way."""
+        await self._bundler.aclose()
+
+    async def _send(self, asked: Sequence[Asked[Body, object | Failure]]) -> None:
+        if len(asked) == 1:
+            asked[0].reply(await self._client.chat(asked[0].question))
+            return
+        reply = await self._client.chats(merge([one.question for one in asked]))
+        replies = None if isinstance(reply, Failure) else split(reply, len(asked))
+        if replies is not None:
+            for one, part in zip(asked, replies, strict=True):
+                one.reply(part)
+        elif isinstance(reply, Failure) and (reply.status is None or reply.blameless or reply.alive):
+            for one in asked:
+                one.reply(reply)  # it is the server's trouble; each tries again by itself, on another server
+        else:
+            # One of them may be the cause: each is told by a reply of its own.
+            self._works &= not (isinstance(reply, Failure) and reply.status in _NO_SUCH_ROUTE)
+            await asyncio.gather(*(self._send([one]) for one in asked if one.wanted))
+
+
+async def takes_several(client: Client, body: Body, read: Callable[[object], object]) -> bool:
+    """Whether the server answers two chats of one request each by itself, in a way that can be read."""
+    reply = await client.chats(merge([body, body]))
+    parts = None if isinstance(reply, Failure) else split(reply, 2)
+    return parts is not None and not any(isinstance(read(part), Unscorable) for part in parts)
+
+
+def merge(bodies: Sequence[Body]) -> dict[str, Any]:
+    """The body of one request for all."""
+    # vLLM 0.24 takes this field for `return_tokens_as_token_ids` on its route for several chats.
+    return {**bodies[0], "return_token_ids": True, "messages": [body["messages"] for body in bodies]}
+
+
+def split(reply: object, count: int) -> list[dict[str, Any]] | None:
+    """One chat completion per conversation, in their order; None for a reply that does not hold exactly those.
+
+    The tokens of all are reported with the first.
+    """
+    choices = reply.get("choices") if isinstance(reply, Mapping) else None
+    if not isinstance(reply, Mapping) or not isinstance(choices, list):
+        return None
+    by_index = {choice.get("index"): choice for choice in choices if isinstance(choice, Mapping)}
+    if len(choices) != count or by_index.keys() != set(range(count)):
+        return None
+    parts = [{"choices": [by_index[index]]} for index in range(count)]
+    return [{**parts[0], "usage": reply.get("usage")}, *parts[1:]]

@@ -1,0 +1,66 @@
+"""Pairs that wait at the same moment share a request; one that cannot be read never costs the others theirs."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
+from speciarl.utils.deadline import within
+from speciarl.verdict import Judgement, Pair, Reason, Unscorable
+from speciarl.verifier_server.client.batching import Asked, Bundler
+
+Ask = Callable[[Sequence[Pair]], Awaitable[Sequence[Judgement]]]
+"""One request about some pairs: one judgement for each, in their order. Raises only CancelledError."""
+
+_WORTH_ANOTHER_LOOK = frozenset({Reason.MALFORMED, Reason.OFF_LABEL, Reason.HTTP_ERROR})
+"""Failures that a neighbour may have caused. What concerns the server itself, such as an overload, was retried by then
+and would only be made worse by more requests."""
+
+_GRACE_S = 0.1
+"""By so much the deadline of a batch lies after that of its first request, whose message tells more."""
+
+_Batch = Sequence[Asked[Pair, Judgement]]
+
+
+class Batcher:
+    """Gathers pairs into requests. Pairs without a verdict are asked about again in ever smaller company, at last
+    alone. Bound to the event loop in which it is used."""
+
+    def __init__(self, ask: Ask, size: int, gather_s: float, deadline_s: float) -> None:
+        """`size`: most pairs in a request; `gather_s`: longest wait for company; `deadline_s`: for one pair in
+        all."""
+        self._ask = ask
+        self._deadline_s = deadline_s
+        closed = Unscorable(Reason.CANCELLED, "the verifier was closed")
+        self._bundler: Bundler[Pair, Judgement] = Bundler(self._judge, size, gather_s, closed)
+
+    async def judge(self, pair: Pair) -> Judgement:
+        """The judgement of one pair, within the deadline. Raises only CancelledError."""
+        return await self._bundler.ask(pair)
+
+    async def aclose(self) -> None:
+        """Ask about nothing more; pairs still waiting become Unscorable(cancelled)."""
+        await self._bundler.aclose()
+
+    async def _judge(self, batch: _Batch) -> None:
+        last: dict[Pair, Unscorable] = {}
+        try:
+            await within(self._deadline_s + _GRACE_S, self._settle(batch, last))
+        except TimeoutError:
+            for asked in batch:
+                before = f"; last: {last[asked.question].detail}" if asked.question in last else ""
+                asked.reply(Unscorable(Reason.TIMEOUT, f"no verdict within {self._deadline_s:g} s{before}"))
+
+    async def _settle(self, batch: _Batch, last: dict[Pair, Unscorable]) -> None:
+        wanted = [asked for asked in batch if asked.wanted]  # the others' callers went away
+        if not wanted:
+            return
+        judgements = await self._ask([asked.question for asked in wanted])
+        again = []
+        for asked, judgement in zip(wanted, judgements, strict=True):
+            if isinstance(judgement, Unscorable) and judgement.reason in _WORTH_ANOTHER_LOOK and len(wanted) > 1:
+                last[asked.question] = judgement
+                again.append(asked)
+            else:
+                asked.reply(judgement)
+        half = max(len(wanted) // 2, 1)
+        parts = [again[at : at + half] for at in range(0, len(again), half)]
+        await asyncio.gather(*(self._settle(part, last) for part in parts))

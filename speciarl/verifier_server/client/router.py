@@ -1,0 +1,274 @@
+"""Which endpoint the next request goes to. No clock and no network of its own: times are handed in."""
+
+import enum
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from speciarl.verdict import Reason, Unscorable
+from speciarl.verifier_server.client.chat_batch import Coalescer
+from speciarl.verifier_server.client.http import Client, Failure
+from speciarl.verifier_server.stats import Stats
+
+FIRST_REST_S = 1.0
+LONGEST_REST_S = 30.0
+LONGEST_CLOSED_S = 300.0
+"""A server that asks for a longer silence is asked again after this, so that no slip of its clock shuts it for good."""
+EJECT_AFTER = 5
+"""Failures in a row after which an endpoint gets no more requests until a health check succeeds."""
+FIRST_CHECK_S = 0.25
+"""Pause after the first failed check or trial; doubles with each one, up to the interval of the health checks."""
+
+
+class State(enum.StrEnum):
+    """What an endpoint may be used for. `docs/judge_pool.md` shows the transitions."""
+
+    HEALTHY = "healthy"
+    """Takes requests."""
+    RESTING = "resting"
+    """Failed a moment ago: takes requests when no other endpoint does."""
+    CLOSED = "closed"
+    """Asked not to be called for a while (Retry-After): takes none until then."""
+    EJECTED = "ejected"
+    """Takes none until a health check succeeds."""
+    TRIAL = "trial"
+    """Its health check succeeded: takes one request at a time until one succeeds."""
+
+
+@dataclass(frozen=True)
+class EndpointStats:
+    """One endpoint for a person or a monitor to see."""
+
+    url: str
+    state: State
+    in_flight: int
+    """Requests sent and not answered yet."""
+    attempts: int
+    """Requests sent since the start."""
+    failed: int
+    """Of these, the ones that failed for a passing reason."""
+    last_failure: str
+    """What the last failure said, in one line; empty when there was none."""
+
+
+@dataclass(eq=False)
+class Endpoint:
+    """One server and what we know of it. Times are seconds on the caller's clock."""
+
+    client: Client
+    coalescer: Coalescer | None = None
+    """Where the server takes several chats in one HTTP request."""
+    in_flight: int = 0
+    """Requests sent and not answered yet."""
+    attempts: int = 0
+    """Requests sent since the start."""
+    failed: int = 0
+    """Of these, the ones that failed for a passing reason."""
+    failures: int = 0
+    """Failures since the last success."""
+    setbacks: int = 0
+    """Failed checks and trials since the last success."""
+    last_failure: Unscorable | None = None
+    """What the last failure said."""
+    resting_until: float = 0.0
+    closed_until: float = 0.0
+    ejected: bool = False
+    on_trial: bool = False
+    """An ejected endpoint whose last health check succeeded."""
+    check_at: float | None = None
+    """When its health is to be checked next; None while there is no reason to."""
+    last_used: int = 0
+    """Position in the order of use, so that equal endpoints take turns."""
+    trial: "Sent | None" = None
+    """The one request that an endpoint on trial has in flight."""
+
+    async def chat(self, body: Mapping[str, Any], alone: bool) -> object | Failure:
+        """See `Client.chat`; `alone`: in an HTTP request of its own."""
+        way = self.client if alone or self.coalescer is None else self.coalescer
+        return await way.chat(body)
+
+    def state(self, now: float) -> State:
+        """The state at a moment."""
+        if self.ejected and not self.on_trial:
+            return State.EJECTED
+        if self.closed_until > now:
+            return State.CLOSED
+        if self.ejected:
+            return State.TRIAL
+        return State.RESTING if self.resting_until > now else State.HEALTHY
+
+    def stats(self, now: float) -> EndpointStats:
+        """What is shown of it."""
+        said = self.last_failure.detail if self.last_failure else ""
+        return EndpointStats(self.client.url, self.state(now), self.in_flight, self.attempts, self.failed, said)
+
+    def takes_requests(self, now: float) -> bool:
+        """Whether a request may be sent now."""
+        state = self.state(now)
+        return state in (State.HEALTHY, State.RESTING) or (state is State.TRIAL and self.trial is None)
+
+
+@dataclass(eq=False)
+class Sent:
+    """One request that is on its way."""
+
+    endpoint: Endpoint
+
+
+class Router:
+    """Least-loaded choice among the endpoints that take requests, and the rules by which their states change.
+
+    Without rest and ejection a dead endpoint, which fails at once and so never has load, would attract every
+    request.
+    """
+
+    def __init__(self, endpoints: Sequence[Endpoint], check_interval_s: float, stats: Stats) -> None:
+        """`check_interval_s` is the longest pause between two checks of an ejected endpoint, in seconds.
+
+        Ejections and returns are counted in `stats`.
+        """
+        self.endpoints = tuple(endpoints)
+        self.listeners: list[Callable[[], None]] = []
+        """Called after each change that may matter to those who wait: an endpoint is to be checked, or takes
+        requests again."""
+        self._stats = stats
+        self._check_interval_s = check_interval_s
+        self._uses = 0
+
+    def pick(self, now: float, avoid: Collection[Endpoint] = ()) -> Endpoint | None:
+        """The endpoint to use next, one outside `avoid` when there is one; None when none takes requests.
+
+        A trial comes first: it is how an endpoint returns. Then the rested, then the least loaded.
+        """
+        usable = [endpoint for endpoint in self.endpoints if endpoint.takes_requests(now)]
+
+        def rank(endpoint: Endpoint) -> tuple[bool, bool, bool, int, int]:
+            resting = endpoint.resting_until > now and not endpoint.ejected
+            return endpoint in avoid, not endpoint.ejected, resting, endpoint.in_flight, endpoint.last_used
+
+        return min(usable, key=rank, default=None)
+
+    def opens_at(self, now: float) -> float | None:
+        """When the first closed endpoint opens by itself; None when none is closed."""
+        return min((e.closed_until for e in self.endpoints if e.state(now) is State.CLOSED), default=None)
+
+    def all_closed(self, now: float) -> bool:
+        """Whether nothing but time will help: each endpoint asked not to be called."""
+        return all(endpoint.state(now) is State.CLOSED for endpoint in self.endpoints)
+
+    def outage(self, now: float) -> Unscorable | None:
+        """Why no endpoint takes requests; None when one does."""
+        if any(endpoint.takes_requests(now) for endpoint in self.endpoints):
+            return None
+        ejected = [endpoint for endpoint in self.endpoints if endpoint.ejected]
+        if not ejected:
+            first = min(self.endpoints, key=lambda endpoint: endpoint.closed_until)
+            pause_s = first.closed_until - now
+            return Unscorable(Reason.OVERLOADED, f"{first.client.url} asked not to be called for {pause_s:.0f} s")
+        last = ejected[0].last_failure or Unscorable(Reason.CONNECTION, f"{ejected[0].client.url} is ejected")
+        away = f"{len(ejected)} of {len(self.endpoints)} endpoints are ejected; last: {last.detail}"
+        return Unscorable(last.reason, away)
+
+    def begin(self, endpoint: Endpoint) -> Sent:
+        """A request is being sent. Hand the result to exactly one of `succeed`, `fail` and `withdraw`."""
+        self._uses += 1
+        endpoint.last_used = self._uses
+        endpoint.in_flight += 1
+        endpoint.attempts += 1
+        sent = Sent(endpoint)
+        if endpoint.on_trial and endpoint.trial is None:
+            endpoint.trial = sent
+        return sent
+
+    def succeed(self, sent: Sent) -> None:
+        """The server replied, be it to refuse a bad request: that says nothing about the server's health."""
+        endpoint = sent.endpoint
+        self._end(sent)
+        endpoint.failures = endpoint.setbacks = 0
+        endpoint.resting_until = 0.0
+        self._readmit(endpoint)
+
+    def fail(self, sent: Sent, now: float, failure: Failure) -> None:
+        """The request failed for a passing reason."""
+        endpoint = sent.endpoint
+        was_trial = endpoint.trial is sent
+        self._end(sent)
+        endpoint.failed += 1
+        endpoint.failures += 1
+        endpoint.last_failure = failure.unscorable
+        endpoint.resting_until = now + min(FIRST_REST_S * 2.0 ** min(endpoint.failures - 1, 10), LONGEST_REST_S)
+        if failure.retry_after_s is not None:
+            until = now + min(failure.retry_after_s, LONGEST_CLOSED_S)
+            endpoint.closed_until = max(endpoint.closed_until, until)
+        if failure.alive:  # it is only busy, which is no reason to eject it
+            self._readmit(endpoint)
+        elif was_trial:
+            self._postpone(endpoint, now)
+            self._tell()
+        elif not endpoint.ejected:
+            if endpoint.failures >= EJECT_AFTER:
+                self._eject(endpoint)
+            if endpoint.check_at is None:
+                endpoint.check_at = now
+            self._tell()
+
+    def withdraw(self, sent: Sent) -> None:
+        """The request was given up before its reply; nothing was learnt."""
+        was_trial = sent.endpoint.trial is sent
+        self._end(sent)
+        if was_trial:
+            self._tell()
+
+    def suspect(self, endpoint: Endpoint, now: float) -> None:
+        """The endpoint is oddly slow: have its health checked."""
+        if endpoint.check_at is None and not endpoint.ejected:
+            endpoint.check_at = now
+            self._tell()
+
+    def due(self, now: float) -> list[Endpoint]:
+        """The endpoints whose health is to be checked now."""
+        return [e for e in self.endpoints if e.check_at is not None and e.check_at <= now]
+
+    def next_check_at(self) -> float | None:
+        """When the next check is due; None while there is no reason for one."""
+        return min((e.check_at for e in self.endpoints if e.check_at is not None), default=None)
+
+    def checked(self, endpoint: Endpoint, now: float, failure: Failure | None) -> None:
+        """A health check came back."""
+        if endpoint.check_at is None:
+            return  # a request succeeded meanwhile, which says more
+        if failure is None:
+            endpoint.check_at = None
+            endpoint.on_trial = endpoint.ejected
+        else:
+            endpoint.last_failure = failure.unscorable
+            self._eject(endpoint)
+            self._postpone(endpoint, now)
+        self._tell()
+
+    def _end(self, sent: Sent) -> None:
+        sent.endpoint.in_flight -= 1
+        if sent.endpoint.trial is sent:
+            sent.endpoint.trial = None
+
+    def _readmit(self, endpoint: Endpoint) -> None:
+        endpoint.check_at = None
+        if endpoint.ejected:
+            endpoint.ejected = endpoint.on_trial = False
+            self._stats.returns += 1
+            self._tell()
+
+    def _eject(self, endpoint: Endpoint) -> None:
+        if not endpoint.ejected:
+            endpoint.ejected = True
+            self._stats.ejections += 1
+
+    def _postpone(self, endpoint: Endpoint, now: float) -> None:
+        """Off trial, until a later check succeeds."""
+        endpoint.on_trial = False
+        endpoint.check_at = now + min(FIRST_CHECK_S * 2.0 ** min(endpoint.setbacks, 20), self._check_interval_s)
+        endpoint.setbacks += 1
+
+    def _tell(self) -> None:
+        for listener in self.listeners:
+            listener()

@@ -1,0 +1,297 @@
+"""Checks at the start, so that a judge which cannot work is refused in seconds and not noticed after hours.
+
+Servers ignore request fields they do not know and still reply HTTP 200, and versions differ in what they
+know. So nothing is read off a version: each feature is tried and believed only when its effect is seen.
+"""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+
+from speciarl.errors import VerifierStartError
+from speciarl.utils.deadline import within
+from speciarl.verdict import Judgement, Pair, Unscorable, Verdict
+from speciarl.verifier_server.client.dispatcher import Dispatcher
+from speciarl.verifier_server.client.http import Failure, missing_model
+from speciarl.verifier_server.client.router import Endpoint
+from speciarl.verifier_server.config import VerifierConfig
+from speciarl.verifier_server.judge.decoding import LABEL_TOKENS, TOP_LOGPROBS, WIDE_TOP_LOGPROBS, Decoder, Mode
+from speciarl.verifier_server.judge.first_token import describe_clash
+from speciarl.verifier_server.judge.json_list import ManyDecoder, ManyMode
+from speciarl.verifier_server.judge.label_tokens import server_first_tokens, tokenize_chat
+from speciarl.verifier_server.judge.labels import Scheme
+from speciarl.verifier_server.judge.prompt import SAMPLE_PAIR, Golden, Prompt
+from speciarl.verifier_server.judge.reasoning import shows_thought
+from speciarl.verifier_server.judge.request import AnyDecoder, ask, chat_body
+
+POLL_S = 0.5
+LEAST_LABEL_MASS = 0.5
+"""A judge that puts less probability than this on the labels' first tokens for a golden pair would rather not begin
+with a label."""
+
+MOST_MISSES = 1
+"""Golden pairs that an endpoint may miss with a warning: a sum of floating-point numbers depends on what else is in the
+batch, so a close call may fall either way."""
+
+FEW_GOLDEN = 10
+"""With fewer golden pairs than that, none may be missed."""
+
+EXACT_REMEDY = "start the server with `--logprobs-mode processed_logprobs`, as a `pool` does, or use vLLM 0.28 or newer"
+"""How a vLLM server comes to tell the probabilities of all labels."""
+
+_FILLER = "golden winged warbler "
+
+_log = logging.getLogger(__name__)
+
+
+async def probe(config: VerifierConfig, prompt: Prompt, dispatcher: Dispatcher) -> AnyDecoder:
+    """Check every endpoint and settle how to decode; raises VerifierStartError with one line: cause and
+    remedy."""
+    check = _Probe(config, prompt, dispatcher)
+    endpoints = dispatcher.router.endpoints
+    await asyncio.gather(*(check.reachable(endpoint) for endpoint in endpoints))
+    decoder = await check.decoder(endpoints)
+    if config.kind == "vllm":
+        await asyncio.gather(*(check.prompt_fits(endpoint, decoder) for endpoint in endpoints))
+    if config.probe:
+        decoder = await check.golden(endpoints, decoder)
+    return decoder
+
+
+class _Probe:
+    def __init__(self, config: VerifierConfig, prompt: Prompt, dispatcher: Dispatcher) -> None:
+        self._config = config
+        self._prompt = prompt
+        self._dispatcher = dispatcher
+        self._many = prompt.format == "many"
+
+    def _refuse(self, message: str) -> VerifierStartError:
+        return VerifierStartError(f"judge {self._config.name!r}: {' '.join(message.split())}")
+
+    async def reachable(self, endpoint: Endpoint) -> None:
+        """Wait until the endpoint answers, then check that it serves the model."""
+        clock = asyncio.get_running_loop().time
+        deadline_s = self._config.startup_deadline_s
+        expires = clock() + deadline_s
+        failure: Failure | None = None
+        while True:
+            try:
+                # The request's own timeout may be longer than the time that is left.
+                reply = await within(max(expires - clock(), 0.01), endpoint.client.models())
+            except TimeoutError:
+                cause = failure.unscorable.detail if failure else f"{endpoint.client.url} gave no reply"
+                raise self._unreachable(cause) from None
+            if not isinstance(reply, Failure):
+                return self._check_served(endpoint, reply)
+            if reply.status in (401, 403):
+                raise self._refuse(f"{reply.unscorable.detail}; check `api_key_file`")
+            if reply.status in (404, 405, 501) and self._config.kind == "openai":
+                return None  # some gateways offer no model list; the first request will tell
+            if not reply.passing or clock() + POLL_S >= expires:
+                raise self._unreachable(reply.unscorable.detail)
+            if failure is None:
+                _log.info("waiting up to %g s for %s", deadline_s, endpoint.client.url)
+            failure = reply
+            await asyncio.sleep(POLL_S)
+
+    def _unreachable(self, cause: str) -> VerifierStartError:
+        return self._refuse(
+            f"no usable endpoint: {cause}; start the server or correct `endpoints` "
+            f"(a server that is still loading gets startup_deadline_s={self._config.startup_deadline_s:g})"
+        )
+
+    def _check_served(self, endpoint: Endpoint, reply: object) -> None:
+        problem = missing_model(reply, self._config.served_name)
+        if problem is not None:
+            raise self._refuse(f"{endpoint.client.url} {problem}")
+
+    async def decoder(self, endpoints: Sequence[Endpoint]) -> AnyDecoder:
+        """The first way of decoding that has an effect on every endpoint."""
+        config = self._config
+        problems = []
+        if config.kind == "vllm" and config.decoding != "choice" and not config.thinking and not self._many:
+            found = await self._first_token_decoder(endpoints)
+            if isinstance(found, Decoder):
+                return found
+            if config.decoding == "first_token":
+                raise self._refuse(f"{found}; use `decoding: choice`, or another judge model")
+            _log.warning(
+                "judge %r: %s; using constrained labels instead, without margins, probabilities and the check that the "
+                "judge means a label",
+                config.name,
+                found,
+            )
+            problems.append(found)
+        for decoder in self._text_decoders():
+            problem = await self._first_problem(endpoints, decoder)
+            if problem is None and config.thinking and config.kind == "vllm":  # other APIs may hide the thought
+                problem = await self._thoughtless(endpoints, decoder)
+            if problem is None:
+                return decoder
+            problems.append(problem)
+        raise self._refuse(f"no way of decoding works: {'; '.join(problems)}; use another server, model or prompt")
+
+    def _text_decoders(self) -> Sequence[AnyDecoder]:
+        """Ways to ask for words, best first. Without constraints a thought can precede the label on any server."""
+        config, scheme = self._config, self._prompt.scheme
+        unconstrained = config.kind == "openai" or config.thinking
+        if self._many:
+            many = [ManyMode.STRUCTURED if config.kind == "vllm" else ManyMode.JSON]
+            many += [ManyMode.TEXT] if unconstrained else []
+            return [ManyDecoder(mode, scheme, config.thinking_tokens if config.thinking else 0) for mode in many]
+        modes = [Mode.LABEL_CHOICE if config.kind == "vllm" else Mode.JSON_ENUM]
+        modes += [Mode.FREE_TEXT] if unconstrained else []
+        max_tokens = config.thinking_tokens if config.thinking else LABEL_TOKENS
+        return [Decoder(mode, max_tokens=max_tokens, scheme=scheme) for mode in modes]
+
+    async def _first_token_decoder(self, endpoints: Sequence[Endpoint]) -> Decoder | str:
+        found = [await server_first_tokens(endpoint.client, self._config, self._prompt) for endpoint in endpoints]
+        for tokens in found:
+            if isinstance(tokens, Failure):
+                return f"first tokens of the labels cannot be found ({tokens.unscorable.detail})"
+        if len(set(found)) > 1:
+            raise self._refuse("the endpoints tokenize differently; let `endpoints` serve one and the same model")
+        first_tokens = found[0]
+        assert not isinstance(first_tokens, Failure)
+        clash = describe_clash(first_tokens, self._prompt.scheme)
+        if clash:
+            return clash
+        problems = []
+        for mode, top in (
+            (Mode.FIRST_TOKEN, TOP_LOGPROBS),
+            (Mode.FIRST_TOKEN_BIASED, TOP_LOGPROBS),
+            (Mode.FIRST_TOKEN_TOP, WIDE_TOP_LOGPROBS),
+            (Mode.FIRST_TOKEN_TOP, TOP_LOGPROBS),
+        ):
+            # The sample pair tells what a server can do, whatever its judge thinks of it; golden pairs tell the rest.
+            trial = Decoder(mode, first_tokens, scheme=self._prompt.scheme, top=top)
+            problem = await self._first_problem(endpoints, trial)
+            if problem is None:
+                return self._settled(trial)
+            problems.append(problem)
+        return f"the server gives no log-probabilities of chosen tokens ({'; '.join(problems)}); {EXACT_REMEDY}"
+
+    def _settled(self, trial: Decoder) -> Decoder:
+        """The decoder for real pairs; with a warning where it tells less than it could."""
+        if not trial.mode.exact:
+            _log.warning(
+                "judge %r: the server tells the %d likeliest tokens only; a label that is not among them has no "
+                "probability, and the margin is a lower bound then; %s",
+                self._config.name,
+                trial.top,
+                EXACT_REMEDY,
+            )
+        return replace(trial, least_mass=self._config.min_label_mass)
+
+    async def _first_problem(self, endpoints: Sequence[Endpoint], decoder: AnyDecoder) -> str | None:
+        pairs = [SAMPLE_PAIR] * min(self._config.pairs_per_request, 2)
+        for endpoint in endpoints:
+            for narrowed, category in decoder.narrowed():
+                for judgement in await self._ask(narrowed, pairs, endpoint):
+                    if isinstance(judgement, Unscorable):
+                        return f"{decoder.mode.value}: {judgement.detail}"
+                    if category is not None and judgement.category != category:
+                        return f"{decoder.mode.value}: {endpoint.client.url} ignores the constraint"
+        return None
+
+    async def _thoughtless(self, endpoints: Sequence[Endpoint], decoder: AnyDecoder) -> str | None:
+        """A server without a reasoning parser lets a constrained judge say the label at once, as if it did not
+        think."""
+        for endpoint in endpoints:
+            body = chat_body(self._config, self._prompt, decoder, SAMPLE_PAIR)
+            if await self._dispatcher.ask(body, shows_thought, only=endpoint) is not True:
+                return (
+                    f"{decoder.mode.value}: {endpoint.client.url} shows no thought; start it with "
+                    "`--reasoning-parser`, or set `thinking: false`"
+                )
+        return None
+
+    async def _ask(self, decoder: AnyDecoder, pairs: Sequence[Pair], endpoint: Endpoint) -> Sequence[Judgement]:
+        return await ask(self._dispatcher, self._config, self._prompt, decoder, pairs, endpoint)
+
+    async def prompt_fits(self, endpoint: Endpoint, decoder: AnyDecoder) -> None:
+        """Check that the longest admissible pair leaves room for the answer."""
+        limit = self._config.max_string_chars
+        longest = (_FILLER * (limit // len(_FILLER) + 1))[:limit]
+        pairs = [Pair(longest, longest)] * self._config.pairs_per_request
+        chat = await tokenize_chat(endpoint.client, self._config, self._prompt.messages(*pairs))
+        if isinstance(chat, Failure):
+            _log.warning("judge %r: length not checked (%s)", self._config.name, chat.unscorable.detail)
+            return
+        tokens, context = chat
+        fields = decoder.fields() if isinstance(decoder, Decoder) else decoder.fields(len(pairs))
+        needed = len(tokens) + int(fields["max_tokens"])
+        if needed > context:
+            raise self._refuse(
+                f"prompt {self._prompt.name!r} with texts of max_string_chars={limit} "
+                + (f"and pairs_per_request={len(pairs)} " if self._many else "")
+                + f"needs {needed} tokens, the judge takes {context}; lower `max_string_chars`, "
+                + ("lower `pairs_per_request`, " if self._many else "")
+                + ("lower `thinking_tokens`, " if self._config.thinking else "")
+                + "use a shorter `prompt` or raise the server's max_model_len"
+            )
+
+    async def golden(self, endpoints: Sequence[Endpoint], decoder: AnyDecoder) -> AnyDecoder:
+        """Judge the golden pairs everywhere; falls back to constrained labels if the judge shuns first
+        tokens."""
+        jobs = [(endpoint, golden) for endpoint in endpoints for golden in self._prompt.golden]
+        if isinstance(decoder, Decoder) and decoder.mode.by_first_token and jobs:
+            mass = await self._least_mass(jobs, decoder)
+            if mass < LEAST_LABEL_MASS:
+                problem = f"the judge begins its reply with a label with probability {mass:.2g} only"
+                if self._config.decoding == "first_token":
+                    raise self._refuse(f"{problem}; use `decoding: choice`, or another model or prompt")
+                _log.warning("judge %r: %s; using constrained labels instead", self._config.name, problem)
+                decoder = Decoder(Mode.LABEL_CHOICE, scheme=self._prompt.scheme)
+                unusable = await self._first_problem(endpoints, decoder)
+                if unusable is not None:
+                    raise self._refuse(f"{problem}, and {unusable}; use another model or prompt")
+        by_endpoint = await asyncio.gather(*(self._failed(endpoint, decoder) for endpoint in endpoints))
+        failed = [line for lines in by_endpoint for line in lines]
+        if not failed:
+            return decoder
+        found = f"{failed[0]} ({len(failed)} of {len(jobs)} golden pairs fail)"
+        may_miss = MOST_MISSES if len(self._prompt.golden) >= FEW_GOLDEN else 0
+        if max(map(len, by_endpoint)) > may_miss:
+            raise self._refuse(f"{found}; use another model or prompt, or set `probe: false` to go on regardless")
+        _log.warning(
+            "judge %r: %s; the run goes on, as one close call tells little; look at the judge with `speciarl verifier "
+            "audit`",
+            self._config.name,
+            found,
+        )
+        return decoder
+
+    async def _failed(self, endpoint: Endpoint, decoder: AnyDecoder) -> list[str]:
+        """One line for each golden pair that the endpoint does not judge as it must."""
+        golden, size = self._prompt.golden, self._config.pairs_per_request
+        parts = [[entry.pair for entry in golden[at : at + size]] for at in range(0, len(golden), size)]
+        answers = await asyncio.gather(*(self._ask(decoder, part, endpoint) for part in parts))
+        judgements = [judgement for answer in answers for judgement in answer]
+        return [
+            describe_golden(entry, judgement, self._prompt.scheme)
+            for entry, judgement in zip(golden, judgements, strict=True)
+            if not passes(entry, judgement)
+        ]
+
+    async def _least_mass(self, jobs: Sequence[tuple[Endpoint, Golden]], decoder: Decoder) -> float:
+        def read(reply: object) -> float | Unscorable:
+            return decoder.mass(reply) or 0.0
+
+        bodies = [(endpoint, chat_body(self._config, self._prompt, decoder, golden.pair)) for endpoint, golden in jobs]
+        masses = await asyncio.gather(*(self._dispatcher.ask(body, read, only=endpoint) for endpoint, body in bodies))
+        return min((mass for mass in masses if isinstance(mass, float)), default=1.0)
+
+
+def passes(golden: Golden, judgement: Judgement) -> bool:
+    """Whether the pair was judged as it must be."""
+    return isinstance(judgement, Verdict) and judgement.category in golden.expected
+
+
+def describe_golden(golden: Golden, judgement: Judgement, scheme: Scheme) -> str:
+    """One line on a golden pair that was not judged as it must be."""
+    got = scheme.label(judgement.category) if isinstance(judgement, Verdict) else f"unscorable: {judgement.detail}"
+    expected = " or ".join(scheme.label(category) for category in sorted(golden.expected))
+    pair = golden.pair
+    return f"golden pair {pair.ground_truth!r} <- {pair.prediction!r} was judged {got!r}, expected {expected!r}"

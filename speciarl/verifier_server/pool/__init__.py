@@ -1,0 +1,1 @@
+"""Judges that we start: vLLM processes on Ray, watched and restarted."""

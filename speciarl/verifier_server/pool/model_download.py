@@ -1,0 +1,91 @@
+"""A judge model's files, brought from the Hub into the cache before a server loads them: ``python -m`` this module.
+
+A download takes as long as the line is slow, and says nothing about whether the server will come up; so it is a step of
+its own, with a deadline of its own (`pool.download_deadline_s`).
+"""
+
+import argparse
+import contextlib
+import sys
+import threading
+from collections.abc import Sequence
+from fnmatch import fnmatch
+from pathlib import Path
+
+from speciarl.verifier_server.config import PoolConfig, VerifierConfig
+
+REPORT_EVERY_S = 15.0
+_SMALL = ("*.json", "*.txt", "*.model", "*.tiktoken", "*.jinja", "*.py")
+_LEFT_OUT = ("original/*", "metal/*")
+"""Other forms of the same weights, which vLLM leaves out as well."""
+
+
+def download_command(config: VerifierConfig, pool: PoolConfig) -> list[str] | None:
+    """The command line that downloads a judge's model; None for one that lies in a directory."""
+    model = config.model
+    if not model or Path(model).is_dir():
+        return None
+    command = [sys.executable, "-m", "speciarl.verifier_server.pool.model_download", model]
+    if config.revision:
+        command += ["--revision", config.revision]
+    folder = pool.engine_args.get("download_dir", pool.engine_args.get("download-dir"))
+    return [*command, "--cache-dir", str(folder)] if folder else command
+
+
+def wanted_files(names: Sequence[str]) -> list[str]:
+    """Of a repository's files those that vLLM loads: weights as safetensors where there are any, and all that is
+    small."""
+    kept = [name for name in names if not any(fnmatch(name, pattern) for pattern in _LEFT_OUT)]
+    weights = next((kind for kind in ("*.safetensors", "*.bin") if any(fnmatch(name, kind) for name in kept)), "")
+    return [name for name in kept if any(fnmatch(name, pattern) for pattern in (weights, *_SMALL))]
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Download one model; returns the exit status. What is in the cache already costs a look at the Hub."""
+    parser = argparse.ArgumentParser(description="Download a judge model into the Hub's cache.")
+    parser.add_argument("model")
+    parser.add_argument("--revision")
+    parser.add_argument("--cache-dir")
+    asked = parser.parse_args(arguments)
+    import httpx
+    from huggingface_hub import HfApi, constants, snapshot_download
+    from huggingface_hub.file_download import repo_folder_name
+
+    try:
+        info = HfApi().model_info(asked.model, revision=asked.revision, files_metadata=True)
+    except (httpx.HTTPError, OSError, ValueError) as error:
+        # A model that is in the cache can do without the Hub. If it is not, the server says so.
+        print(f"the Hub does not tell of {asked.model} ({_line(error)}); what is in the cache has to do", flush=True)
+        return 0
+    sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
+    wanted = wanted_files(list(sizes))
+    folder = Path(asked.cache_dir or constants.HF_HUB_CACHE) / repo_folder_name(repo_id=asked.model, repo_type="model")
+    done = threading.Event()
+    watch = (asked.model, folder / "blobs", sum(sizes[name] for name in wanted), done)
+    threading.Thread(target=_report, args=watch, daemon=True).start()
+    try:
+        path = snapshot_download(asked.model, revision=asked.revision, cache_dir=asked.cache_dir, allow_patterns=wanted)
+    except (httpx.HTTPError, OSError, ValueError) as error:
+        print(f"error: {asked.model} cannot be downloaded: {_line(error)}", flush=True)
+        return 1
+    finally:
+        done.set()
+    print(f"{asked.model} is in {path}", flush=True)
+    return 0
+
+
+def _report(model: str, blobs: Path, total: int, done: threading.Event) -> None:
+    while not done.wait(REPORT_EVERY_S):
+        have = 0
+        for file in list(blobs.glob("*")):
+            with contextlib.suppress(FileNotFoundError):  # parts are renamed under our eyes
+                have += file.stat().st_size
+        print(f"downloading {model}: {have / 1e9:.1f} of {total / 1e9:.1f} GB", flush=True)
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

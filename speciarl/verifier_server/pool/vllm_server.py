@@ -1,0 +1,277 @@
+"""One `vllm serve` process of ours: started, waited for, and stopped without leftovers."""
+
+import contextlib
+import http.client
+import itertools
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from speciarl.errors import VerifierStartError
+from speciarl.verifier_server.config import PoolConfig, VerifierConfig
+from speciarl.verifier_server.judge.decoding import shorten
+from speciarl.verifier_server.pool.restart_policy import Condition, StartPatience
+
+POLL_S = 0.25
+HEALTH_TIMEOUT_S = 5.0
+KILL_GRACE_S = 10.0
+_GUARD = Path(__file__).with_name("guard.py")
+_TELLING = re.compile(r"error|exception|killed|out of memory", re.IGNORECASE)
+_LOG_PREFIX = re.compile(r"^(\([^)]*\)\s*)?((ERROR|WARNING|INFO)\s+\S+\s+\S+\s+)?(\[[^\]]*\]\s*)?")
+
+REPORT_EVERY_S = 60.0
+"""How often the log tells of replicas that are still starting."""
+
+OF_TRAINING = {"VLLM_DISABLE_COMPILE_CACHE": "1", "VLLM_LOGGING_LEVEL": "WARN"}
+"""What the training framework's job environment holds for its own rollout servers. A judge keeps what it has compiled
+for its next start, and says how far it has come."""
+
+MakeCommand = Callable[[str, int], list[str]]
+"""From host and port to the command line of a server that answers ``GET /health``."""
+
+
+def vllm_command(config: VerifierConfig, pool: PoolConfig, host: str, port: int) -> list[str]:
+    """The command line of one replica."""
+    options: dict[str, bool | int | float | str | None] = {
+        "served-model-name": config.served_name,
+        "host": host,
+        "port": port,
+        "revision": config.revision,
+        "dtype": pool.dtype,
+        "tensor-parallel-size": pool.tensor_parallel_size,
+        "max-model-len": pool.max_model_len,
+        "gpu-memory-utilization": pool.gpu_memory_utilization,
+        # What FIRST_TOKEN_BIASED reads; the log-probabilities of greedy requests without a bias are the model's own.
+        "logprobs-mode": "processed_logprobs",
+        "uvicorn-log-level": "warning",
+        "enable-prompt-tokens-details": True,
+    }
+    options |= {name.replace("_", "-"): value for name, value in pool.engine_args.items()}
+    command = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", config.model or config.served_name]
+    for name, value in options.items():
+        if isinstance(value, bool):
+            command.append(f"--{name}" if value else f"--no-{name}")
+        elif value is not None:
+            command += [f"--{name}", str(value)]
+    return command
+
+
+class Replica:
+    """A server process. Not for use from several threads."""
+
+    def __init__(
+        self,
+        make_command: MakeCommand,
+        log_path: Path,
+        host: str = "127.0.0.1",
+        env: Mapping[str, str] | None = None,
+        stop_deadline_s: float = 20.0,
+        port: int = 0,
+        download: Sequence[str] | None = None,
+    ) -> None:
+        """`env` is added to the environment; output goes to `log_path`, which is overwritten. A `port` of 0 is
+        replaced by a free one at the first start. `download`: a command to run to its end before the server."""
+        self._make_command = make_command
+        self._log_path = log_path
+        self._host = host
+        self._env = dict(env or {})
+        self._stop_deadline_s = stop_deadline_s
+        self._process: subprocess.Popen[bytes] | None = None
+        self._reservation: socket.socket | None = None
+        self._port = port
+        self._download = download
+        self.downloading = False
+        """Whether the command before the server still runs."""
+
+    @property
+    def url(self) -> str:
+        """Root of the server, without a slash at its end."""
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"http://{host}:{self._port}"
+
+    def start(self) -> None:
+        """Start the process; returns at once. Raises OSError when the log cannot be written or the port is taken."""
+        self._log_path.parent.mkdir(parents=True, exist_ok=True)
+        self._reservation = _reserve_port(self._host, self._port)
+        self._port = self._reservation.getsockname()[1]
+        self._log_path.write_bytes(b"")
+        self.downloading = self._download is not None
+        self._run(self._download or self._make_command(self._host, self._port))
+
+    def wait_ready(self, deadline_s: float, download_deadline_s: float = 0.0) -> str:
+        """Wait until the server is healthy and return its URL.
+
+        Raises VerifierStartError, in one line with what the log says, when it dies or takes too long; it is
+        stopped then. `deadline_s` counts from the end of the download, which has a deadline of its own.
+        """
+        patience = StartPatience(deadline_s, download_deadline_s)
+        while (url := self.poll_ready()) is None:
+            late = patience.late(self.downloading, time.monotonic())
+            if late:
+                self.stop()
+                raise self._failed(late)
+            time.sleep(POLL_S)
+        return url
+
+    def poll_ready(self) -> str | None:
+        """The server's URL if it is healthy, None if it is still starting; raises as `wait_ready` when it
+        died."""
+        if self._still_downloading():
+            return None
+        if self._healthy():
+            self._release_port()
+            return self.url
+        status = None if self._process is None else self._process.poll()
+        if self._process is None or status is not None:
+            self.stop()
+            raise self._failed(f"died while starting (exit status {status})")
+        return None
+
+    def alive(self) -> bool:
+        """Whether the process runs."""
+        return self._process is not None and self._process.poll() is None
+
+    def condition(self) -> Condition:
+        """How it does; takes up to HEALTH_TIMEOUT_S."""
+        if not self.alive() and not self.downloading:
+            return Condition.DEAD
+        if self._still_downloading() or not self._healthy():
+            return Condition.SILENT
+        self._release_port()
+        return Condition.HEALTHY
+
+    def progress(self) -> str:
+        """The last line of the log, while the server starts; empty when there is none."""
+        return last_line(self._log_path)
+
+    def cause(self) -> str:
+        """What the log says of the end, in one line; empty when it says nothing."""
+        return telling_line(self._log_path) or ""
+
+    def restart(self) -> None:
+        """Stop what is left and start again at the same address. The log so far is kept beside the new one, as
+        ``NAME.crash-N.log``. Raises OSError as `start` does."""
+        self.stop()
+        keep_log(self._log_path)
+        self.start()
+
+    def stop(self) -> None:
+        """End the server and everything it started, in bounded time. Safe to call at any time, also twice."""
+        self._release_port()
+        self.downloading = False
+        process, self._process = self._process, None
+        if process is None:
+            return
+        if process.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.close()  # the guard takes this as the order to stop
+        try:
+            process.wait(self._stop_deadline_s + KILL_GRACE_S)
+        except subprocess.TimeoutExpired:
+            process.kill()  # the kernel then kills the server, whose parent the guard is
+            process.wait()
+
+    def _run(self, command: Sequence[str]) -> None:
+        guarded = [sys.executable, "-I", str(_GUARD), str(self._stop_deadline_s)]
+        kept = {name: value for name, value in os.environ.items() if OF_TRAINING.get(name) != value}
+        with self._log_path.open("ab") as log:
+            self._process = subprocess.Popen(
+                [*guarded, *command],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**kept, **self._env},
+                start_new_session=True,
+            )
+
+    def _still_downloading(self) -> bool:
+        """Go on to the server when the download is done; raises VerifierStartError when it failed."""
+        if not self.downloading or self._process is None:
+            return False
+        status = self._process.poll()
+        if status is None:
+            return True
+        if status:
+            self.stop()
+            raise self._failed(f"has no model to load (exit status {status} of its download)")
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        self.downloading = False
+        self._run(self._make_command(self._host, self._port))
+        return False
+
+    def _healthy(self) -> bool:
+        connection = http.client.HTTPConnection(self._host, self._port, timeout=HEALTH_TIMEOUT_S)
+        try:
+            connection.request("GET", "/health")
+            return connection.getresponse().status == 200
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
+
+    def _failed(self, what: str) -> VerifierStartError:
+        cause = telling_line(self._log_path)
+        said = f": {cause}" if cause else ""
+        return VerifierStartError(f"judge server {what}{said}; see {self._log_path}, then correct `model` or `pool`")
+
+    def _release_port(self) -> None:
+        if self._reservation is not None:
+            self._reservation.close()
+            self._reservation = None
+
+
+def last_line(log_path: Path, tail: int = 4096) -> str:
+    """The last line of a log, also of one that is written over again and again, quoted and cut; empty for an empty
+    log."""
+    try:
+        with log_path.open("rb") as log:
+            log.seek(max(log.seek(0, os.SEEK_END) - tail, 0))
+            lines = log.read().decode("utf-8", "replace").replace("\r", "\n").split("\n")
+    except OSError:
+        return ""
+    said = next((line.strip() for line in reversed(lines) if line.strip()), "")
+    return shorten(_LOG_PREFIX.sub("", said), 160) if said else ""
+
+
+def telling_line(log_path: Path, tail: int = 400) -> str | None:
+    """The log's last line about an error, else its last line, quoted and cut; None for an empty log."""
+    try:
+        with log_path.open(encoding="utf-8", errors="replace") as log:
+            lines = [line.strip() for line in deque(log, maxlen=tail) if line.strip()]
+    except OSError:
+        return None
+    if not lines:
+        return None
+    telling = next((line for line in reversed(lines) if _TELLING.search(line)), lines[-1])
+    return shorten(_LOG_PREFIX.sub("", telling), 240)
+
+
+def keep_log(log_path: Path) -> None:
+    """Move a log out of the way of the next one, to the first free name ``NAME.crash-N.log``."""
+    if log_path.exists():
+        names = (log_path.with_suffix(f".crash-{number}{log_path.suffix}") for number in itertools.count(1))
+        log_path.rename(next(name for name in names if not name.exists()))
+
+
+def _reserve_port(host: str, port: int) -> socket.socket:
+    """A socket bound to the port (0: to a free one), to be held until the server listens there.
+
+    It never listens, so with SO_REUSEADDR on both sides the server may bind the same port, while the kernel
+    hands it to nobody who asks for any free port.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    reservation = socket.socket(family, socket.SOCK_STREAM)
+    reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        reservation.bind((host, port))
+    except OSError:
+        reservation.close()
+        raise
+    return reservation

@@ -1,0 +1,169 @@
+"""A batch of pairs through one judge."""
+
+import asyncio
+import json
+import re
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn, TypeVar
+
+import orjson
+from fastapi import Request, Response
+from fastapi.routing import APIRoute
+from pydantic import ValidationError
+
+from speciarl.verdict import Judgement, Pair, Reason, Unscorable
+from speciarl.verifier_server.judge.decoding import shorten
+from speciarl.verifier_server.service.schemas import PairItem
+from speciarl.verifier_server.verifier import Verifier
+
+
+@dataclass(frozen=True, slots=True)
+class UnusablePair(Pair):
+    """What was sent as a pair and cannot be judged. A text that is none is empty here."""
+
+    why: Unscorable
+
+
+def read_item(item: object) -> tuple[Pair, str | None]:
+    """The pair and its id; of one that is unusable, as much as is sound."""
+    try:
+        sent = item if isinstance(item, PairItem) else PairItem.model_validate(item)
+    except ValidationError as error:
+        return _unusable(item, error)
+    return Pair(sent.ground_truth, sent.prediction), sent.id
+
+
+def _unusable(item: object, error: ValidationError) -> tuple[UnusablePair, str | None]:
+    problems = error.errors(include_url=False, include_input=False)
+    first = problems[0]
+    where = ".".join(map(str, first["loc"])) or "pair"
+    reason = Reason.TOO_LONG if first["type"] == "string_too_long" else Reason.MALFORMED
+    why = Unscorable(reason, f"{shorten(where)}: {first['msg'].removeprefix('Value error, ')}")
+    wrong = {problem["loc"][:1] for problem in problems}
+    sound = item if isinstance(item, Mapping) and () not in wrong else {}
+    truth, prediction, pair_id = (
+        sound.get(name) if (name,) not in wrong else None for name in ("ground_truth", "prediction", "id")
+    )
+    return UnusablePair(truth or "", prediction or "", why), pair_id
+
+
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+"""The escape of half a character, whether or not its other half follows."""
+
+
+def json_reply(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """A JSON response of plain data."""
+    return Response(orjson.dumps(content), status, headers, media_type="application/json")
+
+
+class _StrictRequest(Request):
+    async def json(self) -> Any:
+        return parse_body(await self.body())
+
+
+def parse_body(body: bytes) -> Any:
+    """The parsed JSON; raises JSONDecodeError.
+
+    A lone surrogate is no fault of the whole body: it is left to whoever takes the string that holds it.
+    """
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        if _SURROGATE.search(body) is None:
+            raise
+        try:
+            return json.loads(body.decode(), parse_constant=_refuse)
+        except (ValueError, RecursionError):
+            pass  # what orjson said is as true
+        raise
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no JSON")
+
+
+class StrictRoute(APIRoute):
+    """A route whose body must be JSON by the letter: no NaN, no endless nesting."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The handler, with our way of reading the body."""
+        handler = super().get_route_handler()
+
+        async def handle(request: Request) -> Response:
+            return await handler(_StrictRequest(request.scope, request.receive))
+
+        return handle
+
+
+T = TypeVar("T")
+
+_TURN = 64
+
+
+class ClientGone(Exception):
+    """Nobody waits for the answer any more."""
+
+
+async def judge_pairs(
+    verifier: Verifier, pairs: Sequence[Pair], string_chars: int, deadline_s: float | None = None
+) -> list[Judgement]:
+    """Judge all pairs at once; one judgement per pair, in their order.
+
+    An unusable pair, one with a text beyond `string_chars` and one without a verdict after `deadline_s` are
+    unscorable. When the caller is cancelled, so is its interest in the pairs; other callers' is not.
+    """
+    tasks: dict[int, asyncio.Task[Judgement]] = {}
+    judgements: dict[int, Judgement] = {}
+    clock = asyncio.get_running_loop().time
+    expires = None if deadline_s is None else clock() + deadline_s
+    try:
+        for index, pair in enumerate(pairs):
+            flaw = pair.why if isinstance(pair, UnusablePair) else _excess(pair, string_chars)
+            if flaw is not None:
+                judgements[index] = flaw
+                continue
+            tasks[index] = asyncio.create_task(verifier.verify(pair))
+            if index % _TURN == _TURN - 1:
+                await asyncio.sleep(0)  # others get their turn within a large batch
+        if tasks:
+            await asyncio.wait(tasks.values(), timeout=None if expires is None else max(expires - clock(), 0))
+        for index, task in tasks.items():
+            late = Unscorable(Reason.TIMEOUT, f"no verdict within the request's deadline_s={deadline_s}")
+            judgements[index] = task.result() if task.done() else late
+    finally:
+        for task in tasks.values():
+            task.cancel()
+        await asyncio.gather(*tasks.values(), return_exceptions=True)
+    return [judgements[index] for index in range(len(pairs))]
+
+
+async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """The result of `work`, which is cancelled when the client goes away; raises ClientGone then.
+
+    The request's body must have been read.
+    """
+    working = asyncio.ensure_future(work)
+    watching = asyncio.ensure_future(_disconnected(request))
+    try:
+        await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return working.result()
+        raise ClientGone
+    finally:
+        for task in (working, watching):
+            task.cancel()
+        await asyncio.gather(working, watching, return_exceptions=True)
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _excess(pair: Pair, limit: int) -> Unscorable | None:
+    for name, text in (("ground truth", pair.ground_truth), ("prediction", pair.prediction)):
+        if len(text) > limit:
+            detail = f"{name} of {len(text)} characters; the service takes {limit} (limits.string_chars)"
+            return Unscorable(Reason.TOO_LONG, detail)
+    return None

@@ -1,0 +1,70 @@
+"""The typed API: judge pairs, and which judges there are."""
+
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from speciarl.verdict import Verdict
+from speciarl.verifier_server.service.errors import JUDGING, responses
+from speciarl.verifier_server.service.judges import Judge
+from speciarl.verifier_server.service.requests import StrictRoute, json_reply, read_item
+from speciarl.verifier_server.service.schemas import JudgeRequest, JudgeResponse, JudgesResponse
+from speciarl.verifier_server.service.service import Core
+from speciarl.wire import to_wire
+
+
+def router(core: Core) -> APIRouter:
+    """The routes of one service."""
+    routes = APIRouter(prefix="/v1", tags=["judge"], route_class=StrictRoute)
+
+    @routes.post(
+        "/judge", summary="Judge a batch of pairs", response_model=JudgeResponse, responses=responses(*JUDGING)
+    )
+    async def judge(body: JudgeRequest, request: Request) -> Response:
+        """One result per pair, in order: a verdict, or unscorable with a reason. A bad pair never fails the
+        others."""
+        name = body.judge or core.settings.judge
+        items = [read_item(item) for item in body.pairs]
+        pairs, ids = [pair for pair, _ in items], [pair_id for _, pair_id in items]
+        judgements = await core.judge(request, name, pairs, body.run, ids, deadline_s=body.deadline_s)
+        results = [to_wire(judgement) for judgement in judgements]
+        for result, pair_id in zip(results, ids, strict=True):
+            if pair_id is not None:
+                result["id"] = pair_id
+        judged = sum(isinstance(judgement, Verdict) for judgement in judgements)
+        counts = {"judged": judged, "unscorable": len(judgements) - judged}
+        return json_reply({"judge": name, "run": body.run, "results": results, **counts})
+
+    @routes.get("/judges", summary="List the judges", response_model=JudgesResponse, responses=responses("internal"))
+    async def judges() -> Response:
+        """Judges with their models and prompts, the names that clients may send, and the limits."""
+        settings = core.settings
+        limits = settings.limits
+        return json_reply(
+            {
+                "judges": [_describe(judge) for judge in core.judges.all()],
+                "default_judge": settings.judge,
+                "default_binary_judge": settings.binary_judge,
+                "aliases": [alias.model_dump() for alias in settings.aliases],
+                "limits": {name: getattr(limits, name) for name in type(limits).model_fields},
+            }
+        )
+
+    return routes
+
+
+def _describe(judge: Judge) -> dict[str, Any]:
+    config = judge.config
+    return {
+        "name": judge.name,
+        "state": judge.state,
+        "kind": config.kind,
+        "model": config.model,
+        "revision": config.revision,
+        "prompt": judge.prompt,
+        "prompt_hash": judge.prompt_hash,
+        "decoding": judge.decoding,
+        "thinking": config.thinking,
+        "max_string_chars": config.max_string_chars,
+        "endpoints": judge.endpoints,
+    }

@@ -1,0 +1,49 @@
+"""Runs: list, statistics, pairs."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query, Response
+
+from speciarl.verifier_server.service.config import RUN_CHARS
+from speciarl.verifier_server.service.errors import responses
+from speciarl.verifier_server.service.requests import StrictRoute, json_reply
+from speciarl.verifier_server.service.schemas import RowsResponse, RunInfo, RunsResponse
+from speciarl.verifier_server.service.service import Core
+
+Run = Annotated[str, Path(max_length=RUN_CHARS, description="Name of the run.")]
+
+
+def router(core: Core) -> APIRouter:
+    """The routes of one service."""
+    routes = APIRouter(prefix="/v1/runs", tags=["runs"], route_class=StrictRoute)
+
+    @routes.get("", summary="List the runs", response_model=RunsResponse, responses=responses("internal"))
+    async def runs() -> Response:
+        """Every run with its statistics."""
+        return json_reply({"runs": [core.runs.info(name) for name in core.runs.names()]})
+
+    @routes.get(
+        "/{run}",
+        summary="Statistics of a run",
+        response_model=RunInfo,
+        responses=responses("unknown_run", "invalid_request", "internal"),
+    )
+    async def run_info(run: Run) -> Response:
+        """Pairs so far, by category, source and reason."""
+        return json_reply(core.runs.info(run))
+
+    @routes.get(
+        "/{run}/results",
+        summary="Pairs of a run",
+        response_model=RowsResponse,
+        responses=responses("unknown_run", "no_log", "part_gone", "invalid_request", "bad_cursor", "internal"),
+    )
+    async def results(
+        run: Run,
+        after: Annotated[str | None, Query(max_length=64, description="`next` of the page before.")] = None,
+        limit: Annotated[int, Query(ge=1, le=10_000, description="Most rows in the page.")] = 100,
+    ) -> Response:
+        """A page of the verdict log, rows that still wait for the disk included."""
+        return json_reply(await core.runs.rows(run, after, limit))
+
+    return routes

@@ -1,0 +1,129 @@
+"""The service as a process: one uvicorn worker on one socket."""
+
+import asyncio
+import json
+import logging
+import math
+import socket
+import sys
+from datetime import UTC, datetime
+from typing import Literal
+
+import uvicorn
+
+from speciarl.errors import ConfigError, SpeciaRLError
+from speciarl.verifier_server.service.app import create_app
+from speciarl.verifier_server.service.config import ServiceConfig
+
+LogFormat = Literal["text", "json"]
+
+
+class JsonFormatter(logging.Formatter):
+    """One object per line: time, level, logger, message, and the fields of the record."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line."""
+        entry: dict[str, object] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        entry |= getattr(record, "fields", {})
+        if record.exc_info:
+            entry["exception"] = self.formatException(record.exc_info)
+        return json.dumps(entry, ensure_ascii=False, default=str)
+
+
+class TextFormatter(logging.Formatter):
+    """Time, level, message, and the fields as KEY=VALUE; one line but for the stack of an exception."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """The line. What clients and servers said may hold line ends, with which a line could be forged."""
+        fields = getattr(record, "fields", {})
+        extra = "".join(f" {key}={value}" for key, value in fields.items() if key not in ("method", "route", "status"))
+        return "".join(map(_printable, super().formatMessage(record) + extra))
+
+
+def _printable(character: str) -> str:
+    return character if character.isprintable() else character.encode("unicode_escape").decode()
+
+
+def set_up_logging(log_format: LogFormat, level: str) -> None:
+    """Send every log of the process to standard error in one format."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate = [], True
+    logging.getLogger("uvicorn.access").disabled = True  # ours says more, and less that is secret
+
+
+KEEP_ALIVE_S = 30
+BACKLOG = 2048
+_POLL_S = 0.02
+
+_log = logging.getLogger(__name__)
+
+
+def serve(settings: ServiceConfig) -> None:
+    """Serve until the process is told to stop, then let requests under way end.
+
+    Raises a SpeciaRLError in one line when the socket, the verdict log or a judge cannot be had; everything
+    else is stopped by then.
+    """
+    failures: list[SpeciaRLError] = []
+    stopping: list[asyncio.Task[None]] = []
+
+    def refuse(error: SpeciaRLError) -> None:
+        failures.append(error)
+        stopping.append(asyncio.ensure_future(_stop(server)))
+
+    app = create_app(settings, on_failure=refuse)
+    with listen(settings.host, settings.port) as listener:
+        host, port = listener.getsockname()[:2]
+        config = uvicorn.Config(
+            app,
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            backlog=BACKLOG,
+            timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_graceful_shutdown=math.ceil(settings.stop_deadline_s),
+        )
+        server = uvicorn.Server(config)
+        address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        _log.info("listening on %s", address, extra={"fields": {"url": address, "judges": list(settings.judges)}})
+        server.run(sockets=[listener])
+    if failures:
+        raise failures[0]
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket bound to the address; raises ConfigError when it cannot be had."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+        except OSError:
+            listener.close()
+            raise
+    except OSError as error:
+        raise ConfigError(
+            f"cannot listen on {host}:{port} ({error.strerror}); give another `port` or `host`"
+        ) from error
+    return listener
+
+
+async def _stop(server: uvicorn.Server) -> None:
+    # Told before it has started, uvicorn would leave without ending the lifespan.
+    while not server.started:
+        await asyncio.sleep(_POLL_S)
+    server.should_exit = True

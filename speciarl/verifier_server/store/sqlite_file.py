@@ -1,0 +1,192 @@
+"""The SQLite file of a store: opened, checked, and moved aside when it is damaged. Blocking calls."""
+
+import contextlib
+import fcntl
+import logging
+import os
+import queue
+import sqlite3
+import threading
+import time
+from asyncio import wrap_future
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, TypeVar
+
+from speciarl.verifier_server.store.interface import StoreError
+
+T = TypeVar("T")
+
+
+class BlockingThread:
+    """Runs calls one after another, off the event loop.
+
+    The thread is a daemon: a disk that hangs keeps no process from ending. (A pool of the standard library
+    would be joined at exit.)
+    """
+
+    def __init__(self, name: str) -> None:
+        """The thread starts with the first call."""
+        self._name = name
+        self._jobs: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    async def run(self, call: Callable[[], T]) -> T:
+        """What the call returns or raises. When cancelled before its turn, the call is not made."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, name=self._name, daemon=True)
+            self._thread.start()
+        job: Future[T] = Future()
+        self._jobs.put((job, call))
+        return await wrap_future(job)
+
+    def stop(self) -> None:
+        """Let the thread end after the calls that wait. Final."""
+        self._jobs.put(None)
+
+    def _work(self) -> None:
+        while (entry := self._jobs.get()) is not None:
+            job, call = entry
+            if not job.set_running_or_notify_cancel():
+                continue
+            try:
+                result = call()
+            except BaseException as error:  # noqa: BLE001 - handed to whoever waits
+                job.set_exception(error)
+            else:
+                job.set_result(result)
+
+
+FORMAT_VERSION = 1
+APPLICATION_ID = 0x53706C76
+"""Marks our files (SQLite header, bytes 68-71)."""
+
+_MAGIC = b"SQLite format 3\0"
+_HEADER_BYTES = 100
+_POLL_S = 0.05
+_CACHE_KIB = 64 * 1024
+_WAL_PAGES = 4000
+"""Pages that gather in the write-ahead log before they go into the file: fewer, larger flushes."""
+
+_log = logging.getLogger(__name__)
+
+
+def connect(path: Path, timeout_s: float, create: bool = True, suspect: bool = False) -> sqlite3.Connection:
+    """A connection to the store at `path`, which is made when missing and `create`.
+
+    With `create` a damaged file is moved aside and a new one started; `suspect` has the whole file checked for that,
+    not only its beginning. Raises StoreError for a file that is none of ours or of another version, and sqlite3.Error
+    or OSError when it cannot be read and written. The connection may be used from any one thread at a time.
+    """
+    if create:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    elif not path.exists():
+        raise StoreError(f"there is no verdict store at {path}; check the path")
+    # Two processes that find the same damage must not both move a file aside: the second would take the new one.
+    with _lock(path.with_name(path.name + ".lock"), timeout_s):
+        _refuse_foreign(path)
+        try:
+            return _open(path, timeout_s, suspect)
+        except sqlite3.DatabaseError as error:
+            if not is_damage(error) or not create:
+                raise
+            aside = _move_aside(path)
+            _log.error(
+                "verdict store %s is damaged (%s); it is now %s, and a new store is started in its place",
+                path,
+                error,
+                aside,
+            )
+            return _open(path, timeout_s, suspect=False)
+
+
+def is_damage(error: sqlite3.Error) -> bool:
+    """Whether the error says that the file's content is broken, as opposed to a lock, a full disk and the like."""
+    return type(error) is sqlite3.DatabaseError
+
+
+@contextlib.contextmanager
+def transaction(connection: sqlite3.Connection, kind: str = "IMMEDIATE") -> Iterator[None]:
+    """All or nothing. IMMEDIATE takes the write lock at once, DEFERRED is for reading."""
+    connection.execute(f"BEGIN {kind}")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _open(path: Path, timeout_s: float, suspect: bool) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=timeout_s, isolation_level=None, check_same_thread=False)
+    try:
+        connection.execute("PRAGMA auto_vacuum=INCREMENTAL")  # has an effect on a new file only
+        if suspect:
+            verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+            if verdict != "ok":
+                raise sqlite3.DatabaseError(verdict)
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if version not in (0, FORMAT_VERSION):
+            raise StoreError(
+                f"verdict store {path} has format version {version}, this SpeciaRL knows {FORMAT_VERSION}: "
+                "export it with the SpeciaRL that wrote it and import it here, or choose another path"
+            )
+        with transaction(connection):  # in one piece, so that no half-made store can be left; also proves we can write
+            connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version={FORMAT_VERSION}")
+            for table, key in (("verdicts", "key"), ("judges", "fingerprint")):
+                columns = f"{key} BLOB PRIMARY KEY NOT NULL, content BLOB NOT NULL"
+                connection.execute(f"CREATE TABLE IF NOT EXISTS {table} ({columns}) WITHOUT ROWID")
+        connection.execute("PRAGMA journal_mode=WAL")
+        # No flush per commit: a killed process loses nothing, a power failure the last seconds, never the rest.
+        connection.execute("PRAGMA synchronous=NORMAL")
+        connection.execute(f"PRAGMA wal_autocheckpoint={_WAL_PAGES}")
+        connection.execute(f"PRAGMA cache_size=-{_CACHE_KIB}")
+        # Damage may turn a blob into what SQLite takes for text: that is for us to refuse, entry by entry.
+        connection.text_factory = bytes
+        return connection
+    except BaseException:
+        connection.close()
+        raise
+
+
+def _refuse_foreign(path: Path) -> None:
+    """Nobody's file is moved aside or written to only because a path was mistyped."""
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        header = file.read(_HEADER_BYTES)
+    marked = header[68:72] == APPLICATION_ID.to_bytes(4, "big")
+    if header.strip(b"\0") and not marked:
+        what = "an SQLite file of something else" if header.startswith(_MAGIC) else "no SQLite file"
+        raise StoreError(f"{path} is {what}, not a verdict store; choose another path")
+
+
+def _move_aside(path: Path) -> Path:
+    stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
+    aside = path.with_name(f"{path.name}.damaged-{stamp}")
+    number = 1
+    while aside.exists():
+        number += 1
+        aside = path.with_name(f"{path.name}.damaged-{stamp}-{number}")
+    for suffix in ("-wal", "-shm", ""):  # the file last: were we killed in between, the next start goes on
+        with contextlib.suppress(FileNotFoundError):
+            os.replace(f"{path}{suffix}", f"{aside}{suffix}")
+    return aside
+
+
+@contextlib.contextmanager
+def _lock(path: Path, timeout_s: float) -> Iterator[None]:
+    expires = time.monotonic() + timeout_s
+    with path.open("w") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= expires:
+                    raise StoreError(f"another process has held {path} for {timeout_s:g} s; try again") from None
+                time.sleep(_POLL_S)
+        yield  # closing the file releases the lock

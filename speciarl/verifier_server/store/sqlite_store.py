@@ -1,0 +1,200 @@
+"""The embedded store: one SQLite file, shared by the processes of one machine."""
+
+import asyncio
+import contextlib
+import logging
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from speciarl.verifier_server.store.interface import Claim, Entries, StoreError
+from speciarl.verifier_server.store.key import JudgeIdentity, verified_judges
+from speciarl.verifier_server.store.record import EntryReader, Record, encode
+from speciarl.verifier_server.store.sqlite_file import BlockingThread, connect, is_damage, transaction
+
+T = TypeVar("T")
+
+_VACUUM_PAGES = 1000
+
+_log = logging.getLogger(__name__)
+
+
+class FileStore:
+    """See `VerdictStore`. Claims are always granted: the processes of one machine may judge a pair twice, and
+    still all use the verdict that was written first.
+
+    A connection on which anything failed is closed, and the next call opens another: so the store comes back by
+    itself when the disk has room again, when a lock is gone, or when the file was damaged and moved aside.
+    """
+
+    def __init__(self, path: str | Path, timeout_s: float = 5.0, create: bool = True) -> None:
+        """`timeout_s` bounds the wait for another process's lock. Without `create` a missing or damaged
+        file is an error and stays as it is."""
+        self._path = Path(path).expanduser().absolute()
+        self.where = str(self._path)
+        self._timeout_s = timeout_s
+        self._create = create
+        self._reader = EntryReader(self.where)
+        self._thread: BlockingThread | None = None
+        self._connection: sqlite3.Connection | None = None
+        self._inode = 0
+        self._suspect = False
+        self._registered: set[bytes] = set()
+
+    @property
+    def corrupt(self) -> int:
+        """See `VerdictStore.corrupt`."""
+        return self._reader.corrupt
+
+    async def open(self) -> None:
+        """See `VerdictStore.open`."""
+        if self._thread is None:
+            self._thread = BlockingThread(f"verdict store {self._path.name}")
+        try:
+            await self._run(lambda _: None)
+        except StoreError:
+            await self.aclose()
+            raise
+        except asyncio.CancelledError:  # the disk hangs: nothing to wait for
+            self._thread.stop()
+            self._thread = None
+            raise
+
+    async def get(self, keys: Sequence[bytes]) -> list[Record | None]:
+        """See `VerdictStore.get`."""
+        return await self._run(lambda connection: self._get(connection, keys))
+
+    async def claim(self, keys: Sequence[bytes]) -> list[Record | Claim]:
+        """See `VerdictStore.claim`."""
+        return [record or Claim.GRANTED for record in await self.get(keys)]
+
+    async def put(self, judge: JudgeIdentity, records: Sequence[Record]) -> list[Record]:
+        """See `VerdictStore.put`. One transaction."""
+        return await self._run(lambda connection: self._put(connection, judge, records))
+
+    async def release(self, keys: Sequence[bytes]) -> None:
+        """See `VerdictStore.release`."""
+
+    async def judges(self) -> Mapping[bytes, JudgeIdentity]:
+        """See `VerdictStore.judges`. Damaged ones are left out; the judge's next verdict writes it anew."""
+        return await self._run(_judges)
+
+    async def scan(self, chunk: int = 1000) -> AsyncIterator[Entries]:
+        """See `VerdictStore.scan`. In key order; no read lasts longer than a chunk."""
+        after = b""
+        while entries := await self._run(partial(self._page, after=after, count=chunk)):
+            yield entries
+            after = entries[-1][0]
+
+    async def delete(self, keys: Sequence[bytes]) -> None:
+        """See `VerdictStore.delete`. Gives the space back to the disk bit by bit."""
+
+        def delete(connection: sqlite3.Connection) -> None:
+            with transaction(connection):
+                connection.executemany("DELETE FROM verdicts WHERE key = ?", [(key,) for key in keys])
+            connection.executescript(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})")  # execute() takes one step only
+
+        await self._run(delete)
+
+    async def aclose(self) -> None:
+        """See `VerdictStore.aclose`."""
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            try:
+                await thread.run(self._disconnect)
+            finally:
+                thread.stop()
+
+    async def _run(self, call: Callable[[sqlite3.Connection], T]) -> T:
+        if self._thread is None:
+            raise StoreError(f"verdict store {self.where} is not open")
+        return await self._thread.run(lambda: self._guarded(call))
+
+    def _guarded(self, call: Callable[[sqlite3.Connection], T]) -> T:
+        """Runs in the store's thread."""
+        try:
+            if self._connection is not None and not self._still_there():
+                _log.error("verdict store %s was moved or removed while in use; a new one is started", self.where)
+                self._disconnect()
+            if self._connection is None:
+                self._registered.clear()
+                self._connection = self._connect()
+                self._inode = self._path.stat().st_ino
+                self._suspect = False
+            return call(self._connection)
+        except (sqlite3.Error, OSError) as error:
+            self._suspect |= isinstance(error, sqlite3.Error) and is_damage(error)
+            self._disconnect()
+            cause = error.strerror if isinstance(error, OSError) else str(error)
+            raise StoreError(f"verdict store {self.where} cannot be used: {cause}; {_remedy(cause)}") from error
+
+    def _connect(self) -> sqlite3.Connection:
+        return connect(self._path, self._timeout_s, self._create, self._suspect)
+
+    def _still_there(self) -> bool:
+        """Whether the path still leads to our file: SQLite would go on writing to one that nobody finds again."""
+        try:
+            return self._path.stat().st_ino == self._inode
+        except FileNotFoundError:
+            return False
+
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with contextlib.suppress(sqlite3.Error):  # it failed already; what was committed is safe
+                connection.close()
+
+    def _get(self, connection: sqlite3.Connection, keys: Sequence[bytes]) -> list[Record | None]:
+        found: list[Record | None] = []
+        with transaction(connection, "DEFERRED"):
+            for key in keys:
+                found.append(self._reader.read(key, _content(connection, key)))
+        return found
+
+    def _put(self, connection: sqlite3.Connection, judge: JudgeIdentity, records: Sequence[Record]) -> list[Record]:
+        kept = []
+        with transaction(connection):
+            if judge.fingerprint not in self._registered:
+                connection.execute(
+                    "INSERT OR REPLACE INTO judges VALUES (?, ?)", (judge.fingerprint, judge.to_json().encode())
+                )
+            for record in records:
+                kept.append(self._put_one(connection, record))
+        self._registered.add(judge.fingerprint)
+        return kept
+
+    def _put_one(self, connection: sqlite3.Connection, record: Record) -> Record:
+        key, content = record.key, encode(record)
+        if connection.execute("INSERT OR IGNORE INTO verdicts VALUES (?, ?)", (key, content)).rowcount:
+            return record
+        earlier = self._reader.read(key, _content(connection, key))
+        if earlier is None:
+            connection.execute("UPDATE verdicts SET content = ? WHERE key = ?", (content, key))
+        return earlier or record
+
+    def _page(self, connection: sqlite3.Connection, after: bytes, count: int) -> Entries:
+        rows = connection.execute(
+            "SELECT key, content FROM verdicts WHERE key > ? ORDER BY key LIMIT ?", (after, count)
+        ).fetchall()
+        return [(key, self._reader.read(key, content)) for key, content in rows]
+
+
+def _content(connection: sqlite3.Connection, key: bytes) -> object:
+    row = connection.execute("SELECT content FROM verdicts WHERE key = ?", (key,)).fetchone()
+    return None if row is None else row[0]
+
+
+def _judges(connection: sqlite3.Connection) -> Mapping[bytes, JudgeIdentity]:
+    return verified_judges(connection.execute("SELECT fingerprint, content FROM judges").fetchall())
+
+
+def _remedy(cause: str | None) -> str:
+    if "full" in (cause or ""):
+        return "make room on the disk"
+    if "locked" in (cause or ""):
+        return "another process holds it; wait for that to end"
+    if "malformed" in (cause or "") or "not a database" in (cause or ""):
+        return "it is damaged: a run that uses it moves it aside and starts a new one"
+    return "check that the path can be written and is on a local disk"
