@@ -10,11 +10,9 @@ from prometheus_client.registry import Collector
 from speciarl.utils.credentials import public_url
 from speciarl.verifier_server.client.router import EndpointStats
 from speciarl.verifier_server.service.judges import Judge
-from speciarl.verifier_server.service.runs.log import VerdictLog
-from speciarl.verifier_server.service.service import Admission
 from speciarl.verifier_server.stats import Snapshot
 
-PREFIX = "speciarl_verifier_"
+JUDGE_PREFIX = "speciarl_verifier_"
 
 
 class Described(NamedTuple):
@@ -93,7 +91,7 @@ def judge_families(judges: Iterable[Judge]) -> Iterator[Metric]:
     """All metric families. To be called in the judges' event loop."""
     judges = list(judges)
     stats = {judge.name: judge.verifier.stats() for judge in judges if judge.verifier is not None}
-    ready = GaugeMetricFamily(PREFIX + "judge_ready", "1 when the judge can be asked.", labels=["judge"])
+    ready = GaugeMetricFamily(JUDGE_PREFIX + "judge_ready", "1 when the judge can be asked.", labels=["judge"])
     for judge in judges:
         ready.add_metric([judge.name], float(judge.state == "ready"))
     yield ready
@@ -108,7 +106,7 @@ def judge_families(judges: Iterable[Judge]) -> Iterator[Metric]:
 def replica_restarts(restarts: Mapping[str, Sequence[int]]) -> Metric:
     """Restarts of each replica that we manage, by judge; no sample while there is none."""
     text = "Restarts of a replica that was dead or stuck."
-    family = CounterMetricFamily(PREFIX + "replica_restarts", text, labels=["judge", "replica"])
+    family = CounterMetricFamily(JUDGE_PREFIX + "replica_restarts", text, labels=["judge", "replica"])
     for judge, counts in restarts.items():
         for index, count in enumerate(counts):
             family.add_metric([judge, str(index)], count)
@@ -118,7 +116,7 @@ def replica_restarts(restarts: Mapping[str, Sequence[int]]) -> Metric:
 def _counted(stats: Mapping[str, Mapping[str, float]]) -> Iterator[Metric]:
     for key, described in DESCRIBED.items():
         kind = CounterMetricFamily if described.is_counter else GaugeMetricFamily
-        family = kind(PREFIX + described.name, described.help, labels=["judge"])
+        family = kind(JUDGE_PREFIX + described.name, described.help, labels=["judge"])
         for judge, values in stats.items():
             if key in values:
                 family.add_metric([judge], values[key])
@@ -128,7 +126,7 @@ def _counted(stats: Mapping[str, Mapping[str, float]]) -> Iterator[Metric]:
 
 def _others(stats: Mapping[str, Mapping[str, float]]) -> Metric:
     text = "Statistics of the judge that have no metric of their own."
-    family = GaugeMetricFamily(PREFIX + "statistic", text, labels=["judge", "statistic"])
+    family = GaugeMetricFamily(JUDGE_PREFIX + "statistic", text, labels=["judge", "statistic"])
     for judge, values in stats.items():
         for key, value in values.items():
             if key not in DESCRIBED and key not in _DERIVED and not key.startswith(_BY_REASON):
@@ -137,7 +135,7 @@ def _others(stats: Mapping[str, Mapping[str, float]]) -> Metric:
 
 
 def _unscorable(stats: Mapping[str, Mapping[str, float]]) -> Metric:
-    family = CounterMetricFamily(PREFIX + "unscorable", "Pairs without a verdict.", labels=["judge", "reason"])
+    family = CounterMetricFamily(JUDGE_PREFIX + "unscorable", "Pairs without a verdict.", labels=["judge", "reason"])
     for judge, values in stats.items():
         for key, count in values.items():
             if key.startswith(_BY_REASON):
@@ -147,7 +145,7 @@ def _unscorable(stats: Mapping[str, Mapping[str, float]]) -> Metric:
 
 def _hit_ratios(stats: Mapping[str, Mapping[str, float]]) -> Metric:
     text = "Share of the pairs answered at each level since the start; absent before the first pair."
-    family = GaugeMetricFamily(PREFIX + "hit_ratio", text, labels=["judge", "level"])
+    family = GaugeMetricFamily(JUDGE_PREFIX + "hit_ratio", text, labels=["judge", "level"])
     for judge, values in stats.items():
         for level, key in HIT_LEVELS.items():
             if values.get("requests"):
@@ -157,7 +155,7 @@ def _hit_ratios(stats: Mapping[str, Mapping[str, float]]) -> Metric:
 
 def _histograms(judges: Iterable[Judge]) -> Iterator[Metric]:
     for name, text in _DISTRIBUTIONS.items():
-        family = HistogramMetricFamily(PREFIX + name.replace("_seconds", "_time_seconds"), text, labels=["judge"])
+        family = HistogramMetricFamily(JUDGE_PREFIX + name.replace("_seconds", "_time_seconds"), text, labels=["judge"])
         for judge in judges:
             if isinstance(judge.verifier, Monitored):
                 bounds, counts, total = judge.verifier.histograms()[name]
@@ -169,12 +167,16 @@ def _histograms(judges: Iterable[Judge]) -> Iterator[Metric]:
 
 def _endpoints(judges: Iterable[Judge]) -> Iterator[Metric]:
     labels = ["judge", "endpoint"]
-    in_flight = GaugeMetricFamily(PREFIX + "endpoint_in_flight", "Requests sent and not answered yet.", labels=labels)
-    attempts = CounterMetricFamily(PREFIX + "endpoint_attempts", "Requests sent.", labels=labels)
-    failed = CounterMetricFamily(
-        PREFIX + "endpoint_failed", "Requests that failed for a passing reason.", labels=labels
+    in_flight = GaugeMetricFamily(
+        JUDGE_PREFIX + "endpoint_in_flight", "Requests sent and not answered yet.", labels=labels
     )
-    state = GaugeMetricFamily(PREFIX + "endpoint_state", "1 for the state the server is in.", labels=[*labels, "state"])
+    attempts = CounterMetricFamily(JUDGE_PREFIX + "endpoint_attempts", "Requests sent.", labels=labels)
+    failed = CounterMetricFamily(
+        JUDGE_PREFIX + "endpoint_failed", "Requests that failed for a passing reason.", labels=labels
+    )
+    state = GaugeMetricFamily(
+        JUDGE_PREFIX + "endpoint_state", "1 for the state the server is in.", labels=[*labels, "state"]
+    )
     for judge in judges:
         endpoints: Sequence[EndpointStats] = ()
         if isinstance(judge.verifier, Monitored):
@@ -188,7 +190,7 @@ def _endpoints(judges: Iterable[Judge]) -> Iterator[Metric]:
     yield from (in_flight, attempts, failed, state)
 
 
-PREFIX = "speciarl_service_"
+SERVICE_PREFIX = "speciarl_service_"
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 _PAIRS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
 
@@ -199,17 +201,19 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self._seconds = Histogram(
-            PREFIX + "request_seconds",
+            SERVICE_PREFIX + "request_seconds",
             "From the first byte of a request to the last of its answer.",
             ["route", "status"],
             buckets=_SECONDS,
             registry=self.registry,
         )
         self._pairs = Histogram(
-            PREFIX + "request_pairs", "Pairs in one request.", ["route"], buckets=_PAIRS, registry=self.registry
+            SERVICE_PREFIX + "request_pairs", "Pairs in one request.", ["route"], buckets=_PAIRS, registry=self.registry
         )
         self._gone = Counter(
-            PREFIX + "clients_gone", "Requests whose client went away before the answer.", registry=self.registry
+            SERVICE_PREFIX + "clients_gone",
+            "Requests whose client went away before the answer.",
+            registry=self.registry,
         )
 
     def add(self, collect: Callable[[], Iterable[Metric]]) -> None:
@@ -242,17 +246,3 @@ class _Collector(Collector):
     def collect(self) -> Iterable[Metric]:
         """What there is now."""
         return self._collect()
-
-
-def own_families(admission: Admission, log: VerdictLog | None) -> Iterable[Metric]:
-    """State of the service's queue and of its verdict log."""
-    yield GaugeMetricFamily(PREFIX + "pairs_waiting", "Pairs being judged over all requests.", admission.waiting)
-    yield GaugeMetricFamily(PREFIX + "pairs_limit", "Most pairs that may be judged at once.", admission.limit)
-    yield CounterMetricFamily(PREFIX + "refused", "Requests turned away because of that limit.", admission.refused)
-    if log is None:
-        return
-    yield GaugeMetricFamily(PREFIX + "log_rows_waiting", "Rows of the verdict log in memory.", log.rows_waiting)
-    yield CounterMetricFamily(PREFIX + "log_rows", "Rows of the verdict log written.", log.rows_written)
-    yield CounterMetricFamily(PREFIX + "log_parts", "Files of the verdict log written.", log.parts_written)
-    yield CounterMetricFamily(PREFIX + "log_errors", "Files of the verdict log that failed once.", log.write_errors)
-    yield CounterMetricFamily(PREFIX + "log_refused", "Requests that the full verdict log refused.", log.refused)

@@ -2,16 +2,18 @@
 
 import asyncio
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from fastapi import Request
+from prometheus_client import Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from speciarl.verdict import Judgement, Pair
 from speciarl.verifier_server.pool.ray_runtime import ManagedPools
 from speciarl.verifier_server.service.config import ServiceConfig
 from speciarl.verifier_server.service.errors import ApiError
 from speciarl.verifier_server.service.judges import BuildVerifier, Judge, Judges, OnFailure
-from speciarl.verifier_server.service.metrics import Metrics, judge_families, own_families, replica_restarts
+from speciarl.verifier_server.service.metrics import SERVICE_PREFIX, Metrics, judge_families, replica_restarts
 from speciarl.verifier_server.service.requests import ClientGone, judge_pairs, while_connected
 from speciarl.verifier_server.service.runs.log import VerdictLog
 from speciarl.verifier_server.service.runs.registry import RunRegistry
@@ -127,3 +129,25 @@ class Core:
         nothing = [None] * len(pairs)
         columns = zip(pairs, judgements, ids or nothing, extra_info or nothing, strict=True)
         self.runs.note(run, [make_row(judge, *column) for column in columns])
+
+
+def own_families(admission: Admission, log: VerdictLog | None) -> Iterable[Metric]:
+    """State of the service's queue and of its verdict log."""
+    yield GaugeMetricFamily(
+        SERVICE_PREFIX + "pairs_waiting", "Pairs being judged over all requests.", admission.waiting
+    )
+    yield GaugeMetricFamily(SERVICE_PREFIX + "pairs_limit", "Most pairs that may be judged at once.", admission.limit)
+    yield CounterMetricFamily(
+        SERVICE_PREFIX + "refused", "Requests turned away because of that limit.", admission.refused
+    )
+    if log is None:
+        return
+    yield GaugeMetricFamily(SERVICE_PREFIX + "log_rows_waiting", "Rows of the verdict log in memory.", log.rows_waiting)
+    yield CounterMetricFamily(SERVICE_PREFIX + "log_rows", "Rows of the verdict log written.", log.rows_written)
+    yield CounterMetricFamily(SERVICE_PREFIX + "log_parts", "Files of the verdict log written.", log.parts_written)
+    yield CounterMetricFamily(
+        SERVICE_PREFIX + "log_errors", "Files of the verdict log that failed once.", log.write_errors
+    )
+    yield CounterMetricFamily(
+        SERVICE_PREFIX + "log_refused", "Requests that the full verdict log refused.", log.refused
+    )

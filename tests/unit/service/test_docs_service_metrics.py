@@ -12,9 +12,9 @@ from speciarl.verifier_server.client.router import EndpointStats, State
 from speciarl.verifier_server.service import metrics
 from speciarl.verifier_server.service.config import LogConfig
 from speciarl.verifier_server.service.judges import Judge
-from speciarl.verifier_server.service.metrics import Metrics, own_families
+from speciarl.verifier_server.service.metrics import Metrics
 from speciarl.verifier_server.service.runs.log import VerdictLog
-from speciarl.verifier_server.service.service import Admission
+from speciarl.verifier_server.service.service import Admission, own_families
 from speciarl.verifier_server.stats import Stats
 
 DOCS = Path(__file__).parents[3] / "docs" / "verifier_service.md"
@@ -55,7 +55,7 @@ def of_judges() -> set[str]:
     )
     judge = Judge("main", SimpleNamespace(), verifier, "ready")  # type: ignore[arg-type]
     families = [*metrics.judge_families([judge]), metrics.replica_restarts({"main": [0]})]
-    return exported(families, metrics.PREFIX)
+    return exported(families, metrics.JUDGE_PREFIX)
 
 
 def of_the_service(folder: Path) -> set[str]:
@@ -64,16 +64,16 @@ def of_the_service(folder: Path) -> set[str]:
     log = VerdictLog(LogConfig(directory=str(folder)))
     page.add(lambda: own_families(Admission(1), log))
     page.request("/v1/judge", 200, 0.1, 1)
-    return exported(page.registry.collect(), metrics.PREFIX)
+    return exported(page.registry.collect(), metrics.SERVICE_PREFIX)
 
 
 def test_the_metrics_of_judges() -> None:
-    names = documented(metrics.PREFIX)
+    names = documented(metrics.JUDGE_PREFIX)
     assert len(names) == len(set(names))
     assert set(names) == of_judges()
 
 
 def test_the_metrics_of_the_service(tmp_path: Path) -> None:
-    names = documented(metrics.PREFIX)
+    names = documented(metrics.SERVICE_PREFIX)
     assert len(names) == len(set(names))
     assert set(names) == of_the_service(tmp_path)
