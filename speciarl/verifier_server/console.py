@@ -16,8 +16,8 @@ from speciarl.verdict import Judgement, Unscorable
 from speciarl.verifier_server.client.http import Failure
 from speciarl.verifier_server.remote_verifier import ServiceClient, read_results
 from speciarl.verifier_server.service.metrics import HIT_LEVELS
-from speciarl.verifier_server.service.metrics import JUDGE_PREFIX as JUDGE
-from speciarl.verifier_server.service.metrics import SERVICE_PREFIX as SERVICE
+from speciarl.verifier_server.service.metrics import OF_JUDGES as JUDGE
+from speciarl.verifier_server.service.metrics import OF_SERVICE as SERVICE
 
 TIMEOUT_S = 10.0
 JUDGE_TIMEOUT_S = 300.0

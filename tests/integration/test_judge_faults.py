@@ -287,7 +287,7 @@ def api_server(port: int) -> psutil.Process:
     """The vLLM API server that was told to listen at the port."""
     for process in psutil.Process().children(recursive=True):
         words = words_of(process)
-        if "serve" in words and str(port) in words and not any(word.endswith("guard.py") for word in words):
+        if "serve" in words and str(port) in words and not any(word.endswith("subreaper.py") for word in words):
             return process
     raise AssertionError(f"no server at port {port}")
 

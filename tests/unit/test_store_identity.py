@@ -16,7 +16,7 @@ from speciarl.verifier_server.judge.decoding import Decoder, Mode
 from speciarl.verifier_server.judge.json_list import ManyDecoder, ManyMode
 from speciarl.verifier_server.judge.labels import BINARY
 from speciarl.verifier_server.judge.prompt import Prompt
-from speciarl.verifier_server.store import JudgeIdentity, identity_of, model_files, model_revision
+from speciarl.verifier_server.store import JudgeIdentity, identity_of, key, model_revision
 from speciarl.verifier_server.store.key import verdict_key, verified_judges
 
 texts = st.text(st.characters(codec="utf-8"), max_size=20)
@@ -171,7 +171,7 @@ def test_json_round_trip(judge: JudgeIdentity) -> None:
 
 
 def test_a_local_model_is_told_by_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model_files, "HASHED_BYTES", 100)
+    monkeypatch.setattr(key, "HASHED_BYTES", 100)
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "model.safetensors").write_bytes(b"1" * 200)
     local = config(model=str(tmp_path))

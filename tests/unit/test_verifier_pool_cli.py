@@ -130,5 +130,5 @@ def test_an_application_needs_a_pool_and_a_name_for_its_url(tmp_path: Path) -> N
 )  # fmt: skip
 def test_what_serve_says_in_one_line(status: str, messages: list[str], said: str) -> None:
     deployments = {str(index): SimpleNamespace(message=message) for index, message in enumerate(messages)}
-    serve_app: Any = SimpleNamespace(status=SimpleNamespace(value=status), message="", deployments=deployments)
-    assert serve_app._problem(serve_app) == said
+    application: Any = SimpleNamespace(status=SimpleNamespace(value=status), message="", deployments=deployments)
+    assert serve_app._problem(application) == said

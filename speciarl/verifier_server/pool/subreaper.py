@@ -1,6 +1,6 @@
 """Runs a command so that nothing of it outlives whoever asked for it.
 
-A small process between us and a server: ``python guard.py GRACE_SECONDS COMMAND…``. It stops the command, and
+A small process between us and a server: ``python subreaper.py GRACE_SECONDS COMMAND…``. It stops the command, and
 everything the command started, when its standard input closes. That happens on request, and also when the
 process that holds the other end dies in whatever way, SIGKILL included. Standard library only: it is run as a
 file, so that it starts at once and stays small.

@@ -21,7 +21,7 @@ from speciarl.verifier_server.pool.restart_policy import Condition, StartPatienc
 POLL_S = 0.25
 HEALTH_TIMEOUT_S = 5.0
 KILL_GRACE_S = 10.0
-_GUARD = Path(__file__).with_name("guard.py")
+_GUARD = Path(__file__).with_name("subreaper.py")
 _TELLING = re.compile(r"error|exception|killed|out of memory", re.IGNORECASE)
 _LOG_PREFIX = re.compile(r"^(\([^)]*\)\s*)?((ERROR|WARNING|INFO)\s+\S+\s+\S+\s+)?(\[[^\]]*\]\s*)?")
 

@@ -12,7 +12,7 @@ from speciarl.verifier_server.client.router import EndpointStats
 from speciarl.verifier_server.service.judges import Judge
 from speciarl.verifier_server.stats import Snapshot
 
-JUDGE_PREFIX = "speciarl_verifier_"
+OF_JUDGES = "speciarl_verifier_"
 
 
 class Described(NamedTuple):
@@ -91,7 +91,7 @@ def judge_families(judges: Iterable[Judge]) -> Iterator[Metric]:
     """All metric families. To be called in the judges' event loop."""
     judges = list(judges)
     stats = {judge.name: judge.verifier.stats() for judge in judges if judge.verifier is not None}
-    ready = GaugeMetricFamily(JUDGE_PREFIX + "judge_ready", "1 when the judge can be asked.", labels=["judge"])
+    ready = GaugeMetricFamily(OF_JUDGES + "judge_ready", "1 when the judge can be asked.", labels=["judge"])
     for judge in judges:
         ready.add_metric([judge.name], float(judge.state == "ready"))
     yield ready
@@ -106,7 +106,7 @@ def judge_families(judges: Iterable[Judge]) -> Iterator[Metric]:
 def replica_restarts(restarts: Mapping[str, Sequence[int]]) -> Metric:
     """Restarts of each replica that we manage, by judge; no sample while there is none."""
     text = "Restarts of a replica that was dead or stuck."
-    family = CounterMetricFamily(JUDGE_PREFIX + "replica_restarts", text, labels=["judge", "replica"])
+    family = CounterMetricFamily(OF_JUDGES + "replica_restarts", text, labels=["judge", "replica"])
     for judge, counts in restarts.items():
         for index, count in enumerate(counts):
             family.add_metric([judge, str(index)], count)
@@ -116,7 +116,7 @@ def replica_restarts(restarts: Mapping[str, Sequence[int]]) -> Metric:
 def _counted(stats: Mapping[str, Mapping[str, float]]) -> Iterator[Metric]:
     for key, described in DESCRIBED.items():
         kind = CounterMetricFamily if described.is_counter else GaugeMetricFamily
-        family = kind(JUDGE_PREFIX + described.name, described.help, labels=["judge"])
+        family = kind(OF_JUDGES + described.name, described.help, labels=["judge"])
         for judge, values in stats.items():
             if key in values:
                 family.add_metric([judge], values[key])
@@ -126,7 +126,7 @@ def _counted(stats: Mapping[str, Mapping[str, float]]) -> Iterator[Metric]:
 
 def _others(stats: Mapping[str, Mapping[str, float]]) -> Metric:
     text = "Statistics of the judge that have no metric of their own."
-    family = GaugeMetricFamily(JUDGE_PREFIX + "statistic", text, labels=["judge", "statistic"])
+    family = GaugeMetricFamily(OF_JUDGES + "statistic", text, labels=["judge", "statistic"])
     for judge, values in stats.items():
         for key, value in values.items():
             if key not in DESCRIBED and key not in _DERIVED and not key.startswith(_BY_REASON):
@@ -135,7 +135,7 @@ def _others(stats: Mapping[str, Mapping[str, float]]) -> Metric:
 
 
 def _unscorable(stats: Mapping[str, Mapping[str, float]]) -> Metric:
-    family = CounterMetricFamily(JUDGE_PREFIX + "unscorable", "Pairs without a verdict.", labels=["judge", "reason"])
+    family = CounterMetricFamily(OF_JUDGES + "unscorable", "Pairs without a verdict.", labels=["judge", "reason"])
     for judge, values in stats.items():
         for key, count in values.items():
             if key.startswith(_BY_REASON):
@@ -145,7 +145,7 @@ def _unscorable(stats: Mapping[str, Mapping[str, float]]) -> Metric:
 
 def _hit_ratios(stats: Mapping[str, Mapping[str, float]]) -> Metric:
     text = "Share of the pairs answered at each level since the start; absent before the first pair."
-    family = GaugeMetricFamily(JUDGE_PREFIX + "hit_ratio", text, labels=["judge", "level"])
+    family = GaugeMetricFamily(OF_JUDGES + "hit_ratio", text, labels=["judge", "level"])
     for judge, values in stats.items():
         for level, key in HIT_LEVELS.items():
             if values.get("requests"):
@@ -155,7 +155,7 @@ def _hit_ratios(stats: Mapping[str, Mapping[str, float]]) -> Metric:
 
 def _histograms(judges: Iterable[Judge]) -> Iterator[Metric]:
     for name, text in _DISTRIBUTIONS.items():
-        family = HistogramMetricFamily(JUDGE_PREFIX + name.replace("_seconds", "_time_seconds"), text, labels=["judge"])
+        family = HistogramMetricFamily(OF_JUDGES + name.replace("_seconds", "_time_seconds"), text, labels=["judge"])
         for judge in judges:
             if isinstance(judge.verifier, Monitored):
                 bounds, counts, total = judge.verifier.histograms()[name]
@@ -168,14 +168,14 @@ def _histograms(judges: Iterable[Judge]) -> Iterator[Metric]:
 def _endpoints(judges: Iterable[Judge]) -> Iterator[Metric]:
     labels = ["judge", "endpoint"]
     in_flight = GaugeMetricFamily(
-        JUDGE_PREFIX + "endpoint_in_flight", "Requests sent and not answered yet.", labels=labels
+        OF_JUDGES + "endpoint_in_flight", "Requests sent and not answered yet.", labels=labels
     )
-    attempts = CounterMetricFamily(JUDGE_PREFIX + "endpoint_attempts", "Requests sent.", labels=labels)
+    attempts = CounterMetricFamily(OF_JUDGES + "endpoint_attempts", "Requests sent.", labels=labels)
     failed = CounterMetricFamily(
-        JUDGE_PREFIX + "endpoint_failed", "Requests that failed for a passing reason.", labels=labels
+        OF_JUDGES + "endpoint_failed", "Requests that failed for a passing reason.", labels=labels
     )
     state = GaugeMetricFamily(
-        JUDGE_PREFIX + "endpoint_state", "1 for the state the server is in.", labels=[*labels, "state"]
+        OF_JUDGES + "endpoint_state", "1 for the state the server is in.", labels=[*labels, "state"]
     )
     for judge in judges:
         endpoints: Sequence[EndpointStats] = ()
@@ -190,7 +190,7 @@ def _endpoints(judges: Iterable[Judge]) -> Iterator[Metric]:
     yield from (in_flight, attempts, failed, state)
 
 
-SERVICE_PREFIX = "speciarl_service_"
+OF_SERVICE = "speciarl_service_"
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 _PAIRS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
 
@@ -201,17 +201,17 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self._seconds = Histogram(
-            SERVICE_PREFIX + "request_seconds",
+            OF_SERVICE + "request_seconds",
             "From the first byte of a request to the last of its answer.",
             ["route", "status"],
             buckets=_SECONDS,
             registry=self.registry,
         )
         self._pairs = Histogram(
-            SERVICE_PREFIX + "request_pairs", "Pairs in one request.", ["route"], buckets=_PAIRS, registry=self.registry
+            OF_SERVICE + "request_pairs", "Pairs in one request.", ["route"], buckets=_PAIRS, registry=self.registry
         )
         self._gone = Counter(
-            SERVICE_PREFIX + "clients_gone",
+            OF_SERVICE + "clients_gone",
             "Requests whose client went away before the answer.",
             registry=self.registry,
         )

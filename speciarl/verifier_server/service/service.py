@@ -13,7 +13,7 @@ from speciarl.verifier_server.pool.ray_runtime import ManagedPools
 from speciarl.verifier_server.service.config import ServiceConfig
 from speciarl.verifier_server.service.errors import ApiError
 from speciarl.verifier_server.service.judges import BuildVerifier, Judge, Judges, OnFailure
-from speciarl.verifier_server.service.metrics import SERVICE_PREFIX, Metrics, judge_families, replica_restarts
+from speciarl.verifier_server.service.metrics import OF_SERVICE, Metrics, judge_families, replica_restarts
 from speciarl.verifier_server.service.requests import ClientGone, judge_pairs, while_connected
 from speciarl.verifier_server.service.runs.log import VerdictLog
 from speciarl.verifier_server.service.runs.registry import RunRegistry
@@ -133,21 +133,13 @@ class Core:
 
 def own_families(admission: Admission, log: VerdictLog | None) -> Iterable[Metric]:
     """State of the service's queue and of its verdict log."""
-    yield GaugeMetricFamily(
-        SERVICE_PREFIX + "pairs_waiting", "Pairs being judged over all requests.", admission.waiting
-    )
-    yield GaugeMetricFamily(SERVICE_PREFIX + "pairs_limit", "Most pairs that may be judged at once.", admission.limit)
-    yield CounterMetricFamily(
-        SERVICE_PREFIX + "refused", "Requests turned away because of that limit.", admission.refused
-    )
+    yield GaugeMetricFamily(OF_SERVICE + "pairs_waiting", "Pairs being judged over all requests.", admission.waiting)
+    yield GaugeMetricFamily(OF_SERVICE + "pairs_limit", "Most pairs that may be judged at once.", admission.limit)
+    yield CounterMetricFamily(OF_SERVICE + "refused", "Requests turned away because of that limit.", admission.refused)
     if log is None:
         return
-    yield GaugeMetricFamily(SERVICE_PREFIX + "log_rows_waiting", "Rows of the verdict log in memory.", log.rows_waiting)
-    yield CounterMetricFamily(SERVICE_PREFIX + "log_rows", "Rows of the verdict log written.", log.rows_written)
-    yield CounterMetricFamily(SERVICE_PREFIX + "log_parts", "Files of the verdict log written.", log.parts_written)
-    yield CounterMetricFamily(
-        SERVICE_PREFIX + "log_errors", "Files of the verdict log that failed once.", log.write_errors
-    )
-    yield CounterMetricFamily(
-        SERVICE_PREFIX + "log_refused", "Requests that the full verdict log refused.", log.refused
-    )
+    yield GaugeMetricFamily(OF_SERVICE + "log_rows_waiting", "Rows of the verdict log in memory.", log.rows_waiting)
+    yield CounterMetricFamily(OF_SERVICE + "log_rows", "Rows of the verdict log written.", log.rows_written)
+    yield CounterMetricFamily(OF_SERVICE + "log_parts", "Files of the verdict log written.", log.parts_written)
+    yield CounterMetricFamily(OF_SERVICE + "log_errors", "Files of the verdict log that failed once.", log.write_errors)
+    yield CounterMetricFamily(OF_SERVICE + "log_refused", "Requests that the full verdict log refused.", log.refused)

@@ -55,7 +55,7 @@ def of_judges() -> set[str]:
     )
     judge = Judge("main", SimpleNamespace(), verifier, "ready")  # type: ignore[arg-type]
     families = [*metrics.judge_families([judge]), metrics.replica_restarts({"main": [0]})]
-    return exported(families, metrics.JUDGE_PREFIX)
+    return exported(families, metrics.OF_JUDGES)
 
 
 def of_the_service(folder: Path) -> set[str]:
@@ -64,16 +64,16 @@ def of_the_service(folder: Path) -> set[str]:
     log = VerdictLog(LogConfig(directory=str(folder)))
     page.add(lambda: own_families(Admission(1), log))
     page.request("/v1/judge", 200, 0.1, 1)
-    return exported(page.registry.collect(), metrics.SERVICE_PREFIX)
+    return exported(page.registry.collect(), metrics.OF_SERVICE)
 
 
 def test_the_metrics_of_judges() -> None:
-    names = documented(metrics.JUDGE_PREFIX)
+    names = documented(metrics.OF_JUDGES)
     assert len(names) == len(set(names))
     assert set(names) == of_judges()
 
 
 def test_the_metrics_of_the_service(tmp_path: Path) -> None:
-    names = documented(metrics.SERVICE_PREFIX)
+    names = documented(metrics.OF_SERVICE)
     assert len(names) == len(set(names))
     assert set(names) == of_the_service(tmp_path)

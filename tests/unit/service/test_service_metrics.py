@@ -15,7 +15,7 @@ from rich.console import Console
 from speciarl.verifier_server.client.router import EndpointStats, State
 from speciarl.verifier_server.console import Snapshot, view
 from speciarl.verifier_server.service.judges import Judge
-from speciarl.verifier_server.service.metrics import DESCRIBED, Metrics, families, replica_restarts
+from speciarl.verifier_server.service.metrics import DESCRIBED, Metrics, judge_families, replica_restarts
 from speciarl.verifier_server.stats import Stats
 
 Make = Callable[..., Any]
@@ -35,7 +35,7 @@ def endpoint() -> EndpointStats:
 
 def page(*judges: Judge) -> str:
     metrics = Metrics()
-    metrics.add(lambda: families(judges))
+    metrics.add(lambda: judge_families(judges))
     return metrics.page().decode()
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from speciarl.errors import VerifierStartError
-from speciarl.verifier_server.service import auth
+from speciarl.verifier_server.service import middleware
 from speciarl.verifier_server.service.app import create_app
 from speciarl.verifier_server.service.middleware import BodyLimit
 from speciarl.verifier_server.service.server import JsonFormatter, TextFormatter
@@ -83,7 +83,7 @@ async def test_below_a_path_the_same_routes_are_open() -> None:
 
     for path in ("/verifier/ready", "/verifier/health", "/verifier/v1/judges", "/verifier"):
         scope = {"type": "http", "path": path, "root_path": "/verifier", "headers": []}
-        await auth.BearerKey(reached, KEY)(scope, None, send)  # type: ignore[arg-type]
+        await middleware.BearerKey(reached, KEY)(scope, None, send)  # type: ignore[arg-type]
     assert asked == ["/verifier/ready", "/verifier/health", 401, 401]
 
 
@@ -97,7 +97,7 @@ async def test_the_key_is_compared_in_constant_time(
         compared.append((one, other))
         return compare(one, other)
 
-    monkeypatch.setattr(auth.hmac, "compare_digest", comparing)
+    monkeypatch.setattr(middleware.hmac, "compare_digest", comparing)
     async with running(make_settings(key_file=key_file)) as client:
         for given in ("short", f"{KEY}"):
             await client.get("/v1/runs", headers={"Authorization": f"Bearer {given}"})
