@@ -17,7 +17,7 @@ from speciarl.verifier_server.service.runs.log import VerdictLog
 from speciarl.verifier_server.service.service import Admission, own_families
 from speciarl.verifier_server.stats import Stats
 
-DOCS = Path(__file__).parents[3] / "docs" / "verifier_service.md"
+DOCS = Path(__file__).parents[4] / "docs" / "verifier_service.md"
 
 
 def documented(prefix: str) -> list[str]:

@@ -136,7 +136,7 @@ def test_a_taken_port_is_named(make_settings: Callable[..., ServiceConfig]) -> N
 
 
 def test_the_example_in_the_documentation_is_valid() -> None:
-    document = (Path(__file__).parents[3] / "docs" / "verifier_service.md").read_text(encoding="utf-8")
+    document = (Path(__file__).parents[4] / "docs" / "verifier_service.md").read_text(encoding="utf-8")
     (example,) = re.findall(r"```yaml\n(.*?)```", document, re.DOTALL)
     parsed = parse_settings(yaml.safe_load(example))
     assert parsed.judge == "qwen"

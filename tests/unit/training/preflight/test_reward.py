@@ -16,7 +16,7 @@ from speciarl.reward import load
 from speciarl.training.preflight.checks import Preflight, check_identities, check_run
 from speciarl.verdict import Reason, Source, Unscorable, Verdict
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+EXAMPLES = Path(__file__).parents[4] / "examples"
 
 
 def composed(*overrides: str) -> Any:

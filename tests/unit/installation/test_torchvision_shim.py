@@ -9,7 +9,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 import torch
 
-SHIM = Path(__file__).resolve().parents[2] / "packaging" / "torchvision_cpu_shim" / "torchvision_cpu_shim.py"
+SHIM = Path(__file__).resolve().parents[3] / "packaging" / "torchvision_cpu_shim" / "torchvision_cpu_shim.py"
 
 
 @pytest.fixture

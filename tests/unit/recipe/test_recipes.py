@@ -94,7 +94,7 @@ def variants() -> list[tuple[str, ...]]:
 
 def paper_runs() -> list[tuple[str, ...]]:
     """The overrides of every command line in docs/paper_runs.md."""
-    page = (Path(__file__).parents[2] / "docs" / "paper_runs.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[3] / "docs" / "paper_runs.md").read_text(encoding="utf-8")
     lines = re.findall(r"^\| .* \| `(python -m verl[^`]*)` \|$", page, re.MULTILINE)
     assert len(lines) == page.count("python -m verl"), "a command line of docs/paper_runs.md stands outside a table row"
     return [tuple(shlex.split(line.removeprefix("python -m verl.trainer.main_ppo "))) for line in lines]
@@ -175,7 +175,7 @@ def updates(config: DictConfig) -> int:
 
 
 def test_every_build_of_the_papers_data_is_one_that_a_run_reads() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "paper_runs.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[3] / "docs" / "paper_runs.md").read_text(encoding="utf-8")
     builds = [
         settings(shlex.split(line)[4:]) for line in re.findall(r"^    (python -m data_prep build .*)$", page, re.M)
     ]

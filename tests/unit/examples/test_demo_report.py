@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "laptop" / "report.py"
+EXAMPLE = Path(__file__).parents[3] / "examples" / "laptop" / "report.py"
 
 
 @pytest.fixture(scope="module")

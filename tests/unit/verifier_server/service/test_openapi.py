@@ -15,7 +15,7 @@ from speciarl.verifier_server.service.errors import CODES, JUDGING, responses
 
 Make = Callable[..., Any]
 SERVICE = Path(app_module.__file__).parent
-DOCS = Path(__file__).parents[3] / "docs" / "verifier_service.md"
+DOCS = Path(__file__).parents[4] / "docs" / "verifier_service.md"
 JUDGES = {404, 408, 409, 413, 422, 429, 500, 503}
 FAILURES = {
     "POST /v1/judge": JUDGES,

@@ -18,7 +18,7 @@ from data_prep.emoji import dataset
 from data_prep.emoji.concepts import load_concepts
 from data_prep.pipeline.build import build
 
-POLICY = Path(__file__).parents[2] / "speciarl" / "laptop" / "models" / "policy"
+POLICY = Path(__file__).parents[3] / "speciarl" / "laptop" / "models" / "policy"
 DATASETS = ("cub200", "aircraft", "flowers", "food", "pets", "cars", "caltech101", "image_folder", "manifest", "hub")
 MIX = ("cub200", "flowers", "food", "pets", "cars", "aircraft")
 

@@ -18,7 +18,7 @@ from speciarl.verifier_server.service.config_source import load_settings
 pytestmark = pytest.mark.anyio
 
 Make = Callable[..., Any]
-EXAMPLES = Path(__file__).parents[3] / "examples" / "paper_clients"
+EXAMPLES = Path(__file__).parents[4] / "examples" / "paper_clients"
 STANDARD = "/api/v1/classify/standard"
 BINARY = "/api/v1/classify/binary"
 

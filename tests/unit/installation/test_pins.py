@@ -17,7 +17,7 @@ from packaging.version import Version
 from speciarl.cpu import patches
 from speciarl.patches import verl as verl_patches
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 CPU, GPU = "requirements/lock-cpu.txt", "requirements/lock-gpu.txt"
 PYTHONS = ("3.11", "3.12")
 # Cannot be loaded beside a CPU build of torch; everything else is pinned by ourselves.
