@@ -124,12 +124,13 @@ def build(
 ) -> None:
     """See BUILD."""
     from data_prep import compose
+    from data_prep.config import EmojiConfig
 
     with told():
         config = compose.settings(settings or [])
         if show:
             typer.echo(config.model_dump_json(indent=2))
-        elif isinstance(config, compose.EmojiConfig):
+        elif isinstance(config, EmojiConfig):
             emoji_cli.draw(config, quiet)
         else:
             _build(config, quiet)

@@ -6,26 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
-
-from data_prep.config import BuildConfig, Part, meant, parse
-from data_prep.emoji.dataset import TRAIN_VIEWS
+from data_prep.config import BuildConfig, EmojiConfig, meant, parse
 from speciarl.errors import DataPrepError
 
 _ROOT = "build"
 _GROUP = "dataset"
 EMOJI = "emoji"
-
-
-class EmojiConfig(Part):
-    """The emoji world has its own builder: its bytes are those that the shipped models were made for."""
-
-    out: Path
-    """Folder to write into."""
-    seed: int = 0
-    """Of the augmentation."""
-    train_views: int = Field(default=TRAIN_VIEWS, ge=1)
-    """Views per animal."""
 
 
 def folder() -> Path:

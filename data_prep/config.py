@@ -14,6 +14,8 @@ from speciarl.errors import DataPrepError
 TRAIN = "train"
 """The file that `subset`, `prompts` and `count` are about; all others are for testing."""
 
+TRAIN_VIEWS = 8
+
 
 def _weighted(value: Any) -> Any:
     """``general`` and ``[general, specific]`` mean equal weights."""
@@ -29,6 +31,17 @@ class Part(BaseModel):
     """Base: no unknown keys, no changes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class EmojiConfig(Part):
+    """The emoji world has its own builder: its bytes are those that the shipped models were made for."""
+
+    out: Path
+    """Folder to write into."""
+    seed: int = 0
+    """Of the augmentation."""
+    train_views: int = Field(default=TRAIN_VIEWS, ge=1)
+    """Views per animal."""
 
 
 class Subset(Part):

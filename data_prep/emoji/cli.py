@@ -10,7 +10,7 @@ import typer
 from speciarl.utils.cli_errors import told
 
 if TYPE_CHECKING:
-    from data_prep.compose import EmojiConfig
+    from data_prep.config import EmojiConfig
 
 
 def draw(config: EmojiConfig, quiet: bool) -> None:
@@ -42,7 +42,7 @@ def emoji(
     Writes train.parquet (animals), test.parquet (animals, food, travel, objects; other views) and taxonomy.json. Takes
     some seconds and needs no network. The same seed gives the same bytes.
     """
-    from data_prep.compose import EmojiConfig
+    from data_prep.config import EmojiConfig
 
     with told():
         draw(EmojiConfig(out=out, seed=seed, train_views=train_views), quiet)

@@ -18,7 +18,6 @@ from speciarl.utils.atomic_files import write_bytes
 PROMPT = "<image>Name it."
 """Short on purpose: the laptop policy pays for every prompt token."""
 TRAIN, TEST = "train", "test"
-TRAIN_VIEWS = 8
 TEST_VIEWS = 1
 
 Progress = Callable[[int], object]

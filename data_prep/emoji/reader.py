@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from data_prep.config import TRAIN_VIEWS
 from data_prep.emoji.concepts import load_concepts
-from data_prep.emoji.dataset import TEST, TRAIN, TRAIN_VIEWS, plan, rows
+from data_prep.emoji.dataset import TEST, TRAIN, plan, rows
 from data_prep.readers.base import About, Picture, Sample
 from data_prep.readers.parsing import check_split
 

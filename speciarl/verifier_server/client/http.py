@@ -12,8 +12,8 @@ import orjson
 
 from speciarl.utils.credentials import authorization, passwords, public_url
 from speciarl.utils.deadline import within
+from speciarl.utils.text import shorten
 from speciarl.verdict import Reason, Unscorable
-from speciarl.verifier_server.judge.decoding import shorten
 
 _PASSING_STATUS = frozenset({408, 409, 425, 429})
 """Client-error codes that may go away by themselves; every other 4xx is final."""

@@ -13,6 +13,7 @@ from typing import Any
 
 from speciarl.answer import normalise
 from speciarl.category import Category
+from speciarl.utils.text import shorten
 from speciarl.verdict import Judgement, Reason, Source, Unscorable, Verdict
 from speciarl.verifier_server.judge.first_token import (
     BIAS,
@@ -224,9 +225,3 @@ def verdict_from_words(text: str, scheme: Scheme) -> Judgement:
     if label not in scheme.labels:
         return Unscorable(Reason.OFF_LABEL, f"the judge said {shorten(text)}, which is no label")
     return Verdict(category=scheme.category(label), margin=None, source=Source.LIVE)
-
-
-def shorten(text: str, limit: int = 120) -> str:
-    """The text quoted on one line, cut to `limit` characters."""
-    flat = " ".join(text.split())
-    return repr(flat if len(flat) <= limit else flat[: limit - 1] + "…")

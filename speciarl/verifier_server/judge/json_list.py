@@ -10,9 +10,10 @@ from typing import Any
 
 from speciarl.category import Category
 from speciarl.errors import ConfigError
+from speciarl.utils.text import shorten
 from speciarl.verdict import Judgement, Reason, Unscorable
 from speciarl.verifier_server.config import VerifierConfig
-from speciarl.verifier_server.judge.decoding import response_format, shorten, verdict_from_words
+from speciarl.verifier_server.judge.decoding import response_format, verdict_from_words
 from speciarl.verifier_server.judge.labels import SIX, Scheme
 from speciarl.verifier_server.judge.prompt import Prompt, pair_ids
 from speciarl.verifier_server.judge.reasoning import answer_text, first_choice

@@ -5,9 +5,9 @@ from pathlib import Path
 from speciarl.answer import normalise
 from speciarl.errors import VerifierStartError
 from speciarl.taxonomy import Taxonomy, TaxonomyError, UnknownConceptError
+from speciarl.utils.text import shorten
 from speciarl.verdict import Judgement, Pair, Reason, Source, Unscorable, Verdict
 from speciarl.verifier_server.config import VerifierConfig
-from speciarl.verifier_server.judge.decoding import shorten
 from speciarl.verifier_server.judge.shortcuts import judge_by_length
 from speciarl.verifier_server.stats import Stats
 

@@ -4,7 +4,6 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from speciarl.cpu import environment, stack
 from speciarl.errors import VerifierStartError
 from speciarl.verifier_server.config import VerifierConfig
 from speciarl.verifier_server.pool.ray_pool import JudgePool
@@ -27,6 +26,8 @@ class ManagedPools:
 
         Raises VerifierStartError in one line.
         """
+        from speciarl.cpu import environment, stack  # loads torch, which a service without replicas does not need
+
         env = environment.variables() if stack.active() else {}
         pool = JudgePool(config, self._log_dir, env)
         with self._lock:

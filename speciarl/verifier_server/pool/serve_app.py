@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from speciarl.errors import ConfigError, VerifierStartError
+from speciarl.utils.addresses import KEY_REMEDY, exposure
 from speciarl.verifier_server.config import VerifierConfig
 from speciarl.verifier_server.pool.model_download import download_command
 from speciarl.verifier_server.pool.ray_pool import refuse_clashing_labels
 from speciarl.verifier_server.pool.serve_replica import JudgeReplica
 from speciarl.verifier_server.pool.vllm_server import KILL_GRACE_S
-from speciarl.verifier_server.service.config import KEY_REMEDY, exposure
 
 POLL_S = 0.5
 HEALTH_PERIOD_S = 2.0

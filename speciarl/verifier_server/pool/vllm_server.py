@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from speciarl.errors import VerifierStartError
+from speciarl.utils.text import shorten
 from speciarl.verifier_server.config import PoolConfig, VerifierConfig
-from speciarl.verifier_server.judge.decoding import shorten
 from speciarl.verifier_server.pool.restart_policy import Condition, StartPatience
 
 POLL_S = 0.25

@@ -64,8 +64,9 @@ def create_app(
     # The key is checked before the body is read; here it is only declared.
     keyed = [Depends(HTTPBearer(auto_error=False, description="The service's key."))] if key else []
     refused = errors.responses("unauthorized") if key else {}
-    for routes in (judge_routes, compatible_routes, run_routes, state_routes):
-        app.include_router(routes.router(core), dependencies=keyed, responses=refused)
+    of_runs = run_routes.router(core.runs)
+    for routes in (judge_routes.router(core), compatible_routes.router(core), of_runs, state_routes.router(core)):
+        app.include_router(routes, dependencies=keyed, responses=refused)
     app.include_router(state_routes.open_router(core))
     app.add_middleware(BodyLimit, most_bytes=settings.limits.body_bytes, deadline_s=settings.limits.body_deadline_s)
     if key is not None:

@@ -1,6 +1,5 @@
 """What the service listens on, which judges it holds, and how much it takes."""
 
-import ipaddress
 import itertools
 import re
 from collections.abc import Mapping, Sequence
@@ -20,6 +19,7 @@ from pydantic import (
 
 from speciarl.category import LABELS
 from speciarl.errors import ConfigError
+from speciarl.utils.addresses import KEY_REMEDY, exposure
 from speciarl.verifier_server.config import StoreConfig, VerifierConfig, describe_input, parse_config
 
 ANY = "*"
@@ -27,9 +27,6 @@ ANY = "*"
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 """Names of judges and runs: they appear in URLs, labels and file names."""
-
-KEY_REMEDY = "give `key_file`, or `open_without_key: true`"
-"""What makes a service fit for an address that others reach."""
 
 STORE_PATH = "checkpoints/verdicts.sqlite"
 """The verdict store where nothing else is said: beside the directories of runs, any of which may be pointed at it."""
@@ -205,23 +202,6 @@ class ServiceConfig(_Section):
         if exposed is not None:
             raise ValueError(exposed)
         return self
-
-
-def exposure(host: str, remedy: str) -> str | None:
-    """One line on an address that others reach, for what has no key; None for one that only this machine reaches."""
-    if is_loopback(host):
-        return None
-    return f"`host` {host} can be reached by others: {remedy} if everybody who reaches the port may judge"
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address can be reached from this machine only."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def is_run_name(text: str) -> bool:

@@ -12,8 +12,8 @@ from fastapi import Request, Response
 from fastapi.routing import APIRoute
 from pydantic import ValidationError
 
+from speciarl.utils.text import shorten
 from speciarl.verdict import Judgement, Pair, Reason, Unscorable
-from speciarl.verifier_server.judge.decoding import shorten
 from speciarl.verifier_server.service.schemas import PairItem
 from speciarl.verifier_server.verifier import Verifier
 

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 import speciarl.cli
 from data_prep import compose, readers
 from data_prep.cli import main
-from data_prep.config import BuildConfig
+from data_prep.config import BuildConfig, EmojiConfig
 from data_prep.emoji import concepts
 from speciarl.errors import DataPrepError
 
@@ -189,10 +189,10 @@ def test_the_defaults_of_both_commands_for_emoji_agree() -> None:
     from data_prep.emoji.cli import emoji
 
     config = compose.settings(["dataset=emoji"])
-    assert isinstance(config, compose.EmojiConfig)
+    assert isinstance(config, EmojiConfig)
     defaults = {name: parameter.default for name, parameter in inspect.signature(emoji).parameters.items()}
     assert (config.seed, config.train_views) == (defaults["seed"], defaults["train_views"])
-    assert config == compose.EmojiConfig(out=config.out)
+    assert config == EmojiConfig(out=config.out)
 
 
 def test_inspect_names_the_row_of_an_image_that_cannot_be_opened(

@@ -19,8 +19,9 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
+from data_prep.config import TRAIN_VIEWS
 from data_prep.emoji.concepts import load_concepts
-from data_prep.emoji.dataset import TRAIN_VIEWS, plan, rows
+from data_prep.emoji.dataset import plan, rows
 from data_prep.readers import NAMES, load
 from data_prep.readers.base import Dataset, Sample
 from speciarl.errors import DataPrepError

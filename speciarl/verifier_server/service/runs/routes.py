@@ -7,20 +7,20 @@ from fastapi import APIRouter, Path, Query, Response
 from speciarl.verifier_server.service.config import RUN_CHARS
 from speciarl.verifier_server.service.errors import responses
 from speciarl.verifier_server.service.requests import StrictRoute, json_reply
+from speciarl.verifier_server.service.runs.registry import RunRegistry
 from speciarl.verifier_server.service.schemas import RowsResponse, RunInfo, RunsResponse
-from speciarl.verifier_server.service.service import Core
 
 Run = Annotated[str, Path(max_length=RUN_CHARS, description="Name of the run.")]
 
 
-def router(core: Core) -> APIRouter:
-    """The routes of one service."""
+def router(registry: RunRegistry) -> APIRouter:
+    """The routes to the runs of one service."""
     routes = APIRouter(prefix="/v1/runs", tags=["runs"], route_class=StrictRoute)
 
     @routes.get("", summary="List the runs", response_model=RunsResponse, responses=responses("internal"))
     async def runs() -> Response:
         """Every run with its statistics."""
-        return json_reply({"runs": [core.runs.info(name) for name in core.runs.names()]})
+        return json_reply({"runs": [registry.info(name) for name in registry.names()]})
 
     @routes.get(
         "/{run}",
@@ -30,7 +30,7 @@ def router(core: Core) -> APIRouter:
     )
     async def run_info(run: Run) -> Response:
         """Pairs so far, by category, source and reason."""
-        return json_reply(core.runs.info(run))
+        return json_reply(registry.info(run))
 
     @routes.get(
         "/{run}/results",
@@ -44,6 +44,6 @@ def router(core: Core) -> APIRouter:
         limit: Annotated[int, Query(ge=1, le=10_000, description="Most rows in the page.")] = 100,
     ) -> Response:
         """A page of the verdict log, rows that still wait for the disk included."""
-        return json_reply(await core.runs.rows(run, after, limit))
+        return json_reply(await registry.rows(run, after, limit))
 
     return routes

@@ -11,8 +11,9 @@ import pytest
 import yaml
 
 from speciarl.errors import ConfigError
+from speciarl.utils.addresses import is_loopback
 from speciarl.verifier_server.service import config as settings_module
-from speciarl.verifier_server.service.config import ServiceConfig, is_loopback, is_run_name, parse_settings
+from speciarl.verifier_server.service.config import ServiceConfig, is_run_name, parse_settings
 from speciarl.verifier_server.service.config_source import load_settings
 from speciarl.verifier_server.service.server import listen
 

@@ -1,0 +1,7 @@
+"""Text for messages."""
+
+
+def shorten(text: str, limit: int = 120) -> str:
+    """The text quoted on one line, cut to `limit` characters."""
+    flat = " ".join(text.split())
+    return repr(flat if len(flat) <= limit else flat[: limit - 1] + "…")
