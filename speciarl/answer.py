@@ -37,6 +37,9 @@ ABSTENTIONS: frozenset[str] = frozenset(
 """Normalised texts that decline to answer, and nothing else. Whole-string matches only: a sentence that
 *contains* one of them ("unknown warbler") still names something and is left to the judge."""
 
+NAME_CHARS = 200
+"""Texts up to this length are remembered in their normal form; longer ones are rambling, and would fill memory."""
+
 _ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 
 
@@ -58,6 +61,12 @@ def normalise(text: str) -> str:
     Each character that is no Unicode letter (L*), number (N*), dash (Pd) or white space becomes a space; then
     lower-case, runs of white space collapse to one space, no space at the ends.
     """
+    return _normalised_name(text) if len(text) <= NAME_CHARS else squeeze(text).lower()
+
+
+@functools.lru_cache(maxsize=16_384)
+def _normalised_name(text: str) -> str:
+    """Names come back again and again: the rollouts of a batch repeat each other, and each pair its image's truth."""
     return squeeze(text).lower()
 
 

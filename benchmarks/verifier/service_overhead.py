@@ -39,8 +39,8 @@ Ask = Callable[[], Awaitable[None]]
 
 
 @contextlib.contextmanager
-def service(stub: str, folder: Path) -> Iterator[str]:
-    """URL of a running service."""
+def service(stub: str, folder: Path, checkout: Path | None = None) -> Iterator[str]:
+    """URL of a running service, of the code in another checkout if one is given."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -49,7 +49,8 @@ def service(stub: str, folder: Path) -> Iterator[str]:
     (folder / "service.json").write_text(
         json.dumps({"store": None, "judges": {"stub": {**JUDGE, "endpoints": [stub]}}})
     )
-    process = subprocess.Popen(command)
+    environment = os.environ | ({"PYTHONPATH": str(checkout)} if checkout else {})
+    process = subprocess.Popen(command, cwd=folder, env=environment)
     try:
         yield f"http://127.0.0.1:{port}"
     finally:

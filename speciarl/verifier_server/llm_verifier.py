@@ -9,7 +9,7 @@ from typing import Literal
 
 import aiohttp
 
-from speciarl.answer import is_abstention, normalise
+from speciarl.answer import is_abstention
 from speciarl.category import Category
 from speciarl.errors import ConfigError, VerifierStartError
 from speciarl.utils.credentials import read_key
@@ -39,7 +39,7 @@ from speciarl.verifier_server.store import (
     model_revision,
     open_store,
 )
-from speciarl.verifier_server.verifier import HttpVerifier
+from speciarl.verifier_server.verifier import HttpVerifier, normalised
 
 PROBE_RETRIES = 3
 STORE_CLOSE_S = 10.0
@@ -139,18 +139,13 @@ class LLMVerifier(HttpVerifier):
             await session.close()
 
     async def _verify(self, pair: Pair) -> Judgement:
-        pair = Pair(normalise(pair.ground_truth), normalise(pair.prediction))
-        judgement = judge_by_length(pair, self.config.max_string_chars) or self._shortcut(pair)
-        if isinstance(judgement, Verdict):
-            self._stats.note_source(judgement.source)
-        if judgement is not None:
-            return judgement
-        known = self._cache.recall(pair)
-        if known is not None:
-            return known
         if self._dispatcher is None or self._decoder is None:
             return Unscorable(Reason.CANCELLED, "the verifier is not running")
+        pair = normalised(pair)
         return await self._cache.judge_once(pair, partial(self._judge, pair, self._dispatcher, self._decoder))
+
+    def _without_a_judge(self, normal: Pair) -> Judgement | None:
+        return judge_by_length(normal, self.config.max_string_chars) or self._shortcut(normal)
 
     def _shortcut(self, pair: Pair) -> Verdict | None:
         if self.config.exact_shortcut and pair.ground_truth and pair.ground_truth == pair.prediction:

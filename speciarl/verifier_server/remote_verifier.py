@@ -8,11 +8,11 @@ from typing import Any
 
 import aiohttp
 
-from speciarl.answer import normalise, squeeze
+from speciarl.answer import squeeze
 from speciarl.errors import VerifierStartError
 from speciarl.utils.credentials import public_url, read_key
 from speciarl.utils.deadline import within
-from speciarl.verdict import Judgement, Pair, Reason, Unscorable, Verdict
+from speciarl.verdict import Judgement, Pair, Reason, Unscorable
 from speciarl.verifier_server.client.batching import Asked, Bundler
 from speciarl.verifier_server.client.dispatcher import Dispatcher
 from speciarl.verifier_server.client.http import Client, Failure
@@ -21,7 +21,7 @@ from speciarl.verifier_server.client.router import Endpoint
 from speciarl.verifier_server.config import VerifierConfig
 from speciarl.verifier_server.judge.decoding import Mode
 from speciarl.verifier_server.judge.shortcuts import judge_by_length
-from speciarl.verifier_server.verifier import HttpVerifier
+from speciarl.verifier_server.verifier import HttpVerifier, normalised
 from speciarl.wire import from_wire
 
 MOST_PAIRS = 256
@@ -114,20 +114,14 @@ class RemoteVerifier(HttpVerifier):
             await session.close()
 
     async def _verify(self, pair: Pair) -> Judgement:
-        # The key is the normalised pair, but the service does not get that: normalising a text twice may give
-        # another text than once.
-        key = Pair(normalise(pair.ground_truth), normalise(pair.prediction))
-        judgement = judge_by_length(key, self._max_string_chars)
-        if isinstance(judgement, Verdict):
-            self._stats.note_source(judgement.source)
-        if judgement is not None:
-            return judgement
-        known = self._cache.recall(key)
-        if known is not None:
-            return known
         if self._bundler is None:
             return Unscorable(Reason.CANCELLED, "the verifier is not running")
-        return await self._cache.judge_once(key, partial(self._judge, self._portable(pair), self._bundler))
+        # The key is the normalised pair, but the service does not get that: normalising a text twice may give
+        # another text than once.
+        return await self._cache.judge_once(normalised(pair), partial(self._judge, self._portable(pair), self._bundler))
+
+    def _without_a_judge(self, normal: Pair) -> Judgement | None:
+        return judge_by_length(normal, self._max_string_chars)
 
     def _portable(self, pair: Pair) -> Pair:
         """The pair as it came, as far as JSON and the service's limit on texts allow; it normalises to the same."""

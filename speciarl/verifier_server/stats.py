@@ -101,21 +101,21 @@ class Stats:
     judge_times: Histogram = field(default_factory=Histogram)
     """Distribution of the times that add up to `judge_seconds`."""
 
-    def note(self, judgement: Judgement) -> None:
+    def note(self, judgement: Judgement, times: int = 1) -> None:
         """Count a pair without a verdict; verdicts are counted where they arise."""
         if isinstance(judgement, Unscorable):
-            self.unscorable[judgement.reason] += 1
+            self.unscorable[judgement.reason] += times
 
-    def note_source(self, source: Source) -> None:
+    def note_source(self, source: Source, times: int = 1) -> None:
         """Count a verdict by where it came from."""
         if source is Source.SHORTCUT:
-            self.shortcuts += 1
+            self.shortcuts += times
         elif source is Source.MEMORY:
-            self.memory_hits += 1
+            self.memory_hits += times
         elif source is Source.STORE:
-            self.store_hits += 1
+            self.store_hits += times
         else:
-            self.live += 1
+            self.live += times
 
     def note_queue(self, seconds: float) -> None:
         """A request waited this long for its turn."""

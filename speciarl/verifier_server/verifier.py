@@ -7,13 +7,19 @@ from typing import Protocol
 
 import aiohttp
 
-from speciarl.verdict import Judgement, Pair
+from speciarl.answer import normalise
+from speciarl.verdict import Judgement, Pair, Verdict
 from speciarl.verifier_server.client.dispatcher import Dispatcher
 from speciarl.verifier_server.client.health import HealthWatch
 from speciarl.verifier_server.client.router import Endpoint, EndpointStats, Router
 from speciarl.verifier_server.config import VerifierConfig
 from speciarl.verifier_server.stats import Snapshot, Stats
 from speciarl.verifier_server.store.memory_cache import VerdictCache
+
+
+def normalised(pair: Pair) -> Pair:
+    """The pair as it is compared, kept and judged."""
+    return Pair(normalise(pair.ground_truth), normalise(pair.prediction))
 
 
 class Verifier(Protocol):
@@ -29,6 +35,10 @@ class Verifier(Protocol):
 
     async def verify(self, pair: Pair) -> Judgement:
         """Judge one pair, in bounded time. Trouble with the judge ends in Unscorable and never raises."""
+
+    def recall(self, pair: Pair, times: int = 1) -> Judgement | None:
+        """The judgement of a pair for which nobody has to be asked, counted as so many requests; None for one that
+        has to be judged, of which nothing is counted."""
 
     def stats(self) -> dict[str, float]:
         """Counters and seconds since the start; the same keys at all times."""
@@ -54,9 +64,25 @@ class HttpVerifier(abc.ABC):
 
     async def verify(self, pair: Pair) -> Judgement:
         """See `Verifier.verify`."""
+        known = self.recall(pair)
+        if known is not None:
+            return known
         self._stats.requests += 1
         judgement = await self._verify(pair)
         self._stats.note(judgement)
+        return judgement
+
+    def recall(self, pair: Pair, times: int = 1) -> Judgement | None:
+        """See `Verifier.recall`."""
+        normal = normalised(pair)
+        judgement = self._without_a_judge(normal)
+        if judgement is None:
+            judgement = self._cache.recall(normal, times)
+        elif isinstance(judgement, Verdict):
+            self._stats.note_source(judgement.source, times)
+        if judgement is not None:
+            self._stats.requests += times
+            self._stats.note(judgement, times)
         return judgement
 
     def stats(self) -> dict[str, float]:
@@ -75,7 +101,11 @@ class HttpVerifier(abc.ABC):
 
     @abc.abstractmethod
     async def _verify(self, pair: Pair) -> Judgement:
-        """The judgement, with verdicts counted by their source."""
+        """The judgement of a pair that is not known, with verdicts counted by their source."""
+
+    @abc.abstractmethod
+    def _without_a_judge(self, normal: Pair) -> Judgement | None:
+        """What a normalised pair gets by its text alone; None for one that needs a judge."""
 
     def _connect(self, endpoints: list[Endpoint], config: VerifierConfig) -> Dispatcher:
         """Take the endpoints into use, and watch their health from now on."""

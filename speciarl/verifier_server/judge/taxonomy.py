@@ -41,9 +41,15 @@ class TaxonomyVerifier:
 
     async def verify(self, pair: Pair) -> Judgement:
         """See `Verifier.verify`."""
-        self._stats.requests += 1
+        return self.recall(pair)
+
+    def recall(self, pair: Pair, times: int = 1) -> Judgement:
+        """See `Verifier.recall`: everything is known."""
         judgement = self._judge(pair)
-        self._stats.note(judgement)
+        self._stats.requests += times
+        self._stats.note(judgement, times)
+        if isinstance(judgement, Verdict):
+            self._stats.note_source(judgement.source, times)
         return judgement
 
     def stats(self) -> dict[str, float]:
@@ -60,8 +66,6 @@ class TaxonomyVerifier:
         normal = Pair(normalise(pair.ground_truth), normalise(pair.prediction))
         by_length = judge_by_length(normal, self.config.max_string_chars)
         if by_length is not None:
-            if isinstance(by_length, Verdict):
-                self._stats.note_source(by_length.source)
             return by_length
         try:
             category = self._taxonomy.judge(pair)
@@ -69,5 +73,4 @@ class TaxonomyVerifier:
             return Unscorable(
                 Reason.UNKNOWN_CONCEPT, f"ground truth {shorten(normal.ground_truth)} is not in the taxonomy"
             )
-        self._stats.live += 1
         return Verdict(category=category, margin=None, source=Source.TAXONOMY)

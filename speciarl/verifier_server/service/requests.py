@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
@@ -112,22 +113,34 @@ async def judge_pairs(
 
     An unusable pair, one with a text beyond `string_chars` and one without a verdict after `deadline_s` are
     unscorable. When the caller is cancelled, so is its interest in the pairs; other callers' is not.
+    A batch of rollouts repeats itself, and most of it is known: each distinct pair is looked up once.
     """
+    known: dict[Pair, Judgement | None] = {}
+    for number, (pair, times) in enumerate(Counter(pairs).items()):
+        flaw = pair.why if isinstance(pair, UnusablePair) else _excess(pair, string_chars)
+        known[pair] = flaw or verifier.recall(pair, times)
+        if number % _TURN == _TURN - 1:
+            await asyncio.sleep(0)  # others get their turn within a large batch
+    judgements = [known[pair] for pair in pairs]
+    asked = {index: pairs[index] for index, judgement in enumerate(judgements) if judgement is None}
+    judged = await _judge_unknown(verifier, asked, deadline_s) if asked else {}
+    return [judged[index] if judgement is None else judgement for index, judgement in enumerate(judgements)]
+
+
+async def _judge_unknown(
+    verifier: Verifier, pairs: Mapping[int, Pair], deadline_s: float | None
+) -> dict[int, Judgement]:
+    """The judgements of pairs by the same numbers."""
     tasks: dict[int, asyncio.Task[Judgement]] = {}
     judgements: dict[int, Judgement] = {}
     clock = asyncio.get_running_loop().time
     expires = None if deadline_s is None else clock() + deadline_s
     try:
-        for index, pair in enumerate(pairs):
-            flaw = pair.why if isinstance(pair, UnusablePair) else _excess(pair, string_chars)
-            if flaw is not None:
-                judgements[index] = flaw
-                continue
+        for index, pair in pairs.items():
             tasks[index] = asyncio.create_task(verifier.verify(pair))
-            if index % _TURN == _TURN - 1:
-                await asyncio.sleep(0)  # others get their turn within a large batch
-        if tasks:
-            await asyncio.wait(tasks.values(), timeout=None if expires is None else max(expires - clock(), 0))
+            if len(tasks) % _TURN == 0:
+                await asyncio.sleep(0)
+        await asyncio.wait(tasks.values(), timeout=None if expires is None else max(expires - clock(), 0))
         for index, task in tasks.items():
             late = Unscorable(Reason.TIMEOUT, f"no verdict within the request's deadline_s={deadline_s}")
             judgements[index] = task.result() if task.done() else late
@@ -135,7 +148,7 @@ async def judge_pairs(
         for task in tasks.values():
             task.cancel()
         await asyncio.gather(*tasks.values(), return_exceptions=True)
-    return [judgements[index] for index in range(len(pairs))]
+    return judgements
 
 
 async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:

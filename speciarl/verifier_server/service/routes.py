@@ -1,10 +1,11 @@
 """The typed API: judge pairs, and which judges there are."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from speciarl.verdict import Verdict
+from speciarl.verdict import Judgement, Verdict
 from speciarl.verifier_server.service.errors import JUDGING, responses
 from speciarl.verifier_server.service.judges import Judge
 from speciarl.verifier_server.service.requests import StrictRoute, json_reply, read_item
@@ -27,10 +28,7 @@ def router(core: Core) -> APIRouter:
         items = [read_item(item) for item in body.pairs]
         pairs, ids = [pair for pair, _ in items], [pair_id for _, pair_id in items]
         judgements = await core.judge(request, name, pairs, body.run, ids, deadline_s=body.deadline_s)
-        results = [to_wire(judgement) for judgement in judgements]
-        for result, pair_id in zip(results, ids, strict=True):
-            if pair_id is not None:
-                result["id"] = pair_id
+        results = _results(judgements, ids)
         judged = sum(isinstance(judgement, Verdict) for judgement in judgements)
         counts = {"judged": judged, "unscorable": len(judgements) - judged}
         return json_reply({"judge": name, "run": body.run, "results": results, **counts})
@@ -51,6 +49,18 @@ def router(core: Core) -> APIRouter:
         )
 
     return routes
+
+
+def _results(judgements: Sequence[Judgement], ids: Sequence[str | None]) -> list[dict[str, Any]]:
+    """Each judgement as plain data; what equal pairs share is written once."""
+    written: dict[int, dict[str, Any]] = {}
+    results = []
+    for judgement, pair_id in zip(judgements, ids, strict=True):
+        result = written.get(id(judgement))
+        if result is None:
+            result = written[id(judgement)] = to_wire(judgement)
+        results.append(result if pair_id is None else result | {"id": pair_id})
+    return results
 
 
 def _describe(judge: Judge) -> dict[str, Any]:

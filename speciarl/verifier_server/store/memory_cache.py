@@ -36,18 +36,17 @@ class VerdictCache:
         """Pairs that are being judged."""
         return len(self._flights)
 
-    def recall(self, pair: Pair) -> Verdict | None:
-        """The verdict in memory."""
+    def recall(self, pair: Pair, times: int = 1) -> Verdict | None:
+        """The verdict in memory, for so many requests."""
         known = self._memory.get(pair)
-        if known is None:
-            return None
-        self._stats.memory_hits += 1
-        return _recalled(known)
+        if known is not None:
+            self._stats.memory_hits += times
+        return known
 
     def remember(self, pair: Pair, verdict: Verdict) -> None:
         """Keep a verdict for later requests."""
         if self._size:
-            self._memory[pair] = verdict
+            self._memory[pair] = _recalled(verdict)
 
     async def judge_once(self, pair: Pair, judge: Judge) -> Judgement:
         """Wait for the one task that judges this pair; `judge` starts it when there is none.

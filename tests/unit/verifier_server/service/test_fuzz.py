@@ -55,6 +55,9 @@ class FakeVerifier:
     async def start(self) -> None:
         """Needs nothing."""
 
+    def recall(self, pair: Pair, times: int = 1) -> None:
+        return None
+
     async def verify(self, pair: Pair) -> Judgement:
         """At once."""
         turn = len(pair.prediction) % 7

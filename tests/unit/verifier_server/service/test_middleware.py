@@ -207,11 +207,11 @@ async def test_a_judge_that_cannot_start_is_told_and_the_others_work(
 async def test_a_bug_is_an_error_without_its_stack(make_settings: Make, running: Make) -> None:
     async with running(make_settings()) as client:
 
-        async def broken(_: Any) -> Any:
+        def broken(*_: Any) -> Any:
             raise RuntimeError("inner secret")
 
         _, verifier = client._transport.app.state.core.judges.get("gold")
-        verifier.verify = broken
+        verifier.recall = broken
         reply = await client.post("/v1/judge", json={"pairs": [PAIR]})
         assert (reply.status_code, reply.json()["error"]["code"]) == (500, "internal")
         assert "secret" not in reply.text
