@@ -33,6 +33,7 @@ from speciarl.verifier_server import Verifier, build, parse_config
 
 STARTUP_S = 60.0
 WARM_UP = 20
+LIMITS = {"waiting_pairs": 100_000}
 JUDGE = {"model": "stub", "prompt": "base", "probe": False}
 
 Ask = Callable[[], Awaitable[None]]
@@ -47,7 +48,7 @@ def service(stub: str, folder: Path, checkout: Path | None = None) -> Iterator[s
     command = [sys.executable, "-m", "speciarl", "verifier", "serve", "--log-level", "warning"]
     command += ["--config", str(folder / "service.json"), f"port={port}"]
     (folder / "service.json").write_text(
-        json.dumps({"store": None, "judges": {"stub": {**JUDGE, "endpoints": [stub]}}})
+        json.dumps({"store": None, "limits": LIMITS, "judges": {"stub": {**JUDGE, "endpoints": [stub]}}})
     )
     environment = os.environ | ({"PYTHONPATH": str(checkout)} if checkout else {})
     process = subprocess.Popen(command, cwd=folder, env=environment)

@@ -7,10 +7,10 @@ import orjson
 from fastapi import APIRouter, Request, Response
 
 from speciarl.category import Category
-from speciarl.verdict import Judgement, Pair, Reason, Unscorable, Verdict
+from speciarl.verdict import Judgement, Reason, Unscorable, Verdict
 from speciarl.verifier_server.service.config import ANY, BinaryConfig, ServiceConfig
 from speciarl.verifier_server.service.errors import JUDGING, ApiError, responses
-from speciarl.verifier_server.service.requests import StrictRoute, json_reply
+from speciarl.verifier_server.service.requests import StrictRoute, json_reply, shared
 from speciarl.verifier_server.service.runs.registry import run_name
 from speciarl.verifier_server.service.schemas import BinaryResponse, ClassifyRequest, ClassifyResponse
 from speciarl.verifier_server.service.service import Core
@@ -87,7 +87,7 @@ async def _classify(core: Core, body: ClassifyRequest, request: Request, binary:
         message = f"{len(body.ground_truths)} ground_truths, {len(body.predictions)} predictions; send as many of each"
         raise ApiError(422, "invalid_request", message)
     judge = find_judge(core.settings, body.model, body.verifier_prompt, binary)
-    pairs = [Pair(*texts) for texts in zip(body.ground_truths, body.predictions, strict=True)]
+    pairs = shared(zip(body.ground_truths, body.predictions, strict=True))
     run = None if body.run_name is None else run_name(body.run_name)
     extra_info = spread(body.extra_info, len(pairs))
     return _verdicts(await core.judge(request, judge, pairs, run, extra_info=extra_info))

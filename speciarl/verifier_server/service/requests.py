@@ -4,7 +4,7 @@ import asyncio
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
 
@@ -26,13 +26,30 @@ class UnusablePair(Pair):
     why: Unscorable
 
 
-def read_item(item: object) -> tuple[Pair, str | None]:
-    """The pair and its id; of one that is unusable, as much as is sound."""
-    try:
-        sent = item if isinstance(item, PairItem) else PairItem.model_validate(item)
-    except ValidationError as error:
-        return _unusable(item, error)
-    return Pair(sent.ground_truth, sent.prediction), sent.id
+def read_items(items: Sequence[object]) -> tuple[list[Pair], list[str | None]]:
+    """The pairs, equal ones one object, and their ids; of one that is unusable, as much as is sound."""
+    pairs: dict[tuple[str, str], Pair] = {}
+    read: list[Pair] = []
+    ids: list[str | None] = []
+    pair: Pair
+    for item in items:
+        try:
+            sent = item if isinstance(item, PairItem) else PairItem.model_validate(item)
+        except ValidationError as error:
+            pair, pair_id = _unusable(item, error)
+        else:
+            texts, pair_id = (sent.ground_truth, sent.prediction), sent.id
+            pair = pairs.get(texts) or pairs.setdefault(texts, Pair(*texts))
+        read.append(pair)
+        ids.append(pair_id)
+    return read, ids
+
+
+def shared(texts: Iterable[tuple[str, str]]) -> list[Pair]:
+    """Pairs of truths and predictions, in their order; equal ones are one object."""
+    rows = list(texts)
+    pairs = {row: Pair(*row) for row in dict.fromkeys(rows)}
+    return [pairs[row] for row in rows]
 
 
 def _unusable(item: object, error: ValidationError) -> tuple[UnusablePair, str | None]:
@@ -40,7 +57,8 @@ def _unusable(item: object, error: ValidationError) -> tuple[UnusablePair, str |
     first = problems[0]
     where = ".".join(map(str, first["loc"])) or "pair"
     reason = Reason.TOO_LONG if first["type"] == "string_too_long" else Reason.MALFORMED
-    why = Unscorable(reason, f"{shorten(where)}: {first['msg'].removeprefix('Value error, ')}")
+    what = "a lone surrogate, which is no character" if first["type"] == "string_unicode" else first["msg"]
+    why = Unscorable(reason, f"{shorten(where)}: {what}")
     wrong = {problem["loc"][:1] for problem in problems}
     sound = item if isinstance(item, Mapping) and () not in wrong else {}
     truth, prediction, pair_id = (
@@ -113,15 +131,17 @@ async def judge_pairs(
 
     An unusable pair, one with a text beyond `string_chars` and one without a verdict after `deadline_s` are
     unscorable. When the caller is cancelled, so is its interest in the pairs; other callers' is not.
-    A batch of rollouts repeats itself, and most of it is known: each distinct pair is looked up once.
+    Most of a batch of rollouts repeats itself and is known: a pair that `shared` made one object is looked up once.
     """
-    known: dict[Pair, Judgement | None] = {}
-    for number, (pair, times) in enumerate(Counter(pairs).items()):
+    distinct = {id(pair): pair for pair in pairs}
+    known: dict[int, Judgement | None] = {}
+    for number, (key, times) in enumerate(Counter(map(id, pairs)).items()):
+        pair = distinct[key]
         flaw = pair.why if isinstance(pair, UnusablePair) else _excess(pair, string_chars)
-        known[pair] = flaw or verifier.recall(pair, times)
+        known[key] = flaw or verifier.recall(pair, times)
         if number % _TURN == _TURN - 1:
             await asyncio.sleep(0)  # others get their turn within a large batch
-    judgements = [known[pair] for pair in pairs]
+    judgements = [known[id(pair)] for pair in pairs]
     asked = {index: pairs[index] for index, judgement in enumerate(judgements) if judgement is None}
     judged = await _judge_unknown(verifier, asked, deadline_s) if asked else {}
     return [judged[index] if judgement is None else judgement for index, judgement in enumerate(judgements)]

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request, Response
 from speciarl.verdict import Judgement, Verdict
 from speciarl.verifier_server.service.errors import JUDGING, responses
 from speciarl.verifier_server.service.judges import Judge
-from speciarl.verifier_server.service.requests import StrictRoute, json_reply, read_item
+from speciarl.verifier_server.service.requests import StrictRoute, json_reply, read_items
 from speciarl.verifier_server.service.schemas import JudgeRequest, JudgeResponse, JudgesResponse
 from speciarl.verifier_server.service.service import Core
 from speciarl.wire import to_wire
@@ -25,8 +25,7 @@ def router(core: Core) -> APIRouter:
         """One result per pair, in order: a verdict, or unscorable with a reason. A bad pair never fails the
         others."""
         name = body.judge or core.settings.judge
-        items = [read_item(item) for item in body.pairs]
-        pairs, ids = [pair for pair, _ in items], [pair_id for _, pair_id in items]
+        pairs, ids = read_items(body.pairs)
         judgements = await core.judge(request, name, pairs, body.run, ids, deadline_s=body.deadline_s)
         results = _results(judgements, ids)
         judged = sum(isinstance(judgement, Verdict) for judgement in judgements)
