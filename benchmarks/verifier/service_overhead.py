@@ -71,9 +71,9 @@ async def await_ready(session: aiohttp.ClientSession, url: str) -> None:
     raise TimeoutError(f"{url} was not ready within {STARTUP_S:g} s")
 
 
-async def latencies(ask: Ask, clients: int, seconds: float) -> tuple[list[float], float]:
+async def latencies(ask: Ask, clients: int, seconds: float, warm_up: int = WARM_UP) -> tuple[list[float], float]:
     """Seconds of each request that `clients` made one after the other, and those all of it took."""
-    for _ in range(WARM_UP):
+    for _ in range(warm_up):
         await ask()
     taken: list[float] = []
     begun = time.perf_counter()
