@@ -1,4 +1,4 @@
-"""One prompt's rollouts waiting for each other's verdicts: an in-process barrier."""
+"""Reward barrier: the rollouts of one prompt wait here until the last verdict makes all rewards final."""
 
 import asyncio
 import math

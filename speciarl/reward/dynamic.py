@@ -1,4 +1,4 @@
-"""The dynamic reward: the best rollout of a group sets the level that earns (paper, section on the reward)."""
+"""Dynamic reward: the best rollout of a group sets the level that earns (paper, section on the reward)."""
 
 from collections.abc import Sequence
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""EXPERIMENTAL, not in the paper: the dynamic reward on the judge's probabilities instead of its label."""
+"""Margin-aware reward (EXPERIMENTAL, not in the paper): the dynamic reward on probabilities instead of labels."""
 
 from collections.abc import Sequence
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""One rollout of a group, as a reward sees it."""
+"""Group member: one rollout as a reward sees it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Verdict noise: what a less reliable verifier would do to training (paper, ablation)."""
+"""Verdict noise: moves verdicts at random, to see what a less reliable judge does to training (paper, ablation)."""
 
 import hashlib
 from dataclasses import dataclass, replace

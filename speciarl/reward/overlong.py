@@ -1,4 +1,4 @@
-"""The overlong penalty of DAPO: a term of its own, added to what the group reward gave."""
+"""Overlong penalty of DAPO: a term of its own, added to what the group reward gave."""
 
 from pydantic import BaseModel, ConfigDict, Field
 

@@ -1,4 +1,4 @@
-"""What travels with every trajectory beside its reward: one fixed set of keys, failures included (verl #7151)."""
+"""Reward record: what travels with every trajectory beside its reward, one fixed set of keys (verl #7151)."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""Write files so that an interruption leaves the old file or the new one, never half of one."""
+"""Atomic files: an interruption leaves the old file or the new one, never half of one."""
 
 from __future__ import annotations
 

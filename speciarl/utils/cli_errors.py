@@ -1,4 +1,4 @@
-"""How a command ends: one line for what went wrong, and an exit code."""
+"""Ends of commands: one line for what went wrong, and an exit code."""
 
 from __future__ import annotations
 

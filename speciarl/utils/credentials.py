@@ -1,4 +1,4 @@
-"""URLs that may hold a user name and a password: what may be shown of them, and what goes into requests."""
+"""Credentials in URLs and key files: what may be shown of them, and what goes into requests."""
 
 from base64 import b64encode
 from pathlib import Path

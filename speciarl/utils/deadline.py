@@ -1,4 +1,4 @@
-"""A time limit on one awaited thing."""
+"""Deadline: a time limit on one awaited thing."""
 
 import asyncio
 from collections.abc import Awaitable

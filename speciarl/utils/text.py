@@ -1,4 +1,4 @@
-"""Text for messages."""
+"""Quoting of text in messages."""
 
 
 def shorten(text: str, limit: int = 120) -> str:

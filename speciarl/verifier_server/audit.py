@@ -1,4 +1,4 @@
-"""Is this judge, with this prompt, fit to score answers? Its golden pairs and the anti-gaming set tell."""
+"""Judge audit: scores a judge on its golden pairs and on the anti-gaming set."""
 
 import asyncio
 import contextlib

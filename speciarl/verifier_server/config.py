@@ -1,4 +1,4 @@
-"""Which judge scores the answers, and how patient we are with it."""
+"""Verifier configuration: which judge scores the answers, with which deadlines and limits."""
 
 from collections.abc import Mapping
 from typing import Any, Literal, Self

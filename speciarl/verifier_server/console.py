@@ -1,4 +1,4 @@
-"""``speciarl verifier top``: what a service's metrics say, as tables that renew themselves."""
+"""``speciarl verifier top``: a service's metrics as tables in the terminal, refreshed."""
 
 import asyncio
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""From a configuration to a verifier."""
+"""Verifier factory: the verifier that a configuration describes."""
 
 from speciarl.verifier_server.config import VerifierConfig
 from speciarl.verifier_server.judge.taxonomy import TaxonomyVerifier

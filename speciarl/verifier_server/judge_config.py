@@ -1,4 +1,4 @@
-"""The judge that a recipe option or a YAML file describes."""
+"""Judge configuration from a recipe option or a YAML file."""
 
 from collections.abc import Sequence
 from pathlib import Path

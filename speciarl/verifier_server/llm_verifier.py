@@ -1,4 +1,4 @@
-"""A judge model behind one or several HTTP endpoints."""
+"""LLM verifier: shortcuts, memory, store, then a judge model behind one or several HTTP endpoints."""
 
 import asyncio
 import logging

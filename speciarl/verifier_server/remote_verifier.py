@@ -1,4 +1,4 @@
-"""A verifier that another process holds: ``speciarl verifier serve`` behind a URL."""
+"""Remote verifier: asks a verifier service (``speciarl verifier serve``) behind a URL."""
 
 import asyncio
 import random

@@ -1,4 +1,4 @@
-"""What a verifier counts."""
+"""Verifier counters and histograms."""
 
 from bisect import bisect_left
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What verifiers that ask servers have in common, be these judges or a verifier service."""
+"""Verifier protocol, and the base of verifiers that ask servers over HTTP."""
 
 import abc
 import asyncio

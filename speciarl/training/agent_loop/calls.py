@@ -1,4 +1,4 @@
-"""Asking agent-loop workers, which may have died."""
+"""Calls to agent-loop workers with a deadline; a worker that died raises WorkerLost."""
 
 from collections.abc import Sequence
 from typing import Any

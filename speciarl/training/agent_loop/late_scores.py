@@ -1,4 +1,4 @@
-"""Scores that come after their trajectories are stored, so that the trainer gets on while verdicts are out."""
+"""Late scores: rewards of trajectories that were stored before their verdicts were in."""
 
 import asyncio
 import math

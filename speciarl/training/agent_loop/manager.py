@@ -1,4 +1,4 @@
-"""The agent-loop manager that starts our workers."""
+"""Agent-loop manager: veRL's, with our workers."""
 
 import asyncio
 from typing import Any

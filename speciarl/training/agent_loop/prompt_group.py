@@ -1,4 +1,4 @@
-"""A prompt whose rollouts are under way in this worker."""
+"""Prompt group: a prompt whose rollouts are under way in this worker."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Names and seeds that are the same whenever a run is repeated or resumed.
+"""Seeds and prompt names that are the same whenever a run is repeated or resumed.
 
 veRL draws a random uid per prompt, and rollout servers draw from one stream that depends on the order in which requests
 happen to arrive. With these, a run whose verdicts are kept repeats its rewards.

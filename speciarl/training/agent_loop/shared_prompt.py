@@ -1,4 +1,4 @@
-"""veRL's single-turn agent loop for all rollouts of one prompt, which does once what its siblings share."""
+"""Shared prompt: veRL's single-turn agent loop, with the work that all rollouts of a prompt share done once."""
 
 import asyncio
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The agent-loop worker that rewards whole groups.
+"""Agent-loop worker: veRL's, rewarding whole groups.
 
 veRL computes a rollout's reward before it stores the trajectory, one rollout at a time. Our reward needs the
 whole group, and veRL runs all rollouts of a prompt in one worker process, so a barrier in that process is all it

@@ -1,4 +1,4 @@
-"""From stored records and workers' counters to the numbers veRL logs. Names are listed in docs/metrics.md."""
+"""Metrics: stored records and workers' counters as the numbers that veRL logs. Names: docs/metrics.md."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""The file of veRL's logger ``file``, which veRL begins anew at every start, a resumed run's included."""
+"""Metrics file: keeps that of an earlier attempt, where veRL's logger ``file`` begins it anew at every start."""
 
 import itertools
 import os

@@ -1,4 +1,4 @@
-"""What ``trainer.rollout_data_dir`` gets of every trajectory beside veRL's own columns (text, score, ground truth)."""
+"""Rollout dump: our columns in ``trainer.rollout_data_dir``, beside veRL's own (text, score, ground truth)."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""A few rollouts of a training step, kept whole for a person to look at."""
+"""Rollout samples: a few rollouts of a training step, kept whole for a person to look at."""
 
 import io
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""What an agent-loop worker counts between two looks of the trainer."""
+"""Rollout counters of one agent-loop worker, between two looks of the trainer."""
 
 from collections import Counter
 from collections.abc import Iterable

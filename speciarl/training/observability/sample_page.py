@@ -1,4 +1,4 @@
-"""Sampled rollouts as one self-contained HTML page per step."""
+"""Sample page: sampled rollouts as one self-contained HTML page per step."""
 
 import base64
 import os

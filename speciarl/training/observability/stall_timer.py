@@ -1,4 +1,4 @@
-"""For how long a worker's rollouts waited for nothing but the verifier, and how long it has been silent."""
+"""Stall timers: how long rollouts waited for nothing but the verifier, and how long it has been silent."""
 
 import time
 from collections.abc import Callable, Hashable

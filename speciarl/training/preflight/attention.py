@@ -1,4 +1,4 @@
-"""The attention that a run asks for must be one that this installation has."""
+"""Attention check: refuses an implementation of attention that this installation does not have."""
 
 from omegaconf import DictConfig
 

@@ -1,4 +1,4 @@
-"""Checks that run in the driver before Ray starts: what is wrong with a run should cost seconds, not minutes."""
+"""Preflight checks, run in the driver before Ray starts: a wrong setting should cost seconds, not minutes."""
 
 import asyncio
 import re

@@ -1,4 +1,4 @@
-"""The deadlines of a run, held against each other: one that ends before what it waits for can be done is a mistake."""
+"""Deadline check: refuses a deadline that ends before what it waits for can be done."""
 
 import math
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""The probabilities that a reward may want of a judge, and whether the judge in use gives them."""
+"""Probability check: refuses a reward that needs label probabilities with a judge that gives none."""
 
 from speciarl import reward
 from speciarl.config import SpeciaRLConfig

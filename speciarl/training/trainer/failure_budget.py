@@ -1,4 +1,4 @@
-"""How much may go wrong in one step before the run saves a checkpoint and stops."""
+"""Failure budget: how much may go wrong in one step before the run saves a checkpoint and stops."""
 
 from collections.abc import Callable, Sequence
 

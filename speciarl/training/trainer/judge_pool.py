@@ -1,4 +1,4 @@
-"""Managed judges: the vLLM replicas a run starts beside its rollout servers and stops when it ends."""
+"""Judge pool of a run: vLLM replicas that start beside its rollout servers and stop when it ends."""
 
 from concurrent.futures import Future, ThreadPoolExecutor
 

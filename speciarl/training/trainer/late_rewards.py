@@ -1,4 +1,4 @@
-"""Fetching rewards for trajectories that were stored before their verdicts were in (``late_verdicts``)."""
+"""Late rewards: fetched for trajectories that were stored before their verdicts were in (``late_verdicts``)."""
 
 import time
 import uuid

@@ -1,4 +1,4 @@
-"""Rows of padding, with which veRL fills up a batch that lost rollouts until it divides into mini-batches."""
+"""Padding rows, with which veRL fills a batch that lost rollouts until it divides into mini-batches."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What the trainer looks at while it waits for rollouts: veRL waits for ever, whatever happened to them."""
+"""Poll hook: what the trainer checks while it waits for rollouts, as veRL waits for ever."""
 
 import time
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""veRL's trainers plus our judges, our metrics and the failure budget.
+"""Trainers: veRL's, with our judges, metrics and failure budget.
 
 One class for each of veRL's modes, named in ``trainer.v1.trainer_mode`` by the options of ``recipe/mode``; what is ours
 is in `VerdictTrainer`, once. The optimisation is veRL's, untouched. Modes: docs/trainer_modes.md.

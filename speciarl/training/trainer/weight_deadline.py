@@ -1,4 +1,4 @@
-"""How the transfer of the policy's weights to the rollout servers ends when it fails: in time, and with the cause."""
+"""Weight deadline: a transfer of weights to the rollout servers that fails ends in time, with its cause."""
 
 import threading
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What is asked at about the same time, in one go."""
+"""Batching: questions asked at about the same time are answered by one call."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence

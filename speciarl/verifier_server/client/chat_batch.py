@@ -1,8 +1,8 @@
-"""Chats that leave in the same instant share one HTTP request, where the server takes several.
+"""Chat batcher: chats that leave in the same instant share one HTTP request, where the server takes several.
 
 vLLM's ``/v1/chat/completions/batch`` judges each conversation by itself and answers when all are done; with one token
 each that is the same moment. What is saved is the work on HTTP, on both sides, and more chats meet in one step of the
-engine. Nothing waits for company.
+engine. No chat is held back to wait for others.
 """
 
 import asyncio

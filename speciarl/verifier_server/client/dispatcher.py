@@ -1,4 +1,4 @@
-"""From a request body to a reading of the reply: local queue, choice of endpoint, retries."""
+"""Dispatcher: local queue, choice of an endpoint, retries; a request body in, a reading of the reply out."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""Checks the health of endpoints that failed, in the background, so that they return by themselves."""
+"""Health watch: checks endpoints that failed, in the background, so that they return by themselves."""
 
 import asyncio
 import contextlib

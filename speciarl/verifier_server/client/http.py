@@ -1,4 +1,4 @@
-"""HTTP to one OpenAI-compatible server: a parsed reply, or what went wrong, as values."""
+"""HTTP client of one OpenAI-compatible server: a parsed reply, or a Failure that says what went wrong."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

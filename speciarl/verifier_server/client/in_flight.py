@@ -1,4 +1,4 @@
-"""One pair on its way to a verdict, shared by all callers who wait for it."""
+"""Flight: one pair that is being judged, shared by all callers who wait for it (single-flight)."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""Pairs that wait at the same moment share a request; one that cannot be read never costs the others theirs."""
+"""Pair batcher: pairs that wait at the same moment share a request; one unreadable answer costs only its pair."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence

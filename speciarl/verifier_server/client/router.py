@@ -1,4 +1,4 @@
-"""Which endpoint the next request goes to. No clock and no network of its own: times are handed in."""
+"""Router: which endpoint gets the next request. No clock and no network of its own: times are handed in."""
 
 import enum
 from collections.abc import Callable, Collection, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""One request to one endpoint, and a copy to another one when the reply is oddly late."""
+"""Sender: one request to one endpoint, and a copy to another one when the reply is unusually late (hedging)."""
 
 import asyncio
 from collections import deque

@@ -1,4 +1,4 @@
-"""Predictions made to be rewarded without naming the thing, in the words of a prompt's own world."""
+"""Attacks: predictions made to be rewarded without naming the thing, in the words of a prompt's own world."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""How a category is asked for and read out of a reply: pure functions on plain data.
+"""Decoding: how a category is asked for and read out of a reply; pure functions on plain data.
 
 From best to most general. The FIRST_TOKEN ways need a single prefill: the labels differ in their first token, so the
 log-probabilities of those tokens already are the verdict. LABEL_CHOICE and JSON_ENUM let the server constrain the whole

@@ -1,4 +1,4 @@
-"""What log-probabilities of a reply's first token say about labels: pure functions on plain numbers."""
+"""First-token decoding: label probabilities from the log-probabilities of a reply's first token; pure functions."""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Several pairs in one request: what is asked for, and how the reply is read, pair by pair."""
+"""JSON list of verdicts: several pairs in one request, asked for and read pair by pair."""
 
 import enum
 import json

@@ -1,4 +1,4 @@
-"""The token with which each label begins, at the place where the judge's reply begins."""
+"""Label tokens: the token with which each label begins, where the judge's reply begins."""
 
 from collections.abc import Sequence
 from pathlib import Path

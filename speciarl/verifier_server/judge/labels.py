@@ -1,4 +1,4 @@
-"""The labels a judge chooses from, and the category that each of them stands for."""
+"""Label set: the labels a judge chooses from, and the category that each stands for."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Checks at the start, so that a judge which cannot work is refused in seconds and not noticed after hours.
+"""Start-up probe: a judge that cannot work is refused in seconds instead of being noticed after hours.
 
 Servers ignore request fields they do not know and still reply HTTP 200, and versions differ in what they
 know. So nothing is read off a version: each feature is tried and believed only when its effect is seen.

@@ -1,4 +1,4 @@
-"""Judge prompts: a static part first, what is to be judged last, as JSON data."""
+"""Judge prompt: a static part first, for the prefix cache; then what is to be judged, as JSON data."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""The text of a reply without the thought before it: a label inside a thought is no verdict.
+"""Reasoning: a reply's text without the thought before it, as a label inside a thought is no verdict.
 
 vLLM with a reasoning parser puts the thought into a field of its own (`reasoning`, in older versions
 `reasoning_content`), and so do some other servers. The rest leave it in the text, between marks; where the chat

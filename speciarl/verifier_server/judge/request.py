@@ -1,4 +1,4 @@
-"""The chat request for one pair or several, and the way to the judge and back."""
+"""Judge request: the chat about one pair or several, sent and read."""
 
 from collections.abc import Sequence
 from typing import Any, TypeAlias

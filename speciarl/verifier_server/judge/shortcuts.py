@@ -1,4 +1,4 @@
-"""Texts too long to be judged."""
+"""Shortcuts: verdicts on texts too long to be judged."""
 
 from speciarl.category import Category
 from speciarl.verdict import Judgement, Pair, Reason, Source, Unscorable, Verdict

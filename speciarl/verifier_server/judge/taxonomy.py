@@ -1,4 +1,4 @@
-"""The exact judge: reads the category off a hierarchy. No model, no network."""
+"""Taxonomy judge: reads the exact category off a hierarchy. No model, no network."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A judge model's files, brought from the Hub into the cache before a server loads them: ``python -m`` this module.
+"""Model download: a judge's files from the Hub into the cache before a server loads them; ``python -m`` this module.
 
 A download takes as long as the line is slow, and says nothing about whether the server will come up; so it is a step of
 its own, with a deadline of its own (`pool.download_deadline_s`).

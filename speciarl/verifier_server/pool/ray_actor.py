@@ -1,4 +1,4 @@
-"""One replica in a Ray actor, and the handle by which a pool holds it."""
+"""Replica actor: one vLLM server in a Ray actor, and the handle by which a pool holds it."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""vLLM judge replicas as Ray actors, with resources of their own, that live as long as the run."""
+"""Judge pool: vLLM replicas as Ray actors with resources of their own, which live as long as the run."""
 
 import logging
 import threading

@@ -1,4 +1,4 @@
-"""vLLM replicas that a process starts for its judges, on a Ray that it starts or joins."""
+"""Pools of one process, on a Ray that it starts or joins."""
 
 import threading
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Restarts the dead replicas of a pool, from a thread that ends with the pool."""
+"""Restart policy: restarts the dead replicas of a pool, from a thread that ends with the pool."""
 
 import enum
 import logging

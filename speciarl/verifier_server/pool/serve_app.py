@@ -1,4 +1,4 @@
-"""Judges, and the verdict service, as Ray Serve applications: one URL for replicas that come, go and are replaced.
+"""Ray Serve applications of judges and of the service: one URL for replicas that come, go and are replaced.
 
 Other than `JudgePool`, whose replicas end with a training run, these outlive the process that deployed them.
 """

@@ -1,4 +1,4 @@
-"""One judge replica inside Ray Serve: a vLLM server of its own, and the way to it."""
+"""Serve replica: one vLLM server inside Ray Serve, and the way to it."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping

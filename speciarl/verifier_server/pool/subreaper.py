@@ -1,4 +1,4 @@
-"""Runs a command so that nothing of it outlives whoever asked for it.
+"""Subreaper: runs a command so that nothing of it outlives whoever asked for it.
 
 A small process between us and a server: ``python subreaper.py GRACE_SECONDS COMMAND…``. It stops the command, and
 everything the command started, when its standard input closes. That happens on request, and also when the

@@ -1,4 +1,4 @@
-"""One `vllm serve` process of ours: started, waited for, and stopped without leftovers."""
+"""vLLM server: one `vllm serve` process, started, waited for, and stopped without leftovers."""
 
 import contextlib
 import http.client

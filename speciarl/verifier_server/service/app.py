@@ -1,4 +1,4 @@
-"""The service as an ASGI application, for uvicorn and for whatever else hosts one."""
+"""ASGI application of the service, for uvicorn and for whatever else hosts one."""
 
 import contextlib
 import logging

@@ -1,4 +1,4 @@
-"""The wire format of the paper's release, so that its clients move over unchanged."""
+"""Compatible routes: the wire format of the paper's release, so that its clients move over unchanged."""
 
 from collections.abc import Sequence
 from typing import Any

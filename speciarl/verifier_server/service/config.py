@@ -1,4 +1,4 @@
-"""What the service listens on, which judges it holds, and how much it takes."""
+"""Service configuration: address, judges, limits, log."""
 
 import itertools
 import re

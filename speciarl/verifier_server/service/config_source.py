@@ -1,4 +1,4 @@
-"""Where settings come from: a YAML file, recipe options, and KEY=VALUE on the command line."""
+"""Sources of settings: a YAML file, recipe options, and KEY=VALUE on the command line."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What the service says when it cannot do what it was asked."""
+"""Errors of the API: status, code and message of everything that a client may be refused."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

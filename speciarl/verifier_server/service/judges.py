@@ -1,4 +1,4 @@
-"""The service's judges: started together, found by name, closed together."""
+"""Judges of the service: started together, found by name, closed together."""
 
 import asyncio
 import dataclasses

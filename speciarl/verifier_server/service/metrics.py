@@ -1,4 +1,4 @@
-"""What the service counts of its own work, and the page that shows everything."""
+"""Prometheus metrics of the service and of its judges."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable

@@ -1,4 +1,4 @@
-"""One line and one observation per request: what was asked and how it went, never what was in it."""
+"""Middleware: key, size of bodies, and one log line per request that never says what was in it."""
 
 import hmac
 import logging

@@ -1,4 +1,4 @@
-"""A batch of pairs through one judge."""
+"""Batches of pairs: read from a request, judged, broken off when the client goes away."""
 
 import asyncio
 import json

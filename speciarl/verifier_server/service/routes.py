@@ -1,4 +1,4 @@
-"""The typed API: judge pairs, and which judges there are."""
+"""Judge routes: the typed API to judge pairs and to list the judges."""
 
 from collections.abc import Sequence
 from typing import Any

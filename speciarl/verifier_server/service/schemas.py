@@ -1,4 +1,4 @@
-"""Requests and responses, as the OpenAPI document shows them."""
+"""Schemas of requests and responses, as the OpenAPI document shows them."""
 
 from datetime import datetime
 from typing import Annotated, Any, Literal

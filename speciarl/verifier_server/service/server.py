@@ -1,4 +1,4 @@
-"""The service as a process: one uvicorn worker on one socket."""
+"""Service process: one uvicorn worker on one socket."""
 
 import asyncio
 import json

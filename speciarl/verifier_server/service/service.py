@@ -1,4 +1,4 @@
-"""Everything the routes work with, and what every judging route does."""
+"""Service core: judges, runs, admission and metrics, as all routes use them."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""Is it alive, is it ready, how does it do."""
+"""State routes: alive, ready, metrics."""
 
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST

@@ -1,4 +1,4 @@
-"""From a configuration to a store, opened and closed in bounded time."""
+"""Store factory: the store that a configuration describes, opened and closed in bounded time."""
 
 import logging
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Many single questions at once, answered in batches: group commit and pipelining for whoever asks."""
+"""Gatherer: many single questions at once, answered in batches (group commit, pipelining)."""
 
 import asyncio
 from collections import deque

@@ -1,4 +1,4 @@
-"""What every verdict store offers, wherever it keeps its entries."""
+"""Verdict store interface: what every store offers, wherever it keeps its entries."""
 
 import enum
 from collections.abc import AsyncIterator, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Which judge a stored verdict belongs to, and the key of one pair under that judge."""
+"""Store key: the identity of a judge, and the key of one pair under that judge."""
 
 import contextlib
 import dataclasses

@@ -1,4 +1,4 @@
-"""What is in a store, and thinning it out: the same for every kind of store, in one pass and bounded memory."""
+"""Store maintenance: statistics and pruning, in one pass and bounded memory, for every kind of store."""
 
 from array import array
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Each distinct pair is judged once: memory, and one flight per pair."""
+"""Memory cache with single-flight: each distinct pair is judged once."""
 
 import asyncio
 import dataclasses

@@ -1,4 +1,4 @@
-"""A store as one parquet file and back: every field of every verdict, one row each."""
+"""Parquet export and import of a store: every field of every verdict, one row each."""
 
 import contextlib
 import dataclasses

@@ -1,4 +1,4 @@
-"""One stored verdict, and its bytes: the same in a file and in Redis."""
+"""Store record: one verdict and its bytes, the same in a file and in Redis."""
 
 import hashlib
 import logging

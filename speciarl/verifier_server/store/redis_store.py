@@ -1,4 +1,4 @@
-"""The shared store: a Redis server, 6.2 or newer, used by many machines at once."""
+"""Redis store: a server, 6.2 or newer, used by many machines at once."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""A store that may fail: the verdicts go on from memory, and the store is taken up again when it works."""
+"""Resilient store: when the store fails, verdicts go on from memory, and it is taken up again when it works."""
 
 import asyncio
 import dataclasses

@@ -1,4 +1,4 @@
-"""The SQLite file of a store: opened, checked, and moved aside when it is damaged. Blocking calls."""
+"""SQLite file of a store: opened, checked, and moved aside when it is damaged. Blocking calls."""
 
 import contextlib
 import fcntl

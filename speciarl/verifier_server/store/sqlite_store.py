@@ -1,4 +1,4 @@
-"""The embedded store: one SQLite file, shared by the processes of one machine."""
+"""SQLite store, the embedded one: one file, shared by the processes of one machine."""
 
 import asyncio
 import contextlib

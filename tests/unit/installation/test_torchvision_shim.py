@@ -1,4 +1,4 @@
-"""The torchvision shim acts beside a CPU build of torch only. The real import is in tests/integration/test_imports.py."""
+"""The torchvision shim acts beside a CPU build of torch only. The real import: tests/integration/test_imports.py."""
 
 import importlib.util
 import sys

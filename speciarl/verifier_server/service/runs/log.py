@@ -1,4 +1,4 @@
-"""The verdict log's one writer: rows in memory until there are enough of them, or they are old enough."""
+"""Verdict log writer: keeps rows in memory until there are enough of them, or they are old enough."""
 
 import fcntl
 import io

@@ -1,4 +1,4 @@
-"""Runs: what was judged for each of them, counted, and kept in the verdict log."""
+"""Run registry: what was judged for each run, counted, and kept in the verdict log."""
 
 import asyncio
 import re

@@ -1,4 +1,4 @@
-"""Runs: list, statistics, pairs."""
+"""Run routes: list, statistics, pairs."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""What the verdict log keeps of a pair."""
+"""Verdict log rows: their columns, and the parquet files that hold them."""
 
 import contextlib
 import json
