@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -12,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from speciarl.errors import DataPrepError
+from speciarl.utils.cli_errors import TROUBLE, USAGE_ERROR, say
 
-USAGE_ERROR = 2
 _HELD_OUT_DRAWS = 60_000
 
 
@@ -208,12 +207,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise LaptopError("--device cuda: torch sees no CUDA device; use --device cpu")
         parsed.run(parsed)
     except (LaptopError, DataPrepError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        say(error)
         return USAGE_ERROR
     except OSError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        say(error)
+        return TROUBLE
     except KeyboardInterrupt:
-        print("interrupted; finished stages are kept and the same command goes on from there", file=sys.stderr)
-        return 1
+        say("interrupted; finished stages are kept and the same command goes on from there")
+        return TROUBLE
     return 0

@@ -1,13 +1,15 @@
-"""Ends of commands: one line for what went wrong, and an exit code."""
+"""Ends of commands: one line on standard error that begins with ``speciarl:``, and an exit code."""
 
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterator
+from typing import NoReturn
 
 import typer
 
-from speciarl.errors import DataPrepError
+from speciarl.errors import SpeciaRLError
 
 TROUBLE = 1
 """Interrupted, disk or network trouble."""
@@ -15,17 +17,36 @@ USAGE_ERROR = 2
 """Wrong input or unfit data."""
 
 
+def say(line: object) -> None:
+    """Tell the user one line, in a form that stands out among the logs of the libraries below."""
+    print(f"speciarl: {line}", file=sys.stderr, flush=True)
+
+
+def refuse(problem: object) -> NoReturn:
+    """End the command for what the user gave it."""
+    say(problem)
+    raise typer.Exit(USAGE_ERROR)
+
+
 @contextlib.contextmanager
-def told() -> Iterator[None]:
-    """Turn what can go wrong into one line and an exit code."""
+def one_line_errors() -> Iterator[None]:
+    """End the command at an error of ours with its one line."""
     try:
         yield
-    except DataPrepError as error:
-        typer.echo(f"error: {error}", err=True)
+    except SpeciaRLError as error:
+        say(error)
         raise typer.Exit(USAGE_ERROR) from error
+
+
+@contextlib.contextmanager
+def told() -> Iterator[None]:
+    """The same for commands that read and write files: disk trouble and interruption get one line as well."""
+    try:
+        with one_line_errors():
+            yield
     except OSError as error:
-        typer.echo(f"error: {error.filename or 'file'}: {error.strerror or error}", err=True)
+        say(f"{error.filename or 'file'}: {error.strerror or error}")
         raise typer.Exit(TROUBLE) from error
     except KeyboardInterrupt as error:
-        typer.echo("interrupted; finished files are complete, no half-written ones are left", err=True)
+        say("interrupted; finished files are complete, no half-written ones are left")
         raise typer.Exit(TROUBLE) from error

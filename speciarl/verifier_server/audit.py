@@ -13,7 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from speciarl.category import Category
-from speciarl.errors import ConfigError, SpeciaRLError
+from speciarl.errors import ConfigError
+from speciarl.utils.cli_errors import one_line_errors
 from speciarl.verdict import Judgement, Verdict
 from speciarl.verifier_server.config import VerifierConfig
 from speciarl.verifier_server.judge.attacks import gaming_set
@@ -146,12 +147,8 @@ def command(
 
     The exit code is 1 if a pair is not judged as it must be, 2 if the judge cannot be asked.
     """
-    try:
-        with running(judge_config(judge, overrides or ())) as config:
-            result = asyncio.run(audit(config))
-    except SpeciaRLError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(2) from error
+    with one_line_errors(), running(judge_config(judge, overrides or ())) as config:
+        result = asyncio.run(audit(config))
     show(result, Console(), failures_only)
     if result.failed:
         raise typer.Exit(1)

@@ -1,13 +1,12 @@
 """``speciarl verifier``: run the service, watch it, ask it."""
 
 import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from speciarl.errors import SpeciaRLError
+from speciarl.utils.cli_errors import one_line_errors
 from speciarl.verifier_server import audit
 from speciarl.verifier_server.pool import cli as pool_cli
 from speciarl.verifier_server.store import cli as store_cli
@@ -80,7 +79,7 @@ def serve(
         raise typer.BadParameter(f"{log_format!r} is neither text nor json", param_hint="--log-format")
     if log_level not in ("debug", "info", "warning", "error"):
         raise typer.BadParameter(f"{log_level!r} is none of debug, info, warning, error", param_hint="--log-level")
-    with _one_line():
+    with one_line_errors():
         from speciarl.verifier_server.service import config_source, server
 
         settings = config_source.load_settings(config, verifier or [], overrides or [], store)
@@ -111,7 +110,7 @@ def top(
         except ValueError as error:
             raise ServiceError(f"{public_url(url)} shows no metrics; is it a verifier service?") from error
 
-    with _one_line(), contextlib.suppress(KeyboardInterrupt):
+    with one_line_errors(), contextlib.suppress(KeyboardInterrupt):
         now = look()
         if once:
             Console().print(view(now, None))
@@ -135,20 +134,10 @@ def judge(
     from speciarl.verdict import Unscorable
     from speciarl.verifier_server.console import judge_one
 
-    with _one_line():
+    with one_line_errors():
         name, judgement = judge_one(url, key_file, judge_name, truth, prediction)
     if isinstance(judgement, Unscorable):
         typer.echo(f"unscorable ({judgement.reason}): {judgement.detail}")
         raise typer.Exit(1)
     margin = "" if judgement.margin is None else f", margin {judgement.margin:.2f}"
     typer.echo(f"{judgement.category.label} ({judgement.source} from {name}{margin})")
-
-
-@contextlib.contextmanager
-def _one_line() -> Iterator[None]:
-    """An error of ours ends the command with its one line and exit code 2."""
-    try:
-        yield
-    except SpeciaRLError as error:
-        typer.echo(f"speciarl: {error}", err=True)
-        raise typer.Exit(2) from error

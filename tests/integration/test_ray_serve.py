@@ -305,4 +305,4 @@ def test_the_command_says_in_one_line_that_there_is_no_ray() -> None:
     command = [sys.executable, "-c", program, "status", "--address", "127.0.0.1:1"]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert ran.returncode == 2
-    assert ran.stderr.strip().splitlines()[-1].startswith("error: Ray cannot be reached at '127.0.0.1:1'")
+    assert ran.stderr.strip().splitlines()[-1].startswith("speciarl: Ray cannot be reached at '127.0.0.1:1'")

@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -23,6 +22,7 @@ from speciarl.training.preflight.batch_sizes import check_batch_sizes
 from speciarl.training.preflight.deadlines import check_deadlines
 from speciarl.training.preflight.probabilities import check_probabilities
 from speciarl.training.reward_info import sample_id
+from speciarl.utils.cli_errors import say
 from speciarl.verifier_server import VerifierConfig, build
 from speciarl.verifier_server.pool.ray_pool import refuse_clashing_labels
 from speciarl.verifier_server.verifier import Verifier
@@ -179,7 +179,7 @@ class Preflight(Callback):
             _exit(error)
         notice = attention_notice()
         if notice:
-            _say(notice)
+            say(notice)
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         """Put the one line that matters last when the run ended with one of our errors inside a Ray actor.
@@ -194,7 +194,7 @@ class Preflight(Callback):
             return
         error = own_error(job_return._return_value)
         if error is not None and sweeps:
-            _say(error)
+            say(error)
         elif error is not None:
             _exit(error)
 
@@ -217,10 +217,6 @@ def _leave_ray() -> None:
         ray.shutdown()
 
 
-def _say(line: SpeciaRLError | str) -> None:
-    print(f"speciarl: {line}", file=sys.stderr, flush=True)
-
-
 def _exit(error: SpeciaRLError) -> None:
-    _say(error)
+    say(error)
     raise SystemExit(EXIT_CODE)

@@ -1,8 +1,7 @@
 """``speciarl verifier pool``: judges on Ray Serve, from the command line."""
 
 import socket
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +9,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from speciarl.errors import ConfigError, SpeciaRLError
+from speciarl.errors import ConfigError
+from speciarl.utils.cli_errors import one_line_errors
 from speciarl.verifier_server.config import VerifierConfig
 from speciarl.verifier_server.judge_config import judge_config
 
@@ -35,7 +35,7 @@ def up(
     from speciarl.cpu import environment, stack
     from speciarl.verifier_server.pool import serve_app
 
-    with _one_line_errors():
+    with one_line_errors():
         config = pooled_judge(judge, overrides or ())
         options = serve_app.ServeOptions(host, port, open_without_key)
         _connect(address)
@@ -51,7 +51,7 @@ def down(
     """Stop a judge and its replicas."""
     from speciarl.verifier_server.pool import serve_app
 
-    with _one_line_errors():
+    with one_line_errors():
         _connect(address)
         if not serve_app.remove(name):
             known = ", ".join(one.name for one in serve_app.status()) or "none"
@@ -63,7 +63,7 @@ def status(address: Address = "auto") -> None:
     """Show what runs on Ray Serve."""
     from speciarl.verifier_server.pool import serve_app
 
-    with _one_line_errors():
+    with one_line_errors():
         _connect(address)
         table = Table("name", "status", "replicas", "problem")
         for one in serve_app.status():
@@ -92,12 +92,3 @@ def _connect(address: str) -> None:
         cause = " ".join(str(error).split())
         remedy = "start it with `ray start --head`"
         raise ConfigError(f"Ray cannot be reached at {address!r} ({cause}); {remedy}") from error
-
-
-@contextmanager
-def _one_line_errors() -> Iterator[None]:
-    try:
-        yield
-    except SpeciaRLError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(2) from error

@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, NoReturn, TypeVar
+from typing import Annotated, TypeVar
 
 import typer
 from rich.console import Console
@@ -16,6 +16,7 @@ from rich.table import Table
 
 from speciarl.category import Category
 from speciarl.errors import SpeciaRLError
+from speciarl.utils.cli_errors import refuse
 from speciarl.utils.credentials import public_url
 from speciarl.verifier_server.config import StoreConfig
 from speciarl.verifier_server.store.factory import build_store, close_store
@@ -28,7 +29,6 @@ from speciarl.verifier_server.store.sqlite_store import FileStore
 
 T = TypeVar("T")
 
-USAGE_ERROR = 2
 CLOSE_S = 60.0
 LOCK_S = 30.0
 """Seconds to wait for a run that writes at the same time."""
@@ -70,7 +70,7 @@ def export_command(
     from speciarl.verifier_server.store.parquet import export
 
     if not out.absolute().parent.is_dir():
-        _refuse(f"there is no folder {out.absolute().parent}; make it first")
+        refuse(f"there is no folder {out.absolute().parent}; make it first")
     location = _location(store, password_file, prefix)
     done = _run(location, "exporting", None, lambda opened, advance: export(opened, out, advance))
     _report(f"{out}: {done.rows} verdicts", left_out_damaged=done.corrupt, left_out_of_unknown_judges=done.unknown)
@@ -117,7 +117,7 @@ def prune(
     Damaged entries always go. Deleted pairs are judged anew when they come up again.
     """
     if older_than is None and judge is None and keep is None and not damaged:
-        _refuse("say what to delete: --older-than, --judge, --keep or --damaged")
+        refuse("say what to delete: --older-than, --judge, --keep or --damaged")
 
     async def thin(opened: VerdictStore, advance: Advance) -> None:
         chosen = None
@@ -153,7 +153,7 @@ def _location(text: str, password_file: Path | None, prefix: str, create: bool =
             timeout_s=LOCK_S,
         )
     except ValueError:
-        _refuse(f"{public_url(text)!r} is neither a path nor a Redis URL; write it like redis://host:6379/0")
+        refuse(f"{public_url(text)!r} is neither a path nor a Redis URL; write it like redis://host:6379/0")
     return lambda: build_store(config)
 
 
@@ -163,9 +163,9 @@ def _run(build: Open, verb: str, total: int | None, work: Callable[[VerdictStore
         with _progress(verb, total) as advance:
             return asyncio.run(_work(build, advance, work))
     except SpeciaRLError as error:
-        _refuse(str(error))
+        refuse(str(error))
     except OSError as error:
-        _refuse(f"{error.filename or 'file'}: {error.strerror}")
+        refuse(f"{error.filename or 'file'}: {error.strerror}")
 
 
 async def _work(build: Open, advance: Advance, work: Callable[[VerdictStore, Advance], Awaitable[T]]) -> T:
@@ -189,11 +189,6 @@ def _progress(verb: str, total: int | None) -> Iterator[Advance]:
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(verb, total=total)
         yield lambda count: progress.advance(task, count)
-
-
-def _refuse(message: str) -> NoReturn:
-    typer.echo(f"error: {message}", err=True)
-    raise typer.Exit(USAGE_ERROR)
 
 
 def _report(summary: str, **counts: int) -> None:

@@ -138,6 +138,6 @@ def test_a_wrong_password_is_said_in_one_line_without_it(place: Place) -> None:
     place.key_file.write_text("wr0ng")
     refused = place.run("stats")
     assert (refused.exit_code, refused.stderr.count("\n")) == (2, 1)
-    assert refused.stderr.startswith(f"error: verdict store {place.url} cannot be used: ")
+    assert refused.stderr.startswith(f"speciarl: verdict store {place.url} cannot be used: ")
     assert "wr0ng" not in refused.stderr
     assert KEY not in refused.stderr

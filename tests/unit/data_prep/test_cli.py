@@ -38,7 +38,7 @@ def error_of(words: list[str], capsys: Capture, code: int = 2) -> str:
     assert main(words) == code
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1, lines
-    assert lines[0].startswith("error: ")
+    assert lines[0].startswith("speciarl: ")
     return lines[0]
 
 
@@ -113,7 +113,7 @@ def test_the_same_from_speciarl_data(pets: list[str], tmp_path: Path) -> None:
     ],
 )
 def test_wrong_settings_give_one_line_with_the_key(words: list[str], message: str, capsys: Capture) -> None:
-    assert error_of(["build", *words], capsys).removeprefix("error: ").startswith(message)
+    assert error_of(["build", *words], capsys).removeprefix("speciarl: ").startswith(message)
 
 
 def test_missing_files_tell_how_to_get_them(tmp_path: Path, capsys: Capture) -> None:

@@ -96,7 +96,7 @@ def test_bad_input_gives_one_line_and_a_code(tmp_path: Path, capsys: pytest.Capt
     assert main(["emoji", "--quiet", "--out", str(tmp_path / "file")]) == 1
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 3
-    assert all(line.startswith("error: ") for line in lines)
+    assert all(line.startswith("speciarl: ") for line in lines)
 
 
 def test_a_count_of_views_below_one_is_refused() -> None:

@@ -47,7 +47,7 @@ def test_a_file_that_is_none_is_refused_in_one_line(tmp_path: Path, content: byt
         path.write_bytes(content)
     ran = CliRunner().invoke(app, ["up", str(path)])
     assert ran.exit_code == 2
-    assert ran.stderr.startswith("error: ")
+    assert ran.stderr.startswith("speciarl: ")
     assert said in ran.stderr
     assert str(path) in ran.stderr
     assert ran.stderr.count("\n") == 1

@@ -45,7 +45,7 @@ def run(*arguments: object) -> Result:
 def refused(result: Result) -> str:
     assert result.exit_code == 2
     assert result.stderr.count("\n") == 1
-    assert result.stderr.startswith("error: ")
+    assert result.stderr.startswith("speciarl: ")
     return result.stderr
 
 
