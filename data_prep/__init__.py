@@ -1,1 +1,1 @@
-"""Turn public artwork and facts into the parquet files that veRL trains on."""
+"""Data preparation: public datasets or your own images as the parquet files that veRL trains on."""

@@ -1,4 +1,4 @@
-"""From the words of the command line to the settings of a build, by Hydra."""
+"""Composition: the words of the command line as the settings of a build, by Hydra."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The settings of a build, validated."""
+"""Build settings, validated."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What our plug-in does in a process that imports veRL, and the record of it."""
+"""Activation: what our plug-in does in a process that imports veRL, and the record of it."""
 
 import os
 from dataclasses import dataclass, field

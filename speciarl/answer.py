@@ -1,4 +1,4 @@
-"""From a model's response to the text that is judged (paper, section on text handling)."""
+"""Answer: the text in a model's response that is judged (paper, section on text handling)."""
 
 import functools
 import re

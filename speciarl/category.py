@@ -1,4 +1,4 @@
-"""The six ordered verdict categories (paper, section on the verifier)."""
+"""Category: the six ordered verdicts (paper, section on the verifier)."""
 
 import enum
 

@@ -1,4 +1,4 @@
-"""The ``speciarl:`` node of a run's configuration, validated at start."""
+"""Run configuration: the ``speciarl:`` node, validated at start."""
 
 import difflib
 from collections.abc import Mapping

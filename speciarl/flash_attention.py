@@ -1,4 +1,4 @@
-"""Is flash-attention there, and what do runs do without it?"""
+"""Flash-attention: whether it is there, and what runs do without it."""
 
 import importlib.util
 

@@ -1,4 +1,4 @@
-"""A hierarchy of concepts that knows the exact category of a pair."""
+"""Taxonomy: a hierarchy of concepts that knows the exact category of a pair."""
 
 import json
 from collections.abc import Iterable, Mapping

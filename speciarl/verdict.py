@@ -1,4 +1,4 @@
-"""What a verifier says about one pair: a verdict, or that no verdict could be had."""
+"""Verdict: what a verifier says about one pair, or that no verdict could be had."""
 
 import enum
 import math

@@ -1,4 +1,4 @@
-"""How judgements travel between the service and its clients, as plain JSON data."""
+"""Wire format: judgements as plain JSON data between the service and its clients."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""What is in a parquet file: numbers for people, and a sheet of pictures."""
+"""Inspection of a parquet file: numbers for people, and a sheet of pictures."""
 
 from __future__ import annotations
 

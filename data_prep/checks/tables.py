@@ -1,4 +1,4 @@
-"""Results on the terminal."""
+"""Tables of results for the terminal."""
 
 from __future__ import annotations
 

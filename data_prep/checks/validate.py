@@ -1,4 +1,4 @@
-"""Whether a parquet file is what training and evaluation read; every fault names its row and column.
+"""Validation of a parquet file: is it what training reads; every fault names its row and column.
 
 Shared by ``validate`` and by the check that runs when training starts, so it must stay quick on files of any size: all
 text is read, of the images only a bounded sample. It knows the file format alone, neither veRL nor the trainer.

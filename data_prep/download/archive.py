@@ -1,4 +1,4 @@
-"""Unpack tar and zip archives from elsewhere without trusting them."""
+"""Unpacking of tar and zip archives from elsewhere, without trusting them."""
 
 from __future__ import annotations
 

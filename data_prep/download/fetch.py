@@ -1,4 +1,4 @@
-"""Get the files of a dataset: found, given by the user, or downloaded; checked and unpacked."""
+"""Fetching of a dataset's files: found, given by the user, or downloaded; checked and unpacked."""
 
 from __future__ import annotations
 

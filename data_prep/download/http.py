@@ -1,4 +1,4 @@
-"""Download a file over HTTP so that an interruption costs only what was not yet received."""
+"""HTTP download that an interruption costs only what was not yet received."""
 
 from __future__ import annotations
 

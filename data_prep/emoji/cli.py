@@ -1,4 +1,4 @@
-"""The commands of the emoji world."""
+"""Commands of the emoji world."""
 
 from __future__ import annotations
 

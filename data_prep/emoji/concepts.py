@@ -1,4 +1,4 @@
-"""Choose the concepts of the miniature world and give each its familiarity stratum.
+"""Concepts of the miniature world, each with its familiarity stratum.
 
 Everything here is a pure function of the committed table: it does not depend on ``--seed``, because the shipped
 policy was pre-trained on exactly these strata.

@@ -1,4 +1,4 @@
-"""Read Unicode's emoji-test.txt and reduce it to the committed table of facts.
+"""Emoji facts: Unicode's emoji-test.txt, reduced to the committed table.
 
 Regenerate the table (needs the PyPI package ``emoji`` for the aliases)::
 

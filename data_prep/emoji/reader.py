@@ -1,4 +1,4 @@
-"""The emoji world as samples: the same views as `python -m data_prep emoji` writes."""
+"""Reader of the emoji world: the same views as `python -m data_prep emoji` writes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The hierarchy of the miniature world in the form that the taxonomy judge reads."""
+"""Emoji taxonomy: the miniature world's hierarchy in the form that the taxonomy judge reads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Equal images within a file, and in train and a test file at once.
+"""Duplicates: equal images within a file, and in train and a test file at once.
 
 Two kinds of equality: the same **bytes** (a copied file), or the same **pixels** (size and RGB values once decoded and
 turned upright: also a lossless copy in another format or with other metadata). Neither finds images that are only

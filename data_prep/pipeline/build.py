@@ -1,4 +1,4 @@
-"""From a dataset's files to parquet, taxonomy and report, all of them or none."""
+"""Build: a dataset's files as parquet, taxonomy and report, all of them or none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is wrong with a dataset, one thing at a time, so that nothing is left out without being said."""
+"""Issues of a dataset, each told, so that nothing is left out without being said."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a dataset lists for one file, checked before any image is opened."""
+"""Listing: what a dataset has for one file, checked before any image is opened."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Work on many threads with the order kept and only so much done ahead."""
+"""Parallel map on threads, with the order kept and only so much done ahead."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows to a parquet file, a row group at a time."""
+"""Parquet writer: rows to a file, a row group at a time."""
 
 from __future__ import annotations
 

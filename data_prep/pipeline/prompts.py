@@ -1,4 +1,4 @@
-"""The prompts of a build: templates by name or file, one drawn for each row."""
+"""Prompts of a build: templates by name or file, one drawn for each row."""
 
 from __future__ import annotations
 

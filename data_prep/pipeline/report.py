@@ -1,4 +1,4 @@
-"""What a build did, for people and for programs: ``report.json`` beside the files."""
+"""Build report, for people and for programs: ``report.json`` beside the files."""
 
 from __future__ import annotations
 

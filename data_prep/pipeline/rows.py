@@ -1,4 +1,4 @@
-"""A sample as a row of veRL's RLHFDataset: columns, types, and what the file says of itself."""
+"""Rows of veRL's RLHFDataset: columns, types, and what the file says of itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Image bytes that a reader hands over, on disk until they are needed: a table's images must not fill the memory."""
+"""Spool: image bytes that a reader hands over, on disk until needed, as a table's images must not fill the memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The hierarchy of a build's labels, in the file that the taxonomy judge reads."""
+"""Taxonomy file: the hierarchy of a build's labels, as the taxonomy judge reads it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The datasets by name; a module is imported when its dataset is asked for."""
+"""Readers: the datasets by name; a module is imported when its dataset is asked for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every dataset offers: where its archives come from, which splits it has, and its samples."""
+"""Dataset interface: where its archives come from, which splits it has, and its samples."""
 
 from __future__ import annotations
 

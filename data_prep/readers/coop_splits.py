@@ -1,4 +1,4 @@
-"""The splits that CoOp published for datasets without (or with other) official ones: `split_zhou_<Name>.json`."""
+"""CoOp's splits, for datasets without (or with other) official ones: `split_zhou_<Name>.json`."""
 
 from __future__ import annotations
 

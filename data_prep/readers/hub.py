@@ -1,4 +1,4 @@
-"""Any Hugging Face dataset with an image and a label column, from the Hub or from a directory."""
+"""Hugging Face datasets with an image and a label column, from the Hub or from a directory."""
 
 from __future__ import annotations
 

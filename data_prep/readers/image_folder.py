@@ -1,4 +1,4 @@
-"""The user's own pictures, sorted into one directory per class."""
+"""Image folder: the user's own pictures, in one directory per class."""
 
 from __future__ import annotations
 

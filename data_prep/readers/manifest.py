@@ -1,4 +1,4 @@
-"""The user's own pictures, listed in a CSV or JSONL file."""
+"""Manifest: the user's own pictures, listed in a CSV or JSONL file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading the small files that describe a dataset; every fault names file, row and remedy."""
+"""Parsing of the small files that describe a dataset; every fault names file, row and remedy."""
 
 from __future__ import annotations
 

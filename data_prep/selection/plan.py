@@ -1,4 +1,4 @@
-"""From what the datasets list to the samples of each file, in their order."""
+"""Selection plan: the samples of each file, in their order, out of what the datasets list."""
 
 from __future__ import annotations
 

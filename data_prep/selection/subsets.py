@@ -1,4 +1,4 @@
-"""Which samples a file holds. Pure functions: the same seed takes the same samples on any machine.
+"""Subsets: which samples a file holds. Pure functions: a seed takes the same samples on any machine.
 
 Except for index ranges and `by_place`, which count along the published order, nothing here depends on the order of its
 input; the result keeps that order.

@@ -1,4 +1,4 @@
-"""The CPU's device index, in the two roles in which veRL uses ``get_device_id()``."""
+"""Device index of the CPU, in the two roles in which veRL uses ``get_device_id()``."""
 
 from typing import Self
 

@@ -1,4 +1,4 @@
-"""The spots where veRL, torch and vLLM assume an accelerator and offer no hook. See docs/patches.md."""
+"""CPU patches: spots where veRL, torch and vLLM assume an accelerator and offer no hook. See docs/patches.md."""
 
 import functools
 from typing import Any

@@ -1,4 +1,4 @@
-"""veRL's platform interface for a machine without an accelerator.
+"""CPU platform: veRL's platform interface for a machine without an accelerator.
 
 Source: verl/plugin/platform/platform_base.py of veRL 0.9.1, whose registry is made for platforms from outside.
 """

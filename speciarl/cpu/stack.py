@@ -1,4 +1,4 @@
-"""Decides whether this installation trains on the CPU."""
+"""CPU stack: decides whether this installation trains on the CPU."""
 
 import importlib.metadata
 import os

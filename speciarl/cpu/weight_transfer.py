@@ -1,4 +1,4 @@
-"""Weights from the trainer to rollout servers in other processes, over gloo.
+"""Weight transfer over gloo, from the trainer to rollout servers in other processes.
 
 veRL's own backends of this kind need CUDA or a network library that does. Named in
 ``actor_rollout_ref.rollout.checkpoint_engine``, which imports this module wherever the backend is used.

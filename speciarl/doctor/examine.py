@@ -1,4 +1,4 @@
-"""All checks, in the order in which their remedies build on each other."""
+"""Examination: all checks, in the order in which their remedies build on each other."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""Does veRL see what we add to it?"""
+"""Extension checks: does veRL see what we add to it?"""
 
 import importlib
 import importlib.metadata

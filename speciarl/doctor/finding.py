@@ -1,4 +1,4 @@
-"""What a check found."""
+"""Finding: what a check found, and the remedy."""
 
 import enum
 from dataclasses import dataclass

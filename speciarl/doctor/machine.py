@@ -1,4 +1,4 @@
-"""Has the machine what runs need: memory, disk, shared memory, ports?"""
+"""Machine checks: memory, disk, shared memory, ports."""
 
 import contextlib
 import os

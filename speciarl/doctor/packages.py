@@ -1,4 +1,4 @@
-"""Are the right packages installed, in the right versions?"""
+"""Package checks: are the right ones installed, in the right versions?"""
 
 import importlib.metadata
 import sys

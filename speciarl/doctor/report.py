@@ -1,4 +1,4 @@
-"""Shows findings to people and to programs."""
+"""Reports of findings, for people and for programs."""
 
 import json
 from collections.abc import Iterable

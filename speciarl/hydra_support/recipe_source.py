@@ -1,4 +1,4 @@
-"""Puts the recipes on Hydra's search path, as the config group ``recipe``."""
+"""Recipe source: puts the recipes on Hydra's search path, as the config group ``recipe``."""
 
 import os
 from pathlib import Path

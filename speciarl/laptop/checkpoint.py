@@ -1,4 +1,4 @@
-"""Write and read the shipped checkpoints: bfloat16 weights on disk, float32 in use."""
+"""Shipped checkpoints: bfloat16 weights on disk, float32 in use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""GRPO in one readable file: the laptop run in plain PyTorch, without veRL, Ray, vLLM or a judge model.
+"""Reference GRPO in one readable file: the laptop run without veRL, Ray, vLLM or a judge model.
 
 It is the baseline that the real laptop recipe is held against: the same policy, world, reward and step size, with the
 taxonomy as judge. One on-policy update per step, so the importance ratio is 1 and clipping never acts.

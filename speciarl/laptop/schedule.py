@@ -1,4 +1,4 @@
-"""The pre-training schedules, counted in steps so that a run does not depend on the machine's speed."""
+"""Pre-training schedules, in steps, so that a run does not depend on the machine's speed."""
 
 from __future__ import annotations
 

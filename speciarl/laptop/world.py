@@ -1,4 +1,4 @@
-"""What the miniature policy is taught to say: a distribution over responses for every concept.
+"""Miniature world: what its policy is taught to say, a distribution over responses for every concept.
 
 A response is ``<think> clear exact</think><answer> dog face</answer>``. The first word of the thought says how
 familiar the picture is, the second how specific the answer will be. Both are shared by all domains, which is how

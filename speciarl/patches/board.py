@@ -1,4 +1,4 @@
-"""Patches of third-party packages: each has a name, a reason and the exact versions it was written for."""
+"""Patch board: patches of third-party packages, each with a name, a reason and the exact versions it is for."""
 
 import enum
 import importlib.metadata

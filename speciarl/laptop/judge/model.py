@@ -1,4 +1,4 @@
-"""The miniature judge: a real Qwen2 language model with about one million parameters, and its tokenizer."""
+"""Miniature judge: a real Qwen2 language model with about one million parameters, and its tokenizer."""
 
 from __future__ import annotations
 

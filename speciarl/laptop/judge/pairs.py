@@ -1,4 +1,4 @@
-"""Pairs on which the miniature judge is trained and tested; the taxonomy says which category each one has."""
+"""Training pairs of the miniature judge; the taxonomy says which category each one has."""
 
 from __future__ import annotations
 

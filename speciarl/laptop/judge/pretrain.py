@@ -1,4 +1,4 @@
-"""Pre-train the miniature judge from scratch and measure it on pairs that it never saw."""
+"""Pre-training of the miniature judge from scratch, measured on pairs that it never saw."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fast forward passes of the miniature judge in plain PyTorch.
+"""Forward passes of the miniature judge, fast and in plain PyTorch.
 
 All prompts begin alike, so the common beginning is run once per batch and its key-value cache is shared.
 """

@@ -1,4 +1,4 @@
-"""An auxiliary task for the miniature judge: say where in the hierarchy each of the two texts stands.
+"""Tree probe, an auxiliary task of the miniature judge: where in the hierarchy does each of two texts stand?
 
 Without it a judge of this size learns its training pairs by heart and fails on held-out ones. The probe reads the
 hidden states half-way up, at the tokens that close the two JSON strings, and is thrown away after training.

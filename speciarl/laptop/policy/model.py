@@ -1,4 +1,4 @@
-"""The miniature policy: a real Qwen2.5-VL with 3.8 million parameters, its tokenizer and its processor."""
+"""Miniature policy: a real Qwen2.5-VL with 3.8 million parameters, its tokenizer and its processor."""
 
 from __future__ import annotations
 

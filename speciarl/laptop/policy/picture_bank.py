@@ -1,4 +1,4 @@
-"""Views of every concept, drawn once and kept as bytes, so that pre-training is not held up by drawing."""
+"""Picture bank: views of every concept, drawn once and kept as bytes, so that pre-training does not wait for them."""
 
 from __future__ import annotations
 

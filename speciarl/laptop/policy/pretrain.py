@@ -1,4 +1,4 @@
-"""Pre-train the miniature policy from scratch, stage by stage; a finished stage is never repeated."""
+"""Pre-training of the miniature policy from scratch, stage by stage; a finished stage is never repeated."""
 
 from __future__ import annotations
 

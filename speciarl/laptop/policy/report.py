@@ -1,4 +1,4 @@
-"""What the miniature policy says: greedy, sampled and best of ten, per domain and stratum."""
+"""Report on what the miniature policy says: greedy, sampled and best of ten, per domain and stratum."""
 
 from __future__ import annotations
 

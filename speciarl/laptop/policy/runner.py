@@ -1,4 +1,4 @@
-"""Fast forward passes of the miniature policy for training and sampling in plain PyTorch.
+"""Forward passes of the miniature policy for training and sampling, fast and in plain PyTorch.
 
 All prompts are equal but for the picture, so the prompt is run once per picture and its key-value cache is
 branched into the responses; this is differentiable and equals the plain forward pass (tests/unit).
