@@ -239,7 +239,7 @@ def test_killing_the_guard_ends_the_server_and_its_engine(undecided: Replica) ->
     port = undecided.url.rpartition(":")[2]
     tops = [process for process in servers_since([]) if port in words_of(process)]
     family = {process for top in tops for process in (top, *top.children(recursive=True))}
-    [guard] = [process for process in family if any(word.endswith("guard.py") for word in words_of(process))]
+    [guard] = [process for process in family if any(word.endswith("subreaper.py") for word in words_of(process))]
     assert len(family) >= 3  # guard, API server and engine
     guard.kill()
     undecided.stop()
@@ -411,7 +411,7 @@ def servers_since(before: list[psutil.Process]) -> list[psutil.Process]:
     found = []
     for process in children_of_this_process():
         words = words_of(process)
-        if process not in before and ("serve" in words or any(word.endswith("guard.py") for word in words)):
+        if process not in before and ("serve" in words or any(word.endswith("subreaper.py") for word in words)):
             found.append(process)
     return found
 

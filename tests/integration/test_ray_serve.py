@@ -77,7 +77,7 @@ def judge_servers() -> list[psutil.Process]:
     found = []
     for process in psutil.Process().children(recursive=True):
         words = words_of(process)
-        if "serve" in words or any(word.endswith("guard.py") for word in words):
+        if "serve" in words or any(word.endswith("subreaper.py") for word in words):
             found.append(process)
     return found
 
@@ -201,7 +201,7 @@ def test_it_grows_under_load_and_shrinks_without(
     options: serve_app.ServeOptions, config: VerifierConfig, pool: Pool
 ) -> None:
     def both_serve() -> bool:
-        servers = [one for one in judge_servers() if not any("guard.py" in word for word in words_of(one))]
+        servers = [one for one in judge_servers() if not any("subreaper.py" in word for word in words_of(one))]
         running = serve_app.status()[0].replicas.get("RUNNING") == 2
         return running and len(servers) == 2 and all(served(server) > 0 for server in servers)
 
@@ -230,7 +230,7 @@ def test_a_killed_server_is_replaced(config: VerifierConfig, pool: Pool) -> None
     logs = set(pool.logs.glob("growing-*.log"))
     for process in before:
         words = words_of(process)
-        if "serve" in words and not any(word.endswith("guard.py") for word in words):
+        if "serve" in words and not any(word.endswith("subreaper.py") for word in words):
             process.kill()
     until(lambda: serve_app.status()[0].status != "RUNNING", within_s=60)
     until(lambda: serve_app.status()[0].status == "RUNNING", within_s=STARTUP_S)
