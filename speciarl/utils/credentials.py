@@ -1,5 +1,6 @@
 """Credentials in URLs and key files: what may be shown of them, and what goes into requests."""
 
+import os
 from base64 import b64encode
 from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
@@ -40,6 +41,14 @@ def authorization(url: str, key: str | None = None) -> str | None:
         return None
     pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
     return f"Basic {b64encode(pair.encode()).decode()}"
+
+
+def write_key(path: Path, key: str) -> None:
+    """Write a key where only its owner can read it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)  # of an earlier run, which may have had another mode
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+        file.write(key)
 
 
 def read_key(path: str, owner: str, field: str = "api_key_file") -> str:

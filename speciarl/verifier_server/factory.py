@@ -7,9 +7,9 @@ from speciarl.verifier_server.remote_verifier import RemoteVerifier
 from speciarl.verifier_server.verifier import Verifier
 
 
-def build(config: VerifierConfig) -> Verifier:
+def build(config: VerifierConfig, service_key: str | None = None) -> Verifier:
     """The verifier a configuration describes, not started yet; raises ConfigError for one that cannot be
-    built."""
+    built. `service_key` stands for the content of `api_key_file` where that file is not at hand."""
     if config.service_url:
-        return RemoteVerifier(config)
+        return RemoteVerifier(config, key=service_key)
     return TaxonomyVerifier(config) if config.kind == "taxonomy" else LLMVerifier(config)

@@ -64,9 +64,10 @@ class RemoteVerifier(HttpVerifier):
     the service behind it has its own, for all its clients.
     """
 
-    def __init__(self, config: VerifierConfig, chance: random.Random | None = None) -> None:
-        """Opens nothing."""
+    def __init__(self, config: VerifierConfig, chance: random.Random | None = None, key: str | None = None) -> None:
+        """Opens nothing. `key` stands for the content of `api_key_file`."""
         super().__init__(config, chance)
+        self._key = key
         self._bundler: Bundler[Pair, Judgement] | None = None
         self._max_string_chars = self._most_chars = config.max_string_chars
         """Longest text that is judged, normalised, and longest that is sent; both as the service
@@ -81,7 +82,9 @@ class RemoteVerifier(HttpVerifier):
     async def start(self) -> None:
         """See `Verifier.start`: waits until the service is ready and checks that it has the judge."""
         config = self.config
-        key = read_key(config.api_key_file, f"judge {config.name!r}") if config.api_key_file else None
+        key = self._key
+        if key is None and config.api_key_file:
+            key = read_key(config.api_key_file, f"judge {config.name!r}")
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=config.max_concurrency + 1),
             timeout=aiohttp.ClientTimeout(total=None),

@@ -8,6 +8,7 @@ from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ
 
 from speciarl.training.agent_loop import calls
 from speciarl.training.agent_loop.worker import GroupAgentLoopWorker
+from speciarl.utils.credentials import read_key
 
 
 class GroupAgentLoopManager(AgentLoopManagerTQ):
@@ -24,7 +25,10 @@ class GroupAgentLoopManager(AgentLoopManagerTQ):
 
     async def _init_agent_loop_workers(self) -> None:
         await super()._init_agent_loop_workers()
-        await asyncio.gather(*[worker.start_verifier.remote() for worker in self.agent_loop_workers])
+        # The file is here; a worker may be on another node.
+        file = self.config.speciarl.verifier.get("api_key_file")
+        key = read_key(file, "the verifier service") if file else None
+        await asyncio.gather(*[worker.start_verifier.remote(key) for worker in self.agent_loop_workers])
 
     def generate_sequences(self, prompts: Any) -> None:
         """Dispatch a batch of prompts; the workers are rotated so that refills of few prompts spread over all."""

@@ -65,9 +65,11 @@ class GroupAgentLoopWorker(_StockWorker):
         training = self._settings.training
         self._samples = SampleBook(training.samples_every, training.samples_per_step)
 
-    async def start_verifier(self) -> None:
-        """Open the verifier and run its probe; raises VerifierStartError, or ConfigError for a judge that the reward
-        cannot be made from."""
+    async def start_verifier(self, key: str | None = None) -> None:
+        """Reach the verifier, with a service's `key` if it has one; raises VerifierStartError, or ConfigError for a
+        judge that the reward cannot be made from."""
+        if key is not None:
+            self._verifier = verifier_server.build(self._settings.verifier, key)
         await self._verifier.start()
         check_probabilities(self._settings, self._reward, self._verifier)
 

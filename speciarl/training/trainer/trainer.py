@@ -33,8 +33,8 @@ from speciarl.training.trainer.failure_budget import (
     refuse_unrewarded,
     refuse_unscorable,
 )
-from speciarl.training.trainer.judge_pool import ManagedJudges
 from speciarl.training.trainer.poll_hook import Watch
+from speciarl.training.trainer.run_verifier import RunVerifier
 from speciarl.training.trainer.weight_deadline import bound
 
 AGAIN = "start the same command again when that is mended; it resumes"
@@ -56,7 +56,7 @@ class VerdictTrainer(PPOTrainer):
         super().__init__(config)
         self._settings = load(config)
         self.replay_buffer.poll_interval = self._settings.training.poll_interval_s
-        self._judges = ManagedJudges(self._settings, str(config.trainer.device))
+        self._verifier = RunVerifier(self._settings, str(config.trainer.device))
         self._step_stats = RolloutStats()
         self._shown: list[SampledGroup] = []
         self._data_at_step: dict[str, Any] = {}
@@ -68,17 +68,21 @@ class VerdictTrainer(PPOTrainer):
         self._refusal: SpeciaRLError | None = None
 
     def init(self) -> None:
-        """Start the judges while veRL builds its workers, then hand their addresses to the agent loops."""
+        """Start the judges while veRL builds its workers, then the verifier service; tell the agent loops of it."""
         try:
-            self._judges.launch()
+            self._verifier.launch()
             super().init()
-            urls = self._judges.wait()
+            client = self._verifier.start()
         except BaseException:
-            self._judges.stop()
+            self._verifier.stop()
             raise
-        if urls:
-            with open_dict(self.config):
-                self.config.speciarl.verifier.update(endpoints=urls, pool=None)
+        with open_dict(self.config):
+            self.config.speciarl.verifier = client.model_dump(mode="json", exclude_unset=True)
+        if self._verifier.url:
+            logger.warning(
+                "the run's verifier is %s; watch it with: speciarl verifier top %s --key-file %s",
+                self._verifier.url, self._verifier.url, client.api_key_file,
+            )  # fmt: skip
 
     def on_init_end(self) -> None:
         """Send the first weights; this transfer and all later ones have a deadline."""
@@ -96,7 +100,7 @@ class VerdictTrainer(PPOTrainer):
         except (VerifierOutage, FailureBudgetExceeded, WorkerLost) as error:
             raise self._give_up(error) from error
         finally:
-            self._judges.stop()
+            self._verifier.stop()
 
     def on_train_begin(self) -> None:
         """From now on a step's metrics are to be logged before anything ends the run."""
@@ -140,8 +144,7 @@ class VerdictTrainer(PPOTrainer):
         return merge(self._ask_workers("stats_so_far"))
 
     def _judge_urls(self) -> list[str]:
-        judge = self.config.speciarl.verifier
-        return judge.get("endpoints") or [url for url in [judge.get("service_url")] if url]
+        return self._verifier.judge_urls
 
     def _give_up(self, error: SpeciaRLError) -> SpeciaRLError:
         """Save the last finished step, unless that is done; returns the error with what can be resumed from."""
@@ -252,7 +255,7 @@ class VerdictTrainer(PPOTrainer):
 
     def _drain(self, validate: bool = False) -> RolloutStats:
         answers = self._ask_workers("drain_stats", validate)
-        self._verifier_totals = [totals for _, totals in answers]
+        self._verifier_totals = self._verifier.stats() or [totals for _, totals in answers]
         return merge(stats for stats, _ in answers)
 
     def _show_samples(self) -> None:

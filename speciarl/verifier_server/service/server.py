@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Literal
 
 import uvicorn
+from fastapi import FastAPI
 
 from speciarl.errors import ConfigError, SpeciaRLError
 from speciarl.verifier_server.service.app import create_app
@@ -83,25 +84,30 @@ def serve(settings: ServiceConfig) -> None:
         failures.append(error)
         stopping.append(asyncio.ensure_future(_stop(server)))
 
-    app = create_app(settings, on_failure=refuse)
-    with listen(settings.host, settings.port) as listener:
+    server, listener = uvicorn_server(create_app(settings, on_failure=refuse), settings)
+    with listener:
         host, port = listener.getsockname()[:2]
-        config = uvicorn.Config(
-            app,
-            lifespan="on",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            backlog=BACKLOG,
-            timeout_keep_alive=KEEP_ALIVE_S,
-            timeout_graceful_shutdown=math.ceil(settings.stop_deadline_s),
-        )
-        server = uvicorn.Server(config)
         address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         _log.info("listening on %s", address, extra={"fields": {"url": address, "judges": list(settings.judges)}})
         server.run(sockets=[listener])
     if failures:
         raise failures[0]
+
+
+def uvicorn_server(app: FastAPI, settings: ServiceConfig) -> tuple[uvicorn.Server, socket.socket]:
+    """The server for an application and the socket that it is to listen on; raises ConfigError."""
+    listener = listen(settings.host, settings.port)
+    config = uvicorn.Config(
+        app,
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        backlog=BACKLOG,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=math.ceil(settings.stop_deadline_s),
+    )
+    return uvicorn.Server(config), listener
 
 
 def listen(host: str, port: int) -> socket.socket:

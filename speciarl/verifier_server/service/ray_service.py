@@ -1,0 +1,137 @@
+"""Verifier service of one run, in a Ray actor: Ray restarts it at the same address, with the same key."""
+
+import contextlib
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from speciarl.errors import SpeciaRLError, VerifierStartError
+from speciarl.verifier_server.pool.ray_actor import SLACK_S, last_line, ray_module
+from speciarl.verifier_server.service.app import create_app
+from speciarl.verifier_server.service.config import ServiceConfig, parse_settings
+from speciarl.verifier_server.service.server import set_up_logging, uvicorn_server
+from speciarl.verifier_server.service.service import Core
+
+POLL_S = 0.2
+STOP_SLACK_S = 5.0
+
+
+class ServiceActor:
+    """The service on a thread of a Ray worker process. No method blocks for long but `stop`.
+
+    Ray constructs it anew when its process died, so the constructor does everything: it serves. When the thread ends
+    on its own, the process does too, and that is again a death for Ray to mend.
+    """
+
+    def __init__(self, settings: Mapping[str, Any], key: str, log_level: str = "warning") -> None:
+        set_up_logging("text", log_level)
+        self._error: SpeciaRLError | None = None
+        self._stopping = False
+        with tempfile.NamedTemporaryFile("w", suffix=".key") as file:  # of mode 0600, and gone once it was read
+            file.write(key)
+            file.flush()
+            self._config = parse_settings({**settings, "key_file": file.name})
+            app = create_app(self._config, on_failure=self._fail)
+        self._core: Core = app.state.core
+        self._server, self._listener = uvicorn_server(app, self._config)
+        self._thread = threading.Thread(target=self._serve, name="service", daemon=True)
+        self._thread.start()
+
+    def ready(self) -> bool:
+        """Whether every judge can be asked; raises VerifierStartError in one line when one cannot start."""
+        if self._error is not None:
+            raise VerifierStartError(str(self._error))
+        return self._core.judges.ready
+
+    def stats(self) -> dict[str, float]:
+        """The judge's counters since this process started; none before it is ready."""
+        (judge,) = self._core.judges.all()
+        return judge.verifier.stats() if judge.verifier is not None else {}
+
+    def process(self) -> int:
+        """Its process id."""
+        return os.getpid()
+
+    def stop(self) -> None:
+        """Let requests under way end and close the store."""
+        self._stopping = True
+        self._server.should_exit = True
+        self._thread.join(self._config.stop_deadline_s + STOP_SLACK_S)
+
+    def _fail(self, error: SpeciaRLError) -> None:
+        self._error = self._error or error
+
+    def _serve(self) -> None:
+        try:
+            self._server.run(sockets=[self._listener])
+        finally:
+            if not self._stopping:
+                os._exit(1)
+
+
+class RunService:
+    """The trainer's side of the actor. Needs an initialised Ray; the actor ends with the job."""
+
+    def __init__(self, settings: ServiceConfig, key: str) -> None:
+        """`settings` name one judge, and a `port` that is free on this node, where the actor stays."""
+        self._settings = settings
+        self._key = key
+        self._actor: Any = None
+
+    @property
+    def url(self) -> str:
+        """Its root URL."""
+        host = self._settings.host
+        return f"http://[{host}]:{self._settings.port}" if ":" in host else f"http://{host}:{self._settings.port}"
+
+    def start(self, deadline_s: float) -> None:
+        """Start the actor and wait until its judge can be asked; raises VerifierStartError in one line."""
+        ray = ray_module()
+        here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
+            ray.get_runtime_context().get_node_id(), soft=False
+        )
+        plain = self._settings.model_dump(mode="json", exclude_unset=True)
+        options = {"num_cpus": 0, "max_restarts": -1, "scheduling_strategy": here}
+        self._actor = ray.remote(ServiceActor).options(**options).remote(plain, self._key)
+        expires = time.monotonic() + deadline_s
+        while True:
+            try:
+                if ray.get(self._actor.ready.remote(), timeout=max(expires - time.monotonic(), POLL_S)):
+                    return
+            except ray.exceptions.GetTimeoutError:
+                pass
+            except ray.exceptions.RayError as error:
+                self.stop()
+                cause = getattr(error, "cause", None)
+                if isinstance(cause, SpeciaRLError):
+                    raise VerifierStartError(str(cause)) from error
+                raise VerifierStartError(f"the run's verifier service cannot start: {last_line(error)}") from error
+            if time.monotonic() >= expires:
+                self.stop()
+                raise VerifierStartError(
+                    f"the run's verifier service was not ready within {deadline_s:g} s; raise "
+                    "speciarl.verifier.startup_deadline_s"
+                )
+            time.sleep(POLL_S)
+
+    def stats(self) -> dict[str, float]:
+        """The judge's counters; none while the service is away."""
+        ray = ray_module()
+        try:
+            counted: dict[str, float] = ray.get(self._actor.stats.remote(), timeout=SLACK_S)
+        except ray.exceptions.RayError:
+            return {}
+        return counted
+
+    def stop(self) -> None:
+        """Stop the service, in bounded time; safe at any time, also twice."""
+        actor, self._actor = self._actor, None
+        ray = ray_module()
+        if actor is None or not ray.is_initialized():
+            return
+        with contextlib.suppress(ray.exceptions.RayError):  # it is away already, or hangs, and is killed
+            ray.get(actor.stop.remote(), timeout=self._settings.stop_deadline_s + STOP_SLACK_S + SLACK_S)
+        ray.kill(actor, no_restart=True)
