@@ -84,8 +84,6 @@ class StoreConfig(BaseModel):
     """Seconds the store may take to open at the start, which on a network file system or a busy machine is long."""
     timeout_s: float = Field(default=5.0, gt=0)
     """Seconds one look-up or write may take; after that the pair is judged as if there were no store."""
-    lease_s: float = Field(default=60.0, gt=0)
-    """With Redis, seconds for which one service keeps the others from judging the same pair."""
 
     @model_validator(mode="after")
     def _fits_kind(self) -> Self:

@@ -29,7 +29,7 @@ from speciarl.verifier_server.judge.request import AnyDecoder, ask, chat_body
 from speciarl.verifier_server.judge.shortcuts import judge_by_length
 from speciarl.verifier_server.stats import Stats
 from speciarl.verifier_server.store import (
-    Keeper,
+    ReadThroughStore,
     Record,
     ResilientStore,
     StoreError,
@@ -68,7 +68,7 @@ class LLMVerifier(HttpVerifier):
         self._decoder: AnyDecoder | None = None
         self._batcher: Batcher | None = None
         self._store: VerdictStore | None = None
-        self._keeper: Keeper | None = None
+        self._known: ReadThroughStore | None = None
 
     async def start(self) -> None:
         """See `Verifier.start`."""
@@ -90,7 +90,7 @@ class LLMVerifier(HttpVerifier):
             self._store = await _open_store(self.config)  # before the probe: a wrong path is told at once
             self._decoder = await probe(self.config, self.prompt, Dispatcher(trying, probed, Stats(), self._chance))
             if self._store is not None and self.config.store is not None:
-                self._keeper = await self._make_keeper(self._store, self._decoder, self.config.store.timeout_s)
+                self._known = await self._read_through(self._store, self._decoder, self.config.store.timeout_s)
             endpoints = [await self._endpoint(client, self._decoder) for client in clients]
         except BaseException:
             await self.aclose()
@@ -129,9 +129,9 @@ class LLMVerifier(HttpVerifier):
         for endpoint in self.endpoints:
             if endpoint.coalescer is not None:
                 await endpoint.coalescer.aclose()
-        keeper, self._keeper = self._keeper, None
-        if keeper is not None:
-            await keeper.aclose()
+        known, self._known = self._known, None
+        if known is not None:
+            await known.aclose()
         store, self._store = self._store, None
         if store is not None:
             await close_store(store, STORE_CLOSE_S)
@@ -164,9 +164,9 @@ class LLMVerifier(HttpVerifier):
             )
             return judgement
 
-        if self._keeper is None:
+        if self._known is None:
             return await judge(self.config.total_deadline_s)
-        return await self._keeper.settle(pair, judge)
+        return await self._known.get_or_judge(pair, judge)
 
     async def _endpoint(self, client: Client, decoder: AnyDecoder) -> Endpoint:
         """A server that passed the probe; its chats may share HTTP requests if it can do that."""
@@ -187,7 +187,7 @@ class LLMVerifier(HttpVerifier):
             )
         return Endpoint(client)
 
-    async def _make_keeper(self, store: VerdictStore, decoder: AnyDecoder, timeout_s: float) -> Keeper:
+    async def _read_through(self, store: VerdictStore, decoder: AnyDecoder, timeout_s: float) -> ReadThroughStore:
         try:
             revision = await asyncio.to_thread(model_revision, self.config)
         except OSError as error:
@@ -197,7 +197,7 @@ class LLMVerifier(HttpVerifier):
             ) from error
         judge = identity_of(self.config, self.prompt, decoder, revision)
         resilient = ResilientStore(store, judge, timeout_s, self._stats, on_earlier=self._remember)
-        return Keeper(resilient, judge, self.config.total_deadline_s, self._stats)
+        return ReadThroughStore(resilient, judge, self.config.total_deadline_s, self._stats)
 
     def _remember(self, record: Record) -> None:
         self._cache.remember(record.pair, record.verdict)

@@ -92,8 +92,6 @@ class Stats:
     """Verdicts that never reached the store because it was away for too long."""
     store_seconds: float = 0.0
     """Summed over pairs: looking up and writing."""
-    lease_seconds: float = 0.0
-    """Summed over pairs: waiting for the verdict of another service that judged the same pair."""
     unscorable: dict[Reason, int] = field(default_factory=lambda: dict.fromkeys(Reason, 0))
     """Pairs without a verdict, by reason."""
     queue_times: Histogram = field(default_factory=Histogram)

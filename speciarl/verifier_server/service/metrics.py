@@ -42,7 +42,6 @@ DESCRIBED: Mapping[str, Described] = {
     "store_corrupt": Described("store_corrupt", True, "Damaged or foreign entries of the store, judged anew."),
     "store_lost": Described("store_lost", True, "Verdicts that never reached the store."),
     "store_seconds": Described("store_seconds", True, "Looking up and writing verdicts, summed over pairs."),
-    "lease_seconds": Described("lease_seconds", True, "Waiting for another service's verdict, summed over pairs."),
     "attempts": Described("attempts", True, "Requests to the judge's servers."),
     "retries": Described("retries", True, "Attempts after the first for one request."),
     "judge_seconds": Described("judge_seconds", True, "From sending a request until its reply, summed."),

@@ -18,7 +18,7 @@ def build_store(config: StoreConfig) -> VerdictStore:
         return FileStore(config.path or "", config.timeout_s)
     password = None if config.password_file is None else _read_password(Path(config.password_file))
     try:
-        return RedisStore(config.url or "", config.prefix, password, config.timeout_s, config.lease_s)
+        return RedisStore(config.url or "", config.prefix, password, config.timeout_s)
     except ValueError as error:
         raise StoreError(f"verdict store: bad Redis `url`: {error}; write it like redis://host:6379/0") from error
 

@@ -1,6 +1,5 @@
 """Verdict store interface: what every store offers, wherever it keeps its entries."""
 
-import enum
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Protocol
 
@@ -14,16 +13,6 @@ Entries = list[tuple[bytes, Record | None]]
 
 class StoreError(SpeciaRLError):
     """A store cannot be used, or failed. One line: which store, cause, remedy where there is one."""
-
-
-class Claim(enum.Enum):
-    """Who is to judge a pair that has no verdict yet."""
-
-    GRANTED = "granted"
-    """The caller. It ends its claim with `put` or `release`."""
-
-    HELD = "held"
-    """Somebody else is at it: ask again later. The claim passes on when its holder gives up or dies."""
 
 
 class VerdictStore(Protocol):
@@ -45,21 +34,11 @@ class VerdictStore(Protocol):
     async def get(self, keys: Sequence[bytes]) -> list[Record | None]:
         """The records of the keys, in their order."""
 
-    async def claim(self, keys: Sequence[bytes]) -> list[Record | Claim]:
-        """The records of the keys; where there is none, whether the caller is to judge the pair.
-
-        Never grants a claim on a pair whose verdict is there already. A store that serves one machine may
-        grant always.
-        """
-
     async def put(self, judge: JudgeIdentity, records: Sequence[Record]) -> list[Record]:
-        """Keep records of one judge, and end the caller's claims on them; what the store now holds, in order.
+        """Keep records of one judge; what the store now holds, in order.
 
         That is another record than the one given when somebody was faster: that one is to be used.
         """
-
-    async def release(self, keys: Sequence[bytes]) -> None:
-        """End the caller's claims without a verdict. Others' claims are not touched."""
 
     async def judges(self) -> Mapping[bytes, JudgeIdentity]:
         """Every judge that records were put of, by fingerprint."""
@@ -72,4 +51,4 @@ class VerdictStore(Protocol):
         """Delete entries; unknown keys are ignored."""
 
     async def aclose(self) -> None:
-        """Release everything, claims included. Safe to call twice."""
+        """Release everything. Safe to call twice."""

@@ -56,7 +56,7 @@ class VerdictCache:
         flight = self._flights.get(pair)
         joined = flight is not None and not flight.dropped
         if flight is None or flight.dropped:
-            flight = self._launch(pair, judge, after=flight)
+            flight = self._launch(pair, judge)
         task = flight.task
         assert task is not None
         flight.join()
@@ -85,25 +85,20 @@ class VerdictCache:
         if tasks:
             await asyncio.wait(tasks)
 
-    def _launch(self, pair: Pair, judge: Judge, after: Flight | None) -> Flight:
+    def _launch(self, pair: Pair, judge: Judge) -> Flight:
         flight = Flight()
-        earlier = after.task if after is not None else None
 
         def land(_: asyncio.Task[Judgement]) -> None:
             self._stats.dropped += flight.dropped
             if self._flights.get(pair) is flight:  # a dropped one may have a successor
                 del self._flights[pair]
 
-        flight.task = asyncio.create_task(self._fly(pair, judge, flight, earlier))
+        flight.task = asyncio.create_task(self._fly(pair, judge, flight))
         flight.task.add_done_callback(land)
         self._flights[pair] = flight
         return flight
 
-    async def _fly(
-        self, pair: Pair, judge: Judge, flight: Flight, earlier: asyncio.Task[Judgement] | None
-    ) -> Judgement:
-        if earlier is not None:  # what a dropped one gives back on its way out must not be ours
-            await asyncio.wait({earlier})
+    async def _fly(self, pair: Pair, judge: Judge, flight: Flight) -> Judgement:
         judgement = await judge(flight)
         if isinstance(judgement, Verdict):
             self.remember(pair, judgement)

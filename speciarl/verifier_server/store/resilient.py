@@ -1,16 +1,13 @@
 """Resilient store: when the store fails, verdicts go on from memory, and it is taken up again when it works."""
 
 import asyncio
-import dataclasses
 import logging
-import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 
 from speciarl.utils.deadline import within
-from speciarl.verdict import Judgement, Pair, Source, Verdict
 from speciarl.verifier_server.stats import Stats
 from speciarl.verifier_server.store.gather import Gatherer
-from speciarl.verifier_server.store.interface import Claim, StoreError, VerdictStore
+from speciarl.verifier_server.store.interface import StoreError, VerdictStore
 from speciarl.verifier_server.store.key import JudgeIdentity
 from speciarl.verifier_server.store.record import Record
 
@@ -58,21 +55,16 @@ class ResilientStore:
         self._backlog: list[Record] = []
         self._readable = self._writable = True
         self._recovery: asyncio.Task[None] | None = None
-        self._claims = Gatherer(self._claim, BATCH)
+        self._gets = Gatherer(self._get, BATCH)
         self._puts = Gatherer(self._put, BATCH)
-        self._releases = Gatherer(self._release, BATCH)
 
-    async def claim(self, key: bytes) -> Record | Claim:
-        """See `VerdictStore.claim`; granted when the store cannot be asked."""
-        return await self._claims.ask(key)
+    async def get(self, key: bytes) -> Record | None:
+        """See `VerdictStore.get`; None when the store cannot be asked."""
+        return await self._gets.ask(key)
 
     async def put(self, record: Record) -> Record:
         """See `VerdictStore.put`; the record itself when the store cannot be written."""
         return await self._puts.ask(record)
-
-    async def release(self, key: bytes) -> None:
-        """See `VerdictStore.release`; when that fails, the claim ends by itself later."""
-        await self._releases.ask(key)
 
     async def aclose(self) -> None:
         """Write what is left, as far as that works within `CLOSE_S`. Safe to call twice."""
@@ -80,7 +72,7 @@ class ResilientStore:
         if recovery is not None:
             recovery.cancel()
             await asyncio.wait({recovery})
-        for gatherer in (self._claims, self._puts, self._releases):
+        for gatherer in (self._gets, self._puts):
             await gatherer.aclose()
         try:
             await within(CLOSE_S, self._flush())
@@ -95,16 +87,16 @@ class ResilientStore:
             )
             self._backlog = []
 
-    async def _claim(self, keys: list[bytes]) -> list[Record | Claim]:
+    async def _get(self, keys: list[bytes]) -> list[Record | None]:
         if self._readable:
             try:
-                return await within(self._timeout_s, self._store.claim(keys))
+                return await within(self._timeout_s, self._store.get(keys))
             except _FAILURES as error:
                 self._readable = False
                 self._degrade(error)
             finally:
                 self._stats.store_corrupt = self._store.corrupt
-        return [Claim.GRANTED] * len(keys)
+        return [None] * len(keys)
 
     async def _put(self, records: list[Record]) -> list[Record]:
         if self._writable:
@@ -117,15 +109,6 @@ class ResilientStore:
                 self._stats.store_corrupt = self._store.corrupt
         self._keep(records)
         return records
-
-    async def _release(self, keys: list[bytes]) -> list[None]:
-        if self._readable:
-            try:
-                await within(self._timeout_s, self._store.release(keys))
-            except _FAILURES as error:
-                self._readable = False
-                self._degrade(error)
-        return [None] * len(keys)
 
     def _keep(self, records: Sequence[Record]) -> None:
         self._backlog.extend(records)
@@ -188,82 +171,3 @@ class ResilientStore:
 def _cause(error: BaseException, timeout_s: float, where: str = "") -> str:
     """One line. Time-outs have no text of their own."""
     return str(error) or f"verdict store {where} gave no reply within {timeout_s:g} s"
-
-
-FIRST_POLL_S = 0.02
-LONGEST_POLL_S = 0.5
-WAIT_SHARE = 0.5
-"""Share of a pair's deadline for which it may wait for another service; the rest is left for the judge."""
-
-Ask = Callable[[float], Awaitable[Judgement]]
-"""Asks the judge, within the given seconds."""
-
-
-class Keeper:
-    """Looks a pair up before it is judged, and pins the verdict after. Trouble with the store costs no verdict."""
-
-    def __init__(self, store: ResilientStore, judge: JudgeIdentity, deadline_s: float, stats: Stats) -> None:
-        self._store = store
-        self._judge = judge
-        self._deadline_s = deadline_s
-        self._stats = stats
-
-    async def settle(self, pair: Pair, ask: Ask) -> Judgement:
-        """The stored verdict (source STORE), or the judge's; if somebody's was written first, that one.
-
-        `pair` is normalised. While another service judges the pair we wait for its verdict, and take over when
-        it gives up, dies or takes too long. That wait counts under the deadline.
-        """
-        clock = asyncio.get_running_loop().time
-        begun = clock()
-        key = self._judge.key(pair)
-        found = await self._look_up(key, patience_s=self._deadline_s * WAIT_SHARE)
-        if isinstance(found, Record):
-            return found.verdict
-        pinned = False
-        try:
-            judgement = await ask(max(begun + self._deadline_s - clock(), 0.0))
-            if isinstance(judgement, Verdict):
-                judgement = await self._pin(pair, judgement)
-                pinned = True
-            return judgement
-        finally:
-            if not pinned and found is Claim.GRANTED:
-                await self._store.release(key)
-
-    async def aclose(self) -> None:
-        """See `ResilientStore.aclose`."""
-        await self._store.aclose()
-
-    async def _look_up(self, key: bytes, patience_s: float) -> Record | Claim:
-        clock = asyncio.get_running_loop().time
-        expires = clock() + patience_s
-        pause_s = FIRST_POLL_S
-        while True:
-            asked_at = clock()
-            found = await self._claim(key)
-            self._stats.store_seconds += clock() - asked_at
-            left_s = expires - clock()
-            if found is not Claim.HELD or left_s <= 0:
-                return found
-            pause_s = min(pause_s, left_s)
-            await asyncio.sleep(pause_s)
-            self._stats.lease_seconds += pause_s
-            pause_s = min(pause_s * 2, LONGEST_POLL_S)
-
-    async def _claim(self, key: bytes) -> Record | Claim:
-        """A claim that comes when nobody wants it any more is given back: it would be prolonged for long."""
-        claim = asyncio.ensure_future(self._store.claim(key))
-        try:
-            return await asyncio.shield(claim)
-        except asyncio.CancelledError:
-            if await claim is Claim.GRANTED:
-                await self._store.release(key)
-            raise
-
-    async def _pin(self, pair: Pair, verdict: Verdict) -> Verdict:
-        clock = asyncio.get_running_loop().time
-        asked_at = clock()
-        kept = await self._store.put(Record.of(self._judge.fingerprint, pair, verdict, time.time()))
-        self._stats.store_seconds += clock() - asked_at
-        return dataclasses.replace(kept.verdict, source=Source.LIVE)

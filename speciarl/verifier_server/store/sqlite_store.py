@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from speciarl.verifier_server.store.interface import Claim, Entries, StoreError
+from speciarl.verifier_server.store.interface import Entries, StoreError
 from speciarl.verifier_server.store.key import JudgeIdentity, verified_judges
 from speciarl.verifier_server.store.record import EntryReader, Record, encode
 from speciarl.verifier_server.store.sqlite_file import BlockingThread, connect, is_damage, transaction
@@ -22,8 +22,8 @@ _log = logging.getLogger(__name__)
 
 
 class FileStore:
-    """See `VerdictStore`. Claims are always granted: the processes of one machine may judge a pair twice, and
-    still all use the verdict that was written first.
+    """See `VerdictStore`. Two processes that share the file may judge a pair twice, and still both use the verdict
+    that was written first.
 
     A connection on which anything failed is closed, and the next call opens another: so the store comes back by
     itself when the disk has room again, when a lock is gone, or when the file was damaged and moved aside.
@@ -66,16 +66,9 @@ class FileStore:
         """See `VerdictStore.get`."""
         return await self._run(lambda connection: self._get(connection, keys))
 
-    async def claim(self, keys: Sequence[bytes]) -> list[Record | Claim]:
-        """See `VerdictStore.claim`."""
-        return [record or Claim.GRANTED for record in await self.get(keys)]
-
     async def put(self, judge: JudgeIdentity, records: Sequence[Record]) -> list[Record]:
         """See `VerdictStore.put`. One transaction."""
         return await self._run(lambda connection: self._put(connection, judge, records))
-
-    async def release(self, keys: Sequence[bytes]) -> None:
-        """See `VerdictStore.release`."""
 
     async def judges(self) -> Mapping[bytes, JudgeIdentity]:
         """See `VerdictStore.judges`. Damaged ones are left out; the judge's next verdict writes it anew."""

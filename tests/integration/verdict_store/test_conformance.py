@@ -12,7 +12,7 @@ import pytest
 from speciarl.category import Category
 from speciarl.verdict import Pair, Source, Verdict
 from speciarl.verifier_server.config import StoreConfig
-from speciarl.verifier_server.store import Claim, JudgeIdentity, Record, VerdictStore, build_store
+from speciarl.verifier_server.store import JudgeIdentity, Record, VerdictStore, build_store
 from speciarl.verifier_server.store.record import encode
 
 pytestmark = pytest.mark.anyio
@@ -147,7 +147,6 @@ async def test_a_damaged_or_foreign_entry_is_none_and_is_rewritten(
     place.overwrite(record.key, content if isinstance(content, bytes) else encode(record_of("dog")))
     assert await store.get([record.key, record_of("dog").key]) == [None, record_of("dog")]
     assert store.corrupt == 1
-    assert await store.claim([record.key]) == [Claim.GRANTED]
     assert (await everything(store))[record.key] is None
     again = record_of("cat", Category.SPECIFIC)
     assert await store.put(judge, [again]) == [again]
@@ -188,18 +187,6 @@ async def test_scan_gives_everything_and_delete_takes_it_away(
     await store.delete([*gone, bytes(32)])
     await store.delete([])
     assert set(await everything(store)) == set(records) - set(gone)
-
-
-async def test_a_claim_is_granted_once_and_ends_with_the_verdict(
-    store: VerdictStore, judge: JudgeIdentity, record_of: RecordOf
-) -> None:
-    record, known = record_of("cat"), record_of("dog")
-    await store.put(judge, [known])
-    assert await store.claim([record.key, known.key]) == [Claim.GRANTED, known]
-    await store.put(judge, [record])
-    assert await store.claim([record.key]) == [record]
-    await store.release([record.key, known.key, bytes(32)])
-    assert await store.claim([]) == []
 
 
 async def test_a_closed_store_opens_again(place: Place, judge: JudgeIdentity, record_of: RecordOf) -> None:

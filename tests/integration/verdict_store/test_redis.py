@@ -1,4 +1,4 @@
-"""A real Redis server that refuses, fills up, dies and comes back; and leases between services."""
+"""A real Redis server that refuses, fills up, dies and comes back."""
 
 import asyncio
 import time
@@ -12,7 +12,6 @@ from speciarl.category import Category
 from speciarl.verifier_server.config import StoreConfig
 from speciarl.verifier_server.stats import Stats
 from speciarl.verifier_server.store import (
-    Claim,
     JudgeIdentity,
     Record,
     ResilientStore,
@@ -25,7 +24,6 @@ from speciarl.verifier_server.store.redis_store import RedisStore
 pytestmark = pytest.mark.anyio
 
 RecordOf = Callable[..., Record]
-LEASE_S = 3.0
 
 
 @pytest.fixture
@@ -34,7 +32,7 @@ async def open_redis(redis_server: Any) -> AsyncIterator[Callable[..., Any]]:
     stores: list[VerdictStore] = []
 
     async def open_store(**changes: Any) -> VerdictStore:
-        settings = {"kind": "redis", "url": redis_server.url, "lease_s": LEASE_S, "timeout_s": 2.0} | changes
+        settings = {"kind": "redis", "url": redis_server.url, "timeout_s": 2.0} | changes
         stores.append(build_store(StoreConfig.model_validate(settings)))
         await stores[-1].open()
         return stores[-1]
@@ -44,62 +42,11 @@ async def open_redis(redis_server: Any) -> AsyncIterator[Callable[..., Any]]:
         await store.aclose()
 
 
-def vanish(store: RedisStore) -> None:
-    """What remains of a store whose process was killed: nothing prolongs or releases its leases."""
-    assert store._renewal is not None
-    store._renewal.cancel()
-    store._held.clear()
-
-
 async def recovered(stats: Stats) -> None:
     expires = time.monotonic() + 20
     while stats.store_degraded:
         assert time.monotonic() < expires
         await asyncio.sleep(0.05)
-
-
-async def wait_for_claim(store: VerdictStore, key: bytes, within_s: float) -> float:
-    begun = time.monotonic()
-    while (await store.claim([key]))[0] is Claim.HELD:
-        assert time.monotonic() - begun < within_s
-        await asyncio.sleep(0.01)
-    return time.monotonic() - begun
-
-
-async def test_one_service_judges_and_the_others_get_its_verdict(
-    open_redis: Any, judge: JudgeIdentity, record_of: RecordOf
-) -> None:
-    one, two = await open_redis(), await open_redis()
-    record = record_of("cat")
-    assert await one.claim([record.key]) == [Claim.GRANTED]
-    assert await two.claim([record.key]) == [Claim.HELD]
-    assert await one.claim([record.key]) == [Claim.GRANTED]  # its own: the reply to the first was lost
-    await two.release([record.key])  # not its own
-    assert await two.claim([record.key]) == [Claim.HELD]
-    await one.put(judge, [record])
-    assert await two.claim([record.key]) == [record]
-
-
-async def test_a_claim_passes_on_when_its_holder_gives_up_closes_or_dies(open_redis: Any, record_of: RecordOf) -> None:
-    key = record_of("cat").key
-    one, two, three, four = [await open_redis() for _ in range(4)]
-    assert await one.claim([key]) == [Claim.GRANTED]
-    await one.release([key])
-    assert await two.claim([key]) == [Claim.GRANTED]
-    await two.aclose()
-    assert await three.claim([key]) == [Claim.GRANTED]
-    vanish(three)
-    assert await four.claim([key]) == [Claim.HELD]
-    assert await wait_for_claim(four, key, within_s=30) > LEASE_S / 3
-
-
-async def test_a_living_holder_keeps_its_claim(open_redis: Any, record_of: RecordOf) -> None:
-    key = record_of("cat").key
-    one, two = await open_redis(), await open_redis()
-    assert await one.claim([key]) == [Claim.GRANTED]
-    for _ in range(6):
-        await asyncio.sleep(LEASE_S / 4)
-        assert await two.claim([key]) == [Claim.HELD]
 
 
 async def test_foreign_types_and_prefixes(
@@ -167,13 +114,13 @@ async def test_a_full_server_costs_no_verdict(
     known, new = record_of("cat"), record_of("dog")
     assert await store.put(known) == known
     redis_server.client().config_set("maxmemory", 1)
-    assert await store.claim(known.key) == known
-    assert await store.claim(new.key) is Claim.GRANTED
+    assert await store.get(known.key) == known
+    assert await store.get(new.key) is None
     assert await store.put(new) == new
     assert stats.store_degraded == 1
     redis_server.client().config_set("maxmemory", 0)
     await recovered(stats)
-    assert await store.claim(new.key) == new
+    assert await store.get(new.key) == new
     await store.aclose()
 
 
@@ -187,7 +134,7 @@ async def test_killed_and_started_again(
     assert await store.put(before) == before
     redis_server.kill()
     begun = time.monotonic()
-    assert await store.claim(during.key) is Claim.GRANTED
+    assert await store.get(during.key) is None
     assert await store.put(during) == during
     assert time.monotonic() - begun < 30
     assert stats.store_degraded == 1

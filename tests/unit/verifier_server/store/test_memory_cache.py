@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from speciarl.category import Category
-from speciarl.utils.deadline import within
 from speciarl.verdict import Judgement, Pair, Reason, Source, Unscorable, Verdict
 from speciarl.verifier_server.client.in_flight import Flight
 from speciarl.verifier_server.stats import Stats
@@ -99,35 +98,3 @@ async def test_a_failure_is_told_to_all_who_wait_and_then_forgotten() -> None:
     assert cache.recall(pair) is None
     await cache.judge_once(pair, fail)
     assert asked == 2
-
-
-async def test_the_successor_of_a_dropped_flight_waits_until_that_has_ended() -> None:
-    """A dropped one gives back its claim on the pair on its way out, which must not be the claim of the next."""
-    cache = VerdictCache(2, Stats())
-    pair = Pair("dog", "animal")
-    begun, ending, may_end = asyncio.Event(), asyncio.Event(), asyncio.Event()
-
-    async def dawdle(_: Flight) -> Judgement:
-        begun.set()
-        try:
-            await asyncio.Event().wait()
-            raise AssertionError
-        finally:
-            ending.set()
-            await may_end.wait()
-
-    async def answer(_: Flight) -> Judgement:
-        assert may_end.is_set()
-        return Verdict(Category.GENERIC, None, Source.LIVE)
-
-    first = asyncio.create_task(cache.judge_once(pair, dawdle))
-    await begun.wait()
-    first.cancel()
-    await ending.wait()
-    second = asyncio.create_task(cache.judge_once(pair, answer))
-    for _ in range(10):
-        await asyncio.sleep(0)
-    assert not second.done()
-    may_end.set()
-    assert isinstance(await within(30, second), Verdict)
-    assert cache.in_flight == 0

@@ -10,7 +10,7 @@ import pytest
 from speciarl.category import Category
 from speciarl.verdict import Judgement, Pair, Reason, Source, Unscorable, Verdict
 from speciarl.verifier_server.stats import Stats
-from speciarl.verifier_server.store import Claim, JudgeIdentity, Keeper, Record, ResilientStore, StoreError
+from speciarl.verifier_server.store import JudgeIdentity, ReadThroughStore, Record, ResilientStore, StoreError
 from speciarl.verifier_server.store.gather import Gatherer
 
 pytestmark = pytest.mark.anyio
@@ -29,7 +29,7 @@ RETRY_S = 0.05
 
 class FakeStore:
     """Verdicts in a dictionary, and faults on demand: `broken` names the operations that fail, `hanging` those that
-    never end. `others` are the keys that somebody else is judging."""
+    never end."""
 
     where = "nowhere"
 
@@ -37,8 +37,6 @@ class FakeStore:
         self.entries: dict[bytes, Record] = {}
         self.broken: set[str] = set()
         self.hanging: set[str] = set()
-        self.others: set[bytes] = set()
-        self.claimed: set[bytes] = set()
         self.calls: list[tuple[str, int]] = []
         self.corrupt = 0
 
@@ -54,20 +52,9 @@ class FakeStore:
         await self._fault("get", len(keys))
         return [self.entries.get(key) for key in keys]
 
-    async def claim(self, keys: Sequence[bytes]) -> list[Record | Claim]:
-        await self._fault("claim", len(keys))
-        self.claimed.update(key for key in keys if key not in self.entries and key not in self.others)
-        missing = [Claim.HELD if key in self.others else Claim.GRANTED for key in keys]
-        return [self.entries.get(key) or claim for key, claim in zip(keys, missing, strict=True)]
-
     async def put(self, judge: JudgeIdentity, records: Sequence[Record]) -> list[Record]:
         await self._fault("put", len(records))
-        self.claimed.difference_update(record.key for record in records)
         return [self.entries.setdefault(record.key, record) for record in records]
-
-    async def release(self, keys: Sequence[bytes]) -> None:
-        await self._fault("release", len(keys))
-        self.claimed.difference_update(keys)
 
 
 def record_of(prediction: str, category: Category = Category.WRONG) -> Record:
@@ -97,9 +84,9 @@ async def test_concurrent_questions_share_batches() -> None:
     outer = resilient(store, Stats())
     records = [record_of(f"cat {i}") for i in range(2500)]
     assert await asyncio.gather(*map(outer.put, records)) == records
-    assert await asyncio.gather(*(outer.claim(record.key) for record in records)) == records
+    assert await asyncio.gather(*(outer.get(record.key) for record in records)) == records
     assert [count for operation, count in store.calls if operation == "put"] == [1000, 1000, 500]
-    assert max(count for operation, count in store.calls if operation == "claim") == 1000
+    assert max(count for operation, count in store.calls if operation == "get") == 1000
     await outer.aclose()
 
 
@@ -108,12 +95,11 @@ async def test_a_store_that_cannot_be_read(fault: str, caplog: pytest.LogCapture
     store, stats = FakeStore(), Stats()
     store.entries[CAT.key] = CAT
     outer = resilient(store, stats)
-    getattr(store, fault).update({"claim", "get", "release"})
+    getattr(store, fault).add("get")
     begun = clock()
     with caplog.at_level(logging.WARNING):
-        assert await asyncio.gather(*(outer.claim(CAT.key) for _ in range(50))) == [Claim.GRANTED] * 50
-        assert await outer.claim(CAT.key) is Claim.GRANTED
-        await outer.release(CAT.key)
+        assert await asyncio.gather(*(outer.get(CAT.key) for _ in range(50))) == [None] * 50
+        assert await outer.get(CAT.key) is None
         assert clock() - begun < TIMEOUT_S * 3
         assert len(caplog.messages) == 1
         assert "nowhere" in caplog.messages[0]
@@ -122,7 +108,7 @@ async def test_a_store_that_cannot_be_read(fault: str, caplog: pytest.LogCapture
         getattr(store, fault).clear()
         await recovered(stats)
         assert "works again; 0 verdicts were written" in caplog.messages[-1]
-    assert await outer.claim(CAT.key) == CAT
+    assert await outer.get(CAT.key) == CAT
     await outer.aclose()
 
 
@@ -137,7 +123,7 @@ async def test_a_store_that_cannot_be_written_is_still_read_and_gets_the_verdict
     records = [record_of(f"dog {i}") for i in range(2500)]
     with caplog.at_level(logging.WARNING):
         assert await asyncio.gather(*map(outer.put, records)) == records
-        assert await outer.claim(CAT.key) == CAT
+        assert await outer.get(CAT.key) == CAT
         assert stats.store_degraded == 1
         expires = clock() + 60
         while stats.store_errors < 2:
@@ -206,42 +192,34 @@ async def test_an_error_of_ours_reaches_all_who_wait_and_closing_ends_their_wait
     assert [type(o) for o in await asyncio.gather(*waiting, return_exceptions=True)] == [asyncio.CancelledError] * 3
 
 
-def keeper(store: FakeStore, stats: Stats, deadline_s: float = 5.0) -> Keeper:
-    return Keeper(resilient(store, stats), JUDGE, deadline_s, stats)
-
-
-async def generic(_: float) -> Judgement:
-    return Verdict(Category.GENERIC, None, Source.LIVE)
+def read_through(store: FakeStore, stats: Stats, deadline_s: float = 5.0) -> ReadThroughStore:
+    return ReadThroughStore(resilient(store, stats), JUDGE, deadline_s, stats)
 
 
 async def never(_: float) -> Judgement:
     raise AssertionError("the judge was asked")
 
 
-async def test_a_pair_judged_elsewhere_is_waited_for() -> None:
+async def test_a_known_pair_is_not_judged() -> None:
     store, stats = FakeStore(), Stats()
-    store.others.add(CAT.key)
-    waiting = asyncio.create_task(keeper(store, stats).settle(CAT.pair, never))
-    await asyncio.sleep(0.1)
     store.entries[CAT.key] = CAT
-    assert await waiting == CAT.verdict
+    assert await read_through(store, stats).get_or_judge(CAT.pair, never) == CAT.verdict
     assert CAT.verdict.source is Source.STORE
-    assert stats.lease_seconds > 0.05
 
 
-async def test_who_waits_takes_over_and_has_time_left_for_it() -> None:
+async def test_the_judge_has_the_time_that_the_look_up_left() -> None:
     store, stats = FakeStore(), Stats()
-    store.others.add(CAT.key)
+    store.hanging.add("get")
     left: list[float] = []
 
     async def ask(within_s: float) -> Judgement:
         left.append(within_s)
-        return await generic(within_s)
+        return Verdict(Category.GENERIC, None, Source.LIVE)
 
-    begun = clock()
-    assert await keeper(store, stats, deadline_s=0.4).settle(CAT.pair, ask) == await generic(0)
-    assert clock() - begun == pytest.approx(0.2)
-    assert 0 < left[0] <= 0.25
+    judgement = await read_through(store, stats, deadline_s=0.4).get_or_judge(CAT.pair, ask)
+    assert judgement == Verdict(Category.GENERIC, None, Source.LIVE)
+    assert left == [pytest.approx(0.4 - TIMEOUT_S)]
+    assert stats.store_seconds == pytest.approx(TIMEOUT_S)
     assert store.entries[CAT.key].verdict.category is Category.GENERIC
 
 
@@ -252,37 +230,19 @@ async def test_the_verdict_that_was_first_is_used() -> None:
         store.entries[CAT.key] = record_of("cat", Category.SPECIFIC)  # somebody was faster
         return Verdict(Category.GENERIC, 2.0, Source.LIVE)
 
-    assert await keeper(store, stats).settle(CAT.pair, ask) == Verdict(Category.SPECIFIC, None, Source.LIVE)
+    assert await read_through(store, stats).get_or_judge(CAT.pair, ask) == Verdict(Category.SPECIFIC, None, Source.LIVE)
 
 
-@pytest.mark.parametrize("outcome", ["unscorable", "error", "cancelled"])
-async def test_a_claim_ends_whatever_happens(outcome: str) -> None:
+@pytest.mark.parametrize("outcome", [Unscorable(Reason.TIMEOUT), ZeroDivisionError(), asyncio.CancelledError()])
+async def test_only_verdicts_are_written(outcome: Unscorable | BaseException) -> None:
     store, stats = FakeStore(), Stats()
 
     async def ask(_: float) -> Judgement:
-        assert store.claimed == {CAT.key}
-        if outcome == "error":
-            raise ZeroDivisionError
-        if outcome == "cancelled":
-            raise asyncio.CancelledError
-        return Unscorable(Reason.TIMEOUT)
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
 
-    settled = asyncio.gather(keeper(store, stats).settle(CAT.pair, ask), return_exceptions=True)
-    (judgement,) = await settled
-    expected = {"unscorable": Unscorable, "error": ZeroDivisionError, "cancelled": asyncio.CancelledError}
-    assert isinstance(judgement, expected[outcome])
-    assert store.claimed == set()
+    answered = asyncio.gather(read_through(store, stats).get_or_judge(CAT.pair, ask), return_exceptions=True)
+    (judgement,) = await answered
+    assert judgement == outcome if isinstance(outcome, Unscorable) else isinstance(judgement, type(outcome))
     assert store.entries == {}
-
-
-async def test_a_claim_that_comes_too_late_is_given_back() -> None:
-    store, stats = FakeStore(), Stats()
-    late = asyncio.create_task(keeper(store, stats).settle(CAT.pair, never))
-    while not store.calls:
-        await asyncio.sleep(0)
-    assert store.claimed == set()  # asked for, and not granted yet
-    late.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await late
-    assert [operation for operation, _ in store.calls] == ["claim", "release"]
-    assert store.claimed == set()
