@@ -1,4 +1,4 @@
-"""What the verifier costs a training step, in one run whose verdicts come later in some steps than in others.
+r"""What the verifier costs a training step, in one run whose verdicts come later in some steps than in others.
 
     python benchmarks/training/overlap.py --data data/emoji --plan free stock 0.1 1 5 20 --cycles 5
     python benchmarks/training/overlap.py --data data/emoji --plan free 0.1 1 5 --hold 6 --mode colocate_async
@@ -8,6 +8,13 @@ microseconds, and is held back for as long as the plan says, for every rollout a
 and an empty cache. ``stock`` steps run on veRL's own agent-loop worker with a constant reward. Conditions alternate
 within each cycle, so that whatever else the machine does hits all of them; the first cycle warms up and is left out.
 Ratios are taken within a cycle; their median and range are printed.
+
+``in_process`` steps ask a verifier in the worker's own process, all others the run's service, as every run does: that
+measures the way to the service. ``speciarl.verifier.cache_size=0`` makes every rollout take it, where a real run
+remembers the pairs it knows:
+
+    python benchmarks/training/overlap.py --data data/emoji --plan free in_process --cycles 20 -- \
+        speciarl.verifier.cache_size=0
 
 With ``--hold`` above 1, as asynchronous modes need, a condition is held for that many steps, the first two of which
 still see the one before and are left out.
@@ -78,7 +85,8 @@ def train(options: argparse.Namespace, steps: int) -> dict[int, dict[str, Any]]:
             "actor_rollout_ref.rollout.agent.agent_loop_manager_class=planned_worker.PlannedManager",
             f"reward.custom_reward_function.path={HERE}/planned_worker.py",
             "reward.custom_reward_function.name=constant_reward", f"reward.num_workers={int(STOCK in options.plan)}",
-            f"+benchmark.plan=[{','.join(options.plan)}]", f"+benchmark.hold={options.hold}", *options.overrides,
+            f"+benchmark.plan=[{','.join(options.plan)}]", f"+benchmark.hold={options.hold}",
+            f"+benchmark.judge={{name:taxonomy,kind:taxonomy,taxonomy:'{data}/taxonomy.json'}}", *options.overrides,
         ]  # fmt: skip
         path = os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH")]))
         environment = {**os.environ, "PYTHONPATH": path, "VERL_FILE_LOGGER_PATH": str(metrics)}

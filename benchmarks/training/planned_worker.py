@@ -8,7 +8,8 @@ from contextvars import ContextVar
 from typing import Any
 
 import ray
-from plan import FREE, STOCK, condition
+from omegaconf import OmegaConf
+from plan import FREE, IN_PROCESS, STOCK, condition
 from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorkerTQ
 
 from speciarl.category import Category
@@ -17,8 +18,10 @@ from speciarl.training.agent_loop.manager import GroupAgentLoopManager
 from speciarl.training.agent_loop.worker import GroupAgentLoopWorker
 from speciarl.training.reward_info import reward_extra_info
 from speciarl.verdict import Judgement, Pair, Source, Verdict
+from speciarl.verifier_server import Verifier, build, parse_config
 
 _delay_s: ContextVar[float] = ContextVar("delay_s", default=0.0)
+_in_process: ContextVar[bool] = ContextVar("in_process", default=False)
 
 
 def constant_reward(**columns: Any) -> dict[str, Any]:
@@ -30,18 +33,29 @@ def constant_reward(**columns: Any) -> dict[str, Any]:
 
 
 class PlannedWorker(GroupAgentLoopWorker):
-    """Judges late, by the plan."""
+    """Judges late or in this process, by the plan."""
+
+    async def start_verifier(self, key: str | None = None) -> None:
+        """See the base class; ``benchmark.judge`` is the judge of ``in_process`` steps."""
+        await super().start_verifier(key)
+        self._own: Verifier | None = None
+        if IN_PROCESS in self.config.benchmark.plan:
+            self._own = build(parse_config(OmegaConf.to_container(self.config.benchmark.judge)))
+            await self._own.start()
 
     async def _run_prompt(
         self, prompt: dict[str, Any], sampling_params: dict[str, Any], trajectory: dict[str, Any], trace: bool = False
     ) -> None:
         name = _condition(self.config, trajectory["step"])
-        _delay_s.set(0.0 if name in (FREE, STOCK) else float(name))  # the prompt's tasks inherit it
+        _in_process.set(name == IN_PROCESS)  # the prompt's tasks inherit both
+        _delay_s.set(0.0 if name in (FREE, STOCK, IN_PROCESS) else float(name))
         await super()._run_prompt(prompt, sampling_params, trajectory, trace)
 
     async def _verify(self, pair: Pair) -> Judgement:
         if _delay_s.get():
             await asyncio.sleep(_delay_s.get())
+        if self._own is not None and _in_process.get():
+            return await self._own.verify(pair)
         return await super()._verify(pair)
 
 

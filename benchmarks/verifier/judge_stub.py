@@ -130,7 +130,7 @@ class Stub:
 
     def __init__(self, timing: Timing | None) -> None:
         self._engines = [Engine(timing) for _ in range(timing.engines)] if timing is not None else []
-        self._chats = 0
+        self._chats = self._conversations = 0
         self._output_tokens = 0
         self._asked: set[tuple[str, str]] = set()
 
@@ -148,8 +148,10 @@ class Stub:
         if path == "/v1/models":
             return _reply({"object": "list", "data": [{"id": "stub", "object": "model"}]})
         if path == "/counts":
-            counts = {"chats": self._chats, "pairs": len(self._asked), "output_tokens": self._output_tokens}
-            self._chats, self._output_tokens, self._asked = 0, 0, set()
+            counts = {"chats": self._chats, "conversations": self._conversations, "pairs": len(self._asked)}
+            counts["output_tokens"] = self._output_tokens
+            self._chats = self._conversations = self._output_tokens = 0
+            self._asked = set()
             return _reply(counts)
         if path in ("/tokenize", "/detokenize"):
             return _reply(_tokenize(orjson.loads(await request.read())))
@@ -177,6 +179,7 @@ class Stub:
         output_tokens = min(output_tokens, body.get("max_tokens") or output_tokens)
         prompt_tokens = TEMPLATE_TOKENS + len(content) // CHARS_PER_TOKEN
         self._chats += 1
+        self._conversations += 1
         self._output_tokens += output_tokens
         self._asked.add((pair["ground_truth"], pair["prediction"]))
         if engine is not None:

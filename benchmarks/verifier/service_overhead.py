@@ -40,15 +40,21 @@ Ask = Callable[[], Awaitable[None]]
 
 
 @contextlib.contextmanager
-def service(stub: str, folder: Path, checkout: Path | None = None) -> Iterator[str]:
-    """URL of a running service, of the code in another checkout if one is given."""
+def service(stub: str, folder: Path, checkout: Path | None = None, store: Path | None = None) -> Iterator[str]:
+    """URL of a running service, of the code in another checkout if one is given; with an SQLite store if wished."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "speciarl", "verifier", "serve", "--log-level", "warning"]
     command += ["--config", str(folder / "service.json"), f"port={port}"]
     (folder / "service.json").write_text(
-        json.dumps({"store": None, "limits": LIMITS, "judges": {"stub": {**JUDGE, "endpoints": [stub]}}})
+        json.dumps(
+            {
+                "store": store and {"path": str(store)},
+                "limits": LIMITS,
+                "judges": {"stub": {**JUDGE, "endpoints": [stub]}},
+            }
+        )
     )
     environment = os.environ | ({"PYTHONPATH": str(checkout)} if checkout else {})
     process = subprocess.Popen(command, cwd=folder, env=environment)
