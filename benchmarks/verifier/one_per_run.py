@@ -4,8 +4,8 @@
 
 A step is `--prompts` x `--rollouts` stub rollouts, spread evenly over `--generation` seconds and over the workers, each
 of which is a process. A rollout that ends asks its worker's verifier: either one in the worker's own process, all on
-one SQLite store, or the client of a service in a process of its own. The judge is the stand-in of `judge_stub.py` with the
-timing of an 8B model. Labels repeat between prompts, as in any data set, and are new in each step, so every distinct
+one SQLite store, or the client of a service in a process of its own. The judge is the stand-in of `judge_stub.py` with
+the timing of an 8B model. Labels repeat between prompts, as in any data set, and are new in each step: every distinct
 pair has to be judged once.
 
 Arrangements alternate step by step in one run; the first step of each warms up and is left out. Prints the time of a

@@ -13,7 +13,8 @@ import pytest
 import ray
 
 from speciarl.errors import VerifierStartError
-from speciarl.training.trainer.run_verifier import client_config, free_address, service_settings
+from speciarl.training.trainer.run_verifier import client_config, own_address, service_settings
+from speciarl.utils.credentials import write_key
 from speciarl.verdict import Judgement, Pair, Source, Verdict
 from speciarl.verifier_server.config import VerifierConfig, parse_config
 from speciarl.verifier_server.remote_verifier import RemoteVerifier
@@ -54,8 +55,13 @@ def configured(judge: Any, folder: Path, **changes: Any) -> VerifierConfig:
     return parse_config(defaults | changes)
 
 
+def service_of(config: VerifierConfig, folder: Path) -> RunService:
+    write_key(folder / "verifier.key", KEY)
+    return RunService(service_settings(config, own_address(), folder / "verifier.key"), folder / "verifier.port")
+
+
 def client_of(service: RunService, config: VerifierConfig, key: str = KEY) -> RemoteVerifier:
-    return RemoteVerifier(client_config(config, service.url, "elsewhere"), key=key)
+    return RemoteVerifier(client_config(config, service.url, Path("elsewhere")), key=key)
 
 
 async def ask_all(clients: list[RemoteVerifier], pairs: list[Pair]) -> list[Judgement]:
@@ -64,7 +70,7 @@ async def ask_all(clients: list[RemoteVerifier], pairs: list[Pair]) -> list[Judg
 
 async def test_four_workers_one_judgement_a_pair_and_a_death(cluster: None, judge: Any, tmp_path: Path) -> None:
     config = configured(judge, tmp_path)
-    service = RunService(service_settings(config, *free_address()), KEY)
+    service = service_of(config, tmp_path)
     await asyncio.to_thread(service.start, 120.0)
     clients = [client_of(service, config) for _ in range(WORKERS)]
     try:
@@ -103,14 +109,14 @@ async def test_four_workers_one_judgement_a_pair_and_a_death(cluster: None, judg
 
 async def test_a_judge_that_cannot_start_is_told_in_its_own_words(cluster: None, judge: Any, tmp_path: Path) -> None:
     config = configured(judge, tmp_path, model="another")
-    service = RunService(service_settings(config, *free_address()), KEY)
+    service = service_of(config, tmp_path)
     with pytest.raises(VerifierStartError, match="does not serve 'another'"):
         await asyncio.to_thread(service.start, 120.0)
 
 
 async def test_others_are_turned_away(cluster: None, judge: Any, tmp_path: Path) -> None:
     config = configured(judge, tmp_path)
-    service = RunService(service_settings(config, *free_address()), KEY)
+    service = service_of(config, tmp_path)
     await asyncio.to_thread(service.start, 120.0)
     stranger = client_of(service, config, "another-key")
     try:

@@ -1,7 +1,6 @@
 """Run verifier: the one verifier service of a run, with the replicas of its judge if it starts those as well."""
 
 import secrets
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from speciarl.verifier_server.service.ray_service import RunService
 JUDGE = "judge"
 """Name of the one judge in the run's own service."""
 
-KEY_FILE = "verifier.key"
+KEY_FILE, PORT_FILE = "verifier.key", "verifier.port"
 CLIENTS_KEYS = (
     "request_timeout_s", "total_deadline_s", "retries", "backoff_s", "cache_size", "health_interval_s",
     "max_string_chars", "max_waiting",
@@ -35,7 +34,7 @@ class RunVerifier:
         self._service: RunService | None = None
         self.judge_urls: list[str] = []
         """Where the judge's servers are, for messages; those of replicas from `start` on."""
-        self._key_file = Path(settings.training.judge_log_dir).absolute() / KEY_FILE
+        self._folder = Path(settings.training.judge_log_dir).absolute()
 
     def launch(self) -> None:
         """Begin to start the judge's replicas; see `ManagedJudges.launch`."""
@@ -51,11 +50,11 @@ class RunVerifier:
         self.judge_urls += urls
         if urls:
             judge = judge.model_copy(update={"endpoints": tuple(urls), "pool": None})
-        key = secrets.token_urlsafe(32)
-        write_key(self._key_file, key)
-        self._service = RunService(service_settings(judge, *free_address()), key)
+        key_file = self._folder / KEY_FILE
+        write_key(key_file, secrets.token_urlsafe(32))
+        self._service = RunService(service_settings(judge, own_address(), key_file), self._folder / PORT_FILE)
         self._service.start(judge.startup_deadline_s + SLACK_S)
-        return client_config(judge, self._service.url, str(self._key_file))
+        return client_config(judge, self._service.url, key_file)
 
     @property
     def url(self) -> str | None:
@@ -70,18 +69,18 @@ class RunVerifier:
         """Stop the service, then the replicas, in bounded time; safe at any time."""
         if self._service is not None:
             self._service.stop()
-            self._key_file.unlink(missing_ok=True)
+            (self._folder / KEY_FILE).unlink(missing_ok=True)
         self._judges.stop()
 
 
-def service_settings(judge: VerifierConfig, host: str, port: int) -> ServiceConfig:
+def service_settings(judge: VerifierConfig, host: str, key_file: Path) -> ServiceConfig:
     """The service's settings. It turns nobody away: its clients are the run's own workers."""
     plain: dict[str, Any] = judge.model_dump(mode="json", exclude_unset=True) | {"name": judge.name}
     return parse_settings(
         {
             "host": host,
-            "port": port,
-            "open_without_key": True,  # the key comes with the actor
+            "port": 0,
+            "key_file": str(key_file),
             "store": None,
             "limits": {"waiting_pairs": judge.max_waiting + 10_000},
             "judges": {JUDGE: plain},
@@ -89,16 +88,13 @@ def service_settings(judge: VerifierConfig, host: str, port: int) -> ServiceConf
     )
 
 
-def client_config(judge: VerifierConfig, url: str, key_file: str) -> VerifierConfig:
+def client_config(judge: VerifierConfig, url: str, key_file: Path) -> VerifierConfig:
     """What a worker needs to ask the run's service."""
     shared = {name: getattr(judge, name) for name in CLIENTS_KEYS}
-    return VerifierConfig(name=JUDGE, service_url=url, api_key_file=key_file, startup_deadline_s=60.0, **shared)
+    return VerifierConfig(name=JUDGE, service_url=url, api_key_file=str(key_file), startup_deadline_s=60.0, **shared)
 
 
-def free_address() -> tuple[str, int]:
-    """An address of this node that its workers reach, and a port that is free."""
+def own_address() -> str:
+    """An address of this node that the workers reach."""
     single = len([node for node in ray.nodes() if node["Alive"]]) == 1
-    host = LOOPBACK if single else str(ray.util.get_node_ip_address())
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as free:
-        free.bind((host, 0))
-        return host, int(free.getsockname()[1])
+    return LOOPBACK if single else str(ray.util.get_node_ip_address())

@@ -2,10 +2,10 @@
 
 import contextlib
 import os
-import tempfile
 import threading
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from speciarl.errors import SpeciaRLError, VerifierStartError
@@ -26,19 +26,24 @@ class ServiceActor:
     on its own, the process does too, and that is again a death for Ray to mend.
     """
 
-    def __init__(self, settings: Mapping[str, Any], key: str, log_level: str = "warning") -> None:
-        set_up_logging("text", log_level)
+    def __init__(self, settings: Mapping[str, Any], port_file: str) -> None:
+        """The port is taken at the first start and kept in `port_file`: its successors take it again."""
+        set_up_logging("text", "warning")
         self._error: SpeciaRLError | None = None
         self._stopping = False
-        with tempfile.NamedTemporaryFile("w", suffix=".key") as file:  # of mode 0600, and gone once it was read
-            file.write(key)
-            file.flush()
-            self._config = parse_settings({**settings, "key_file": file.name})
-            app = create_app(self._config, on_failure=self._fail)
+        kept = Path(port_file)
+        self._config = parse_settings({**settings, "port": int(kept.read_text()) if kept.exists() else 0})
+        app = create_app(self._config, on_failure=self._fail)
         self._core: Core = app.state.core
         self._server, self._listener = uvicorn_server(app, self._config)
+        self._port: int = self._listener.getsockname()[1]
+        kept.write_text(str(self._port))
         self._thread = threading.Thread(target=self._serve, name="service", daemon=True)
         self._thread.start()
+
+    def port(self) -> int:
+        """Where it listens."""
+        return self._port
 
     def ready(self) -> bool:
         """Whether every judge can be asked; raises VerifierStartError in one line when one cannot start."""
@@ -75,17 +80,18 @@ class ServiceActor:
 class RunService:
     """The trainer's side of the actor. Needs an initialised Ray; the actor ends with the job."""
 
-    def __init__(self, settings: ServiceConfig, key: str) -> None:
-        """`settings` name one judge, and a `port` that is free on this node, where the actor stays."""
+    def __init__(self, settings: ServiceConfig, port_file: Path) -> None:
+        """`settings` name one judge, and files on this node, where the actor stays."""
         self._settings = settings
-        self._key = key
+        self._port_file = port_file
+        self._port = 0
         self._actor: Any = None
 
     @property
     def url(self) -> str:
-        """Its root URL."""
+        """Its root URL, from `start` on."""
         host = self._settings.host
-        return f"http://[{host}]:{self._settings.port}" if ":" in host else f"http://{host}:{self._settings.port}"
+        return f"http://[{host}]:{self._port}" if ":" in host else f"http://{host}:{self._port}"
 
     def start(self, deadline_s: float) -> None:
         """Start the actor and wait until its judge can be asked; raises VerifierStartError in one line."""
@@ -95,11 +101,13 @@ class RunService:
         )
         plain = self._settings.model_dump(mode="json", exclude_unset=True)
         options = {"num_cpus": 0, "max_restarts": -1, "scheduling_strategy": here}
-        self._actor = ray.remote(ServiceActor).options(**options).remote(plain, self._key)
+        self._port_file.unlink(missing_ok=True)  # of an earlier run, which was killed
+        self._actor = ray.remote(ServiceActor).options(**options).remote(plain, str(self._port_file))
         expires = time.monotonic() + deadline_s
         while True:
             try:
                 if ray.get(self._actor.ready.remote(), timeout=max(expires - time.monotonic(), POLL_S)):
+                    self._port = ray.get(self._actor.port.remote(), timeout=SLACK_S)
                     return
             except ray.exceptions.GetTimeoutError:
                 pass
@@ -135,3 +143,4 @@ class RunService:
         with contextlib.suppress(ray.exceptions.RayError):  # it is away already, or hangs, and is killed
             ray.get(actor.stop.remote(), timeout=self._settings.stop_deadline_s + STOP_SLACK_S + SLACK_S)
         ray.kill(actor, no_restart=True)
+        self._port_file.unlink(missing_ok=True)

@@ -23,16 +23,16 @@ def test_the_service_has_the_runs_judge_and_only_that(option: str) -> None:
     judge = settings(f"recipe/verifier={option}", *more).verifier
     if judge.pool is not None:
         judge = judge.model_copy(update={"endpoints": ("http://127.0.0.1:1/v1",), "pool": None})
-    service = service_settings(judge, "127.0.0.1", 4321)
+    service = service_settings(judge, "127.0.0.1", Path("verifier.key"))
     (name, held), *_ = service.judges.items()
-    assert (name, len(service.judges), service.port) == (JUDGE, 1, 4321)
+    assert (name, len(service.judges), service.key_file) == (JUDGE, 1, "verifier.key")
     assert held.model_dump() == judge.model_dump()
     assert service.limits.waiting_pairs > judge.max_waiting
 
 
 def test_a_worker_knows_the_service_and_its_own_patience_and_nothing_of_the_judge() -> None:
     judge = settings("recipe/verifier=taxonomy", "+speciarl.verifier.total_deadline_s=123").verifier
-    client = client_config(judge, URL, "file")
+    client = client_config(judge, URL, Path("file"))
     assert (client.service_url, client.api_key_file, client.name, client.store) == (URL, "file", JUDGE, None)
     assert {name: getattr(client, name) for name in CLIENTS_KEYS} == {
         name: getattr(judge, name) for name in CLIENTS_KEYS
