@@ -1,5 +1,5 @@
 """``recipe/mode=colocate_async`` at laptop scale: what it learns from, measures and logs. A run that is given up in a
-step and killed in a checkpoint goes on with what it had.
+step and killed in a checkpoint goes on with what it had, and the death of its verifier service costs nothing.
 
 Unlike `sync`, this mode keeps the prompts that are under way in its checkpoints. Real veRL, Ray, FSDP and vLLM, and a
 real judge behind a fault injector, which is why the reward is the one on the judge's probabilities.
@@ -48,14 +48,20 @@ def judge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JudgeBehindFault
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, laptop_data: Path, judge: JudgeBehindFaults) -> Iterator[LongRun]:
-    """The run after its first attempt, which ended because the verifier went away for good."""
+    """The run after its first attempt, in which the verifier service died in the middle of a step, and which ended
+    because the judge went away for good."""
     overrides = [
         *judge.overrides, "recipe/mode=colocate_async", "recipe/reward=margin_aware",
         "speciarl.reward.outage_deadline_s=10", f"trainer.total_training_steps={MANY_STEPS}", f"data.seed={SEED}",
     ]  # fmt: skip
     with running(LongRun(tmp_path_factory.mktemp("colocated"), laptop_data, overrides)) as attempt:
         attempt.start(*LOGGED, variables={"WANDB_MODE": "offline", "TENSORBOARD_DIR": str(attempt.folder / "board")})
+        attempt.wait_for_step(1)
+        (service,) = attempt.processes("ray::ServiceActor")
+        service.kill()
         attempt.wait_for_step(VALIDATED_STEP)
+        (successor,) = attempt.processes("ray::ServiceActor")
+        assert successor.pid != service.pid
         judge.go_down()
         assert attempt.finish() == OUR_ERROR, attempt.log[-8000:]
         judge.come_up()

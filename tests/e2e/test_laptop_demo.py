@@ -86,6 +86,7 @@ def test_rollout_and_trainer_agree_on_log_probabilities(run: Run) -> None:
 def test_the_judge_really_judged(run: Run) -> None:
     assert run.metrics[STEPS]["speciarl/verifier/total/live"] > 0
     assert list((run.folder / "judge").glob("*.log"))
+    assert not list((run.folder / "judge").glob("verifier.*"))  # the service's key and port ended with the run
     assert "live" in {answer["verdict_source"] for answer in answers(run, 0)}
 
 
