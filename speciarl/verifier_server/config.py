@@ -146,7 +146,7 @@ class VerifierConfig(BaseModel):
     max_string_chars: int = Field(default=512, ge=1)
     """Longest normalised string that is judged, by whatever judge. A longer prediction is no label and counts as
     wrong; a longer ground truth is unscorable(too_long)."""
-    max_concurrency: int = Field(default=128, ge=1)
+    max_concurrency: int = Field(default=256, ge=1)
     """Requests in flight at once over all endpoints; the rest wait in a local queue. Chats that share
     an HTTP request count each."""
     chats_per_request: int = Field(default=8, ge=1)
