@@ -39,14 +39,20 @@ def one_line_errors() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def told() -> Iterator[None]:
-    """The same for commands that read and write files: disk trouble and interruption get one line as well."""
+def told(
+    interrupted: str = "interrupted; finished files are complete, no half-written ones are left",
+) -> Iterator[None]:
+    """The same for commands that read and write files: disk trouble and interruption get one line as well.
+
+    `interrupted` is what Ctrl-C leaves behind.
+    """
     try:
         with one_line_errors():
             yield
     except OSError as error:
-        say(f"{error.filename or 'file'}: {error.strerror or error}")
+        problem = error.strerror or error
+        say(f"{error.filename}: {problem}" if error.filename else problem)
         raise typer.Exit(TROUBLE) from error
     except KeyboardInterrupt as error:
-        say("interrupted; finished files are complete, no half-written ones are left")
+        say(interrupted)
         raise typer.Exit(TROUBLE) from error
