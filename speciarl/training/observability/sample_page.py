@@ -1,7 +1,6 @@
 """Sample page: sampled rollouts as one self-contained HTML page per step."""
 
 import base64
-import os
 from collections.abc import Iterable, Sequence
 from functools import cache
 from importlib import resources
@@ -10,6 +9,7 @@ from pathlib import Path
 from jinja2 import Environment, StrictUndefined, Template
 
 from speciarl.training.observability.rollout_samples import SampledGroup
+from speciarl.utils.atomic_files import write_text
 
 
 def render(title: str, groups: Iterable[SampledGroup]) -> str:
@@ -30,9 +30,7 @@ def write(folder: Path, step: int, groups: Sequence[SampledGroup], kept: int) ->
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"step_{step:07d}.html"
     page = render(f"Rollouts of step {step}", groups)
-    draft = path.with_suffix(f".{os.getpid()}.draft")
-    draft.write_text(page, encoding="utf-8")
-    os.replace(draft, path)
+    write_text(path, page)
     for old in sorted(folder.glob("step_*.html"))[:-kept]:
         old.unlink(missing_ok=True)
     return page
