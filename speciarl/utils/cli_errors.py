@@ -7,14 +7,12 @@ import sys
 from collections.abc import Iterator
 from typing import NoReturn
 
-import typer
-
 from speciarl.errors import SpeciaRLError
 
 TROUBLE = 1
 """Interrupted, disk or network trouble."""
 USAGE_ERROR = 2
-"""Wrong input or unfit data."""
+"""Wrong input or unfit data; of a run, any of our errors."""
 
 
 def say(line: object) -> None:
@@ -22,10 +20,15 @@ def say(line: object) -> None:
     print(f"speciarl: {line}", file=sys.stderr, flush=True)
 
 
+def end(problem: object, code: int) -> NoReturn:
+    """End the process with one line, whoever runs the command: typer, Hydra or Python."""
+    say(problem)
+    raise SystemExit(code)
+
+
 def refuse(problem: object) -> NoReturn:
     """End the command for what the user gave it."""
-    say(problem)
-    raise typer.Exit(USAGE_ERROR)
+    end(problem, USAGE_ERROR)
 
 
 @contextlib.contextmanager
@@ -34,8 +37,7 @@ def one_line_errors() -> Iterator[None]:
     try:
         yield
     except SpeciaRLError as error:
-        say(error)
-        raise typer.Exit(USAGE_ERROR) from error
+        refuse(error)
 
 
 @contextlib.contextmanager
@@ -51,8 +53,6 @@ def told(
             yield
     except OSError as error:
         problem = error.strerror or error
-        say(f"{error.filename}: {problem}" if error.filename else problem)
-        raise typer.Exit(TROUBLE) from error
-    except KeyboardInterrupt as error:
-        say(interrupted)
-        raise typer.Exit(TROUBLE) from error
+        end(f"{error.filename}: {problem}" if error.filename else problem, TROUBLE)
+    except KeyboardInterrupt:
+        end(interrupted, TROUBLE)
