@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -246,11 +245,6 @@ app.command("emoji")(emoji_cli.emoji)
 app.command("emoji-facts")(emoji_cli.emoji_facts)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0 done, 1 interrupted or not writable, 2 bad input."""
-    run: Callable[..., object] = app
-    try:
-        run(args=list(sys.argv[1:] if arguments is None else arguments), prog_name="python -m data_prep")
-    except SystemExit as leaving:
-        return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
-    return 0
+def main() -> None:
+    """Entry point of ``python -m data_prep``."""
+    app(prog_name="python -m data_prep")

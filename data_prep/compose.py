@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from data_prep.config import BuildConfig, EmojiConfig, meant, parse
+from data_prep.config import BuildConfig, EmojiConfig, parse
 from speciarl.errors import DataPrepError
+from speciarl.utils.wrong_keys import meant
 
 _ROOT = "build"
 _GROUP = "dataset"

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from speciarl.errors import DataPrepError
+from speciarl.utils import wrong_keys
 
 TRAIN = "train"
 """The file that `subset`, `prompts` and `count` are about; all others are for testing."""
@@ -202,29 +202,4 @@ def parse(node: Mapping[str, Any], model: type[BaseModel] = BuildConfig) -> Any:
     try:
         return model.model_validate(node)
     except ValidationError as error:
-        problems = [_describe(model, problem["loc"], problem["type"], problem["msg"]) for problem in error.errors()]
-        raise DataPrepError("; ".join(problems)) from error
-
-
-def _describe(model: type[BaseModel], location: tuple[int | str, ...], kind: str, message: str) -> str:
-    key = ".".join(map(str, location)) or model.__name__
-    if kind != "extra_forbidden":
-        return f"{key}: {message.removeprefix('Value error, ')}"
-    return f"{key}: there is no such key; {meant(str(location[-1]), _fields(model, location[:-1]))}"
-
-
-def meant(word: str, known: list[str]) -> str:
-    """What a wrong word may have meant."""
-    close = difflib.get_close_matches(word, known, n=1)
-    return f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
-
-
-def _fields(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
-    """Keys beside a wrong one; a key of a mapping leads to the model of its values."""
-    for part in path:
-        field = model.model_fields.get(str(part))
-        if field is None:
-            continue
-        candidates = (field.annotation, *get_args(field.annotation))
-        model = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), model)
-    return sorted(model.model_fields)
+        raise DataPrepError(wrong_keys.describe(error, model)) from error

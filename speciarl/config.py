@@ -1,8 +1,7 @@
 """Run configuration: the ``speciarl:`` node, validated at start."""
 
-import difflib
 from collections.abc import Mapping
-from typing import Any, get_args
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -11,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from speciarl.errors import ConfigError
 from speciarl.reward.noise import Noise
 from speciarl.reward.overlong import Overlong
+from speciarl.utils import wrong_keys
 from speciarl.verifier_server.config import VerifierConfig
 
 
@@ -107,24 +107,5 @@ def parse(node: Mapping[str, Any]) -> SpeciaRLConfig:
     try:
         return SpeciaRLConfig.model_validate(node)
     except ValidationError as error:
-        problems = "; ".join(_describe(problem["loc"], problem["type"], problem["msg"]) for problem in error.errors())
+        problems = wrong_keys.describe(error, SpeciaRLConfig, "speciarl")
         raise ConfigError(f"{problems}. The fields are described in speciarl/config.py") from error
-
-
-def _describe(location: tuple[int | str, ...], kind: str, message: str) -> str:
-    """One problem: the key and what is wrong with it; for an unknown key, what may have been meant."""
-    key = ".".join(("speciarl", *map(str, location)))
-    if kind != "extra_forbidden":
-        return f"{key}: {message.removeprefix('Value error, ')}"
-    known = _fields_beside(location)
-    close = difflib.get_close_matches(str(location[-1]), known, n=1)
-    return f"{key}: there is no such key; " + (f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}")
-
-
-def _fields_beside(location: tuple[int | str, ...]) -> list[str]:
-    model: type[BaseModel] = SpeciaRLConfig
-    for part in location[:-1]:
-        annotation = model.model_fields[str(part)].annotation
-        candidates = (annotation, *get_args(annotation))
-        model = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
-    return sorted(model.model_fields)

@@ -13,7 +13,7 @@ from data_prep.download.archive import Limits, unpack
 from data_prep.download.http import Policy, Progress, by_hand, download, fault_of
 from data_prep.readers.base import About, Archive
 from speciarl.errors import DataPrepError
-from speciarl.utils.atomic_files import write_bytes
+from speciarl.utils.atomic_files import replacing, write_text
 
 NOTES = ".fetched"
 """Directory inside the root: one note per finished archive."""
@@ -62,7 +62,8 @@ def fetch(
                 if given is None and not keep_archives:
                     file.unlink()
             elif file != root / archive.file_name:
-                _copy(file, root / archive.file_name)
+                with replacing(root / archive.file_name) as draft:
+                    shutil.copyfile(file, draft)
                 say(f"{archive.file_name}: copied to {root}")
     return root
 
@@ -105,7 +106,7 @@ def _obtain(
 def _unpack(archive: Archive, file: Path, root: Path, bars: bool, limits: Limits | None) -> int:
     """Unpack an archive and those inside it, and leave a note; returns the number of files."""
     begun = _note(root, archive).with_suffix(".begun")
-    write_bytes(begun, b"")
+    write_text(begun, "")
     with _bar(f"unpacking {archive.file_name}", None, bars) as progress:
         files = unpack(file, root, limits, progress)
         for inner in archive.inner:
@@ -115,7 +116,7 @@ def _unpack(archive: Archive, file: Path, root: Path, bars: bool, limits: Limits
     if archive.witness and not _present(root, archive.witness):
         raise DataPrepError(f"{file}: {archive.witness} is not in it; {by_hand(archive, root)}")
     content = {"url": archive.url, "bytes": file.stat().st_size, "files": files}
-    write_bytes(_note(root, archive), f"{json.dumps(content)}\n".encode())
+    write_text(_note(root, archive), f"{json.dumps(content)}\n")
     begun.unlink()
     return files
 
@@ -141,15 +142,6 @@ def _witness(archive: Archive) -> str:
 
 def _note(root: Path, archive: Archive) -> Path:
     return root / NOTES / f"{archive.file_name}.json"
-
-
-def _copy(file: Path, target: Path) -> None:
-    draft = target.with_name(f".{target.name}.tmp")
-    try:
-        shutil.copyfile(file, draft)
-        draft.replace(target)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -58,10 +58,10 @@ def emoji_facts(
     the package ships.
     """
     from data_prep.emoji.facts import package_aliases, parse_emoji_test, to_csv
-    from speciarl.utils.atomic_files import write_bytes
+    from speciarl.utils.atomic_files import write_text
 
     with told():
         with emoji_test.open(encoding="utf-8") as lines:
             facts = parse_emoji_test(lines, package_aliases())
-        write_bytes(out, to_csv(facts).encode())
+        write_text(out, to_csv(facts))
         typer.echo(f"{out}: {len(facts)} facts")

@@ -13,7 +13,7 @@ from data_prep.emoji.concepts import TRAIN_DOMAIN
 from data_prep.emoji.facts import Concept
 from data_prep.emoji.taxonomy import taxonomy
 from data_prep.emoji.views import to_png, view, view_rng
-from speciarl.utils.atomic_files import write_bytes
+from speciarl.utils.atomic_files import write_bytes, write_text
 
 PROMPT = "<image>Name it."
 """Short on purpose: the laptop policy pays for every prompt token."""
@@ -105,7 +105,6 @@ def build(concepts: Sequence[Concept], folder: Path, seed: int, train_views: int
         write_bytes(folder / f"{split}.parquet", to_parquet(content))
         counts[f"{split}.parquet"] = len(content)
     tree = taxonomy(concepts)
-    text = json.dumps(tree, indent=1, ensure_ascii=False) + "\n"
-    write_bytes(folder / "taxonomy.json", text.encode())
+    write_text(folder / "taxonomy.json", json.dumps(tree, indent=1, ensure_ascii=False) + "\n")
     counts["taxonomy.json"] = len(tree["nodes"])
     return counts

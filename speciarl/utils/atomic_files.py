@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -11,14 +13,32 @@ from typing import Self
 from speciarl.errors import DataPrepError
 
 
-def write_bytes(file: Path, content: bytes) -> None:
-    """Replace ``file`` with ``content``. Raises ``OSError`` when the folder cannot be written."""
+@contextlib.contextmanager
+def replacing(file: Path) -> Iterator[Path]:
+    """Path of a temporary neighbour that takes the place of `file` when the block ends, and is removed if it raises.
+
+    The content is on the disk before the name is, so that a machine that loses power leaves no empty file either.
+    Raises OSError when the folder cannot be written.
+    """
     draft = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     try:
-        draft.write_bytes(content)
+        yield draft
+        with draft.open("rb+") as written:
+            os.fsync(written)
         os.replace(draft, file)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def write_bytes(file: Path, content: bytes) -> None:
+    """Replace `file` with `content`. Raises OSError when the folder cannot be written."""
+    with replacing(file) as draft:
+        draft.write_bytes(content)
+
+
+def write_text(file: Path, content: str) -> None:
+    """Replace `file` with `content` in UTF-8. Raises OSError when the folder cannot be written."""
+    write_bytes(file, content.encode())
 
 
 class Drafts:

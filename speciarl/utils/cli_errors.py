@@ -7,14 +7,12 @@ import sys
 from collections.abc import Iterator
 from typing import NoReturn
 
-import typer
-
 from speciarl.errors import SpeciaRLError
 
 TROUBLE = 1
 """Interrupted, disk or network trouble."""
 USAGE_ERROR = 2
-"""Wrong input or unfit data."""
+"""Wrong input or unfit data; of a run, any of our errors."""
 
 
 def say(line: object) -> None:
@@ -22,10 +20,15 @@ def say(line: object) -> None:
     print(f"speciarl: {line}", file=sys.stderr, flush=True)
 
 
+def end(problem: object, code: int) -> NoReturn:
+    """End the process with one line, whoever runs the command: typer, Hydra or Python."""
+    say(problem)
+    raise SystemExit(code)
+
+
 def refuse(problem: object) -> NoReturn:
     """End the command for what the user gave it."""
-    say(problem)
-    raise typer.Exit(USAGE_ERROR)
+    end(problem, USAGE_ERROR)
 
 
 @contextlib.contextmanager
@@ -34,19 +37,22 @@ def one_line_errors() -> Iterator[None]:
     try:
         yield
     except SpeciaRLError as error:
-        say(error)
-        raise typer.Exit(USAGE_ERROR) from error
+        refuse(error)
 
 
 @contextlib.contextmanager
-def told() -> Iterator[None]:
-    """The same for commands that read and write files: disk trouble and interruption get one line as well."""
+def told(
+    interrupted: str = "interrupted; finished files are complete, no half-written ones are left",
+) -> Iterator[None]:
+    """The same for commands that read and write files: disk trouble and interruption get one line as well.
+
+    `interrupted` is what Ctrl-C leaves behind.
+    """
     try:
         with one_line_errors():
             yield
     except OSError as error:
-        say(f"{error.filename or 'file'}: {error.strerror or error}")
-        raise typer.Exit(TROUBLE) from error
-    except KeyboardInterrupt as error:
-        say("interrupted; finished files are complete, no half-written ones are left")
-        raise typer.Exit(TROUBLE) from error
+        problem = error.strerror or error
+        end(f"{error.filename}: {problem}" if error.filename else problem, TROUBLE)
+    except KeyboardInterrupt:
+        end(interrupted, TROUBLE)

@@ -22,16 +22,13 @@ from speciarl.training.preflight.batch_sizes import check_batch_sizes
 from speciarl.training.preflight.deadlines import check_deadlines
 from speciarl.training.preflight.probabilities import check_probabilities
 from speciarl.training.reward_info import sample_id
-from speciarl.utils.cli_errors import say
+from speciarl.utils.cli_errors import refuse, say
 from speciarl.verifier_server import VerifierConfig, build
 from speciarl.verifier_server.pool.ray_pool import refuse_clashing_labels
 from speciarl.verifier_server.verifier import Verifier
 
 MERGER = "model.visual.merger.mlp.0"
 """Of Qwen2.5-VL: a linear layer outside of all transformer layers, the only kind beside the output layer."""
-
-EXIT_CODE = 2
-"""Exit status of a run that ended with one of our errors."""
 
 
 def check_run(config: DictConfig) -> SpeciaRLConfig:
@@ -176,7 +173,7 @@ class Preflight(Callback):
         try:
             check_run(config)
         except SpeciaRLError as error:
-            _exit(error)
+            refuse(error)
         notice = attention_notice()
         if notice:
             say(notice)
@@ -196,7 +193,7 @@ class Preflight(Callback):
         if error is not None and sweeps:
             say(error)
         elif error is not None:
-            _exit(error)
+            refuse(error)
 
 
 def own_error(error: Any) -> SpeciaRLError | None:
@@ -215,8 +212,3 @@ def _leave_ray() -> None:
 
     if ray.is_initialized():
         ray.shutdown()
-
-
-def _exit(error: SpeciaRLError) -> None:
-    say(error)
-    raise SystemExit(EXIT_CODE)

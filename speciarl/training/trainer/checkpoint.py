@@ -5,11 +5,12 @@ tracker in place and, where only one checkpoint is kept, removes the old one bef
 that is empty or that names a checkpoint which is gone.
 """
 
-import os
 import re
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+
+from speciarl.utils.atomic_files import write_text
 
 TRACKER = "latest_checkpointed_iteration.txt"
 DATA_STATE = "data.pt"
@@ -57,9 +58,7 @@ def repair_tracker(root: Path) -> str | None:
     found = newest_complete(root)
     if found is None:
         return None
-    draft = root / f".{TRACKER}.{os.getpid()}.tmp"
-    draft.write_text(str(found), encoding="utf-8")
-    draft.replace(root / TRACKER)
+    write_text(root / TRACKER, str(found))
     said = "no step" if step is None else f"step {step}, whose checkpoint is incomplete"
     return f"{root / TRACKER} named {said}; the run resumes from step {found}, the newest complete checkpoint"
 
