@@ -31,22 +31,22 @@ GRADED_3: Mapping[Category, float] = {**BINARY, Category.LESS_SPECIFIC: 0.75}
 
 
 def binary(members: Sequence[Member]) -> list[float | None]:
-    """`BINARY` of each verdict; -1 for an unparsable response, None for an unscorable one, as everywhere."""
+    """One reward per member by `BINARY`; -1 for an unparsable response, None for an unscorable one."""
     return by_category(members, BINARY)
 
 
 def graded_1(members: Sequence[Member]) -> list[float | None]:
-    """`GRADED_1` of each verdict."""
+    """One reward per member by `GRADED_1`; otherwise as `binary`."""
     return by_category(members, GRADED_1)
 
 
 def graded_2(members: Sequence[Member]) -> list[float | None]:
-    """`GRADED_2` of each verdict."""
+    """One reward per member by `GRADED_2`; otherwise as `binary`."""
     return by_category(members, GRADED_2)
 
 
 def graded_3(members: Sequence[Member]) -> list[float | None]:
-    """`GRADED_3` of each verdict."""
+    """One reward per member by `GRADED_3`; otherwise as `binary`."""
     return by_category(members, GRADED_3)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from speciarl.reward.barrier import RewardGroup
+from speciarl.reward.barrier import RewardBarrier
 from speciarl.training.agent_loop.late_scores import LateScores
 from speciarl.training.agent_loop.shared_prompt import GroupRollout
 from speciarl.training.observability.rollout_samples import GroupDraft
@@ -17,7 +17,7 @@ class OpenGroup:
 
     uid: str
     """veRL's name of the prompt in this step."""
-    barrier: RewardGroup
+    barrier: RewardBarrier
     quorum: int
     """1 in validation: there a single answer is a result."""
     ground_truth: str

@@ -22,7 +22,7 @@ from verl.utils.rollout_trace import rollout_trace_attr
 
 from speciarl import answer, reward, verifier_server
 from speciarl.config import load
-from speciarl.reward.barrier import GroupUnderQuorum, RewardGroup, RolloutUnscorable
+from speciarl.reward.barrier import GroupUnderQuorum, RewardBarrier, RolloutUnscorable
 from speciarl.reward.noise import RolloutIdentity
 from speciarl.training.agent_loop.late_scores import PENDING, LateScores, Score
 from speciarl.training.agent_loop.prompt_group import OpenGroup
@@ -113,7 +113,7 @@ class GroupAgentLoopWorker(_StockWorker):
         uid = prompt["uid"]
         ground_truth, data_source = prompt["reward_model"]["ground_truth"], str(prompt.get("data_source", "unknown"))
         extra_info, step = prompt.get("extra_info") or {}, int(trajectory.get("step", 0))
-        barrier = RewardGroup(size, self._reward)
+        barrier = RewardBarrier(size, self._reward)
         late = None if validate or not self._settings.training.late_verdicts else LateScores()
         group = self._groups[uid] = OpenGroup(
             uid,
@@ -175,7 +175,7 @@ class GroupAgentLoopWorker(_StockWorker):
         group, session = self._groups[kwargs["uid"]], kwargs["session_id"]
         task = asyncio.current_task()
         assert task is not None  # veRL starts every session as a task
-        group.barrier.join(session, task.cancel)
+        group.barrier.register(session, task.cancel)
         self._clocks[group.validate].enter((group.uid, session), Phase.GENERATING)
         params = seeded(sampling_params, self._settings.training.seed, group.identity, session)
         try:
@@ -197,7 +197,7 @@ class GroupAgentLoopWorker(_StockWorker):
     def _leave(self, group: OpenGroup, session: int) -> None:
         """A session has ended, in whatever way: nobody is to wait for it."""
         self._clocks[group.validate].leave((group.uid, session))
-        group.barrier.fail(session)
+        group.barrier.deregister(session)
 
     async def _run_shared(
         self,
@@ -239,7 +239,7 @@ class GroupAgentLoopWorker(_StockWorker):
         if group.late is not None:
             scoring = group.late.start(session, self._score(group, session, final.response_ids))
             scoring.add_done_callback(partial(self._late_score_ended, group, session))
-            group.barrier.join(session, scoring.cancel)
+            group.barrier.register(session, scoring.cancel)
             final.reward_score, final.extra_fields["reward_extra_info"] = PENDING, {}
             await asyncio.sleep(0)  # lets the verdict be asked for before the work of storing
             return
