@@ -35,7 +35,7 @@ _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
 def render(title: str, groups: Iterable[SampledGroup]) -> str:
-    """The page. Every text from outside is escaped."""
+    """The page as HTML. Every text from outside is escaped."""
     sections = "\n".join(map(_section, groups))
     return f"""<!doctype html>
 <html lang="en">
@@ -91,7 +91,7 @@ def _row(rollout: SampledRollout) -> str:
     return (
         f"<tr{earned}><td>{answer}<details class=dim><summary>response</summary>{escape(rollout.response)}</details>"
         f'</td><td>{_tag(rollout.category)}</td><td class="number">{_number(rollout.reward)}</td>'
-        f'<td class="number">{_number(rollout.margin)}</td><td class="dim">{escape(rollout.note)}</td></tr>'
+        f'<td class="number">{_number(rollout.margin)}</td><td class="dim">{escape(rollout.provenance)}</td></tr>'
     )
 
 
