@@ -1,4 +1,4 @@
-"""Run configuration: the ``speciarl:`` node, validated at start."""
+"""Run configuration: the ``speciarl:`` node of veRL's config, validated at start."""
 
 import difflib
 from collections.abc import Mapping
@@ -28,7 +28,8 @@ class RewardConfig(BaseModel):
     overlong: Overlong | None = None
     """Penalty for responses near the length limit, added to the reward of training rollouts; None for none."""
     quorum: int = Field(default=2, ge=1)
-    """Fewest scored rollouts (unparsable ones included) a training group needs; smaller groups are replaced."""
+    """Fewest scored rollouts (unparsable ones included) a training group needs; smaller groups are replaced, or with
+    ``late_verdicts`` left out of the batch."""
     group_deadline_s: float = Field(default=3600.0, gt=0)
     """Seconds from when a group is sent to a worker to its last verdict, time in the rollout servers' queue included; a
     rollout that takes longer is cancelled."""
@@ -40,7 +41,7 @@ class RewardConfig(BaseModel):
 
 
 class TrainingConfig(BaseModel):
-    """What our trainer adds to veRL's."""
+    """Settings that our trainer adds to veRL's."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
