@@ -1,4 +1,4 @@
-"""Composition: the words of the command line as the settings of a build, by Hydra."""
+"""Composition of a build's settings from the words of the command line, by Hydra."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from data_prep.config import BuildConfig, EmojiConfig, meant, parse
+from data_prep.config import BuildConfig, EmojiConfig, parse, suggestion
 from speciarl.errors import DataPrepError
 
 _ROOT = "build"
@@ -15,17 +15,17 @@ EMOJI = "emoji"
 
 
 def folder() -> Path:
-    """Where the configuration files are."""
+    """Folder of the configuration files."""
     return Path(__file__).parent / "conf"
 
 
 def names() -> list[str]:
-    """What ``dataset=`` can be."""
+    """Values that ``dataset=`` can have."""
     return sorted(file.stem for file in (folder() / _GROUP).glob("*.yaml"))
 
 
 def settings(overrides: Sequence[str]) -> BuildConfig | EmojiConfig:
-    """The validated settings that ``build`` gets as ``KEY=VALUE`` words.
+    """The validated settings of a build, from ``KEY=VALUE`` words.
 
     Raises DataPrepError in one line that names the key.
     """
@@ -56,7 +56,7 @@ def _chosen(overrides: Sequence[str]) -> str:
         key, _, value = word.partition("=")
         if key == _GROUP:
             if value not in names():
-                raise DataPrepError(f"dataset: there is no {value!r}; {meant(value, names())}")
+                raise DataPrepError(f"dataset: there is no {value!r}; {suggestion(value, names())}")
             return value
     raise DataPrepError(f"dataset=NAME is missing; known: {', '.join(names())}")
 
@@ -81,7 +81,7 @@ def _composed(overrides: Sequence[str]) -> dict[str, Any]:
 
 
 def _explained(error: Exception, overrides: Sequence[str]) -> str:
-    """For an unknown key, what may have been meant; otherwise Hydra's own first words."""
+    """Message of a Hydra error in one line; for an unknown key, with what may have been meant."""
     message = _line(error)
     quoted = message.partition("'")[2].partition("'")[0]
     if not message.startswith("Could not override"):
@@ -91,7 +91,7 @@ def _explained(error: Exception, overrides: Sequence[str]) -> str:
     for part in place.split(".") if place else ():
         node = node.get(part) if isinstance(node, Mapping) else None
     known = sorted(map(str, node)) if isinstance(node, Mapping) else []
-    return f"{quoted}: there is no such key" + (f"; {meant(last, known)}" if known else "")
+    return f"{quoted}: there is no such key" + (f"; {suggestion(last, known)}" if known else "")
 
 
 def _line(error: Exception) -> str:

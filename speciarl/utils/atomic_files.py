@@ -12,7 +12,7 @@ from speciarl.errors import DataPrepError
 
 
 def write_bytes(file: Path, content: bytes) -> None:
-    """Replace ``file`` with ``content``. Raises ``OSError`` when the folder cannot be written."""
+    """Replace the content of ``file`` atomically. Raises ``OSError`` when the folder cannot be written."""
     draft = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     try:
         draft.write_bytes(content)
@@ -22,10 +22,10 @@ def write_bytes(file: Path, content: bytes) -> None:
 
 
 class Drafts:
-    """Drafts beside the files they will become. Leaving the ``with`` block without `publish` removes them.
+    """Drafts of files, beside the files that they will replace; removed when the ``with`` block ends without `publish`.
 
-    A draft is locked while it is written: a second build of the same file is refused, and one that a killed build
-    left is taken over.
+    A draft is locked while it is written: a second build of the same file is refused, and the draft of a killed build
+    is taken over.
     """
 
     def __init__(self) -> None:
@@ -54,18 +54,18 @@ class Drafts:
             raise DataPrepError(
                 f"{file} is being written by another build; wait for it or choose another out="
             ) from error
-        os.ftruncate(handle, 0)
+        os.ftruncate(handle, 0)  # what a killed build left
         self._handles[file] = handle
         return draft
 
     def write(self, file: Path, content: bytes) -> None:
-        """A draft with this content."""
+        """Write a whole draft. Raises as `open` does."""
         self.open(file).write_bytes(content)
 
     def publish(self) -> None:
         """Put every draft in its file's place, in the order in which they were opened."""
         for file, handle in list(self._handles.items()):
-            os.fsync(handle)
+            os.fsync(handle)  # before the rename: a crash must not leave a new name with old or no content
             os.replace(_draft(file), file)
             os.close(handle)
             del self._handles[file]
