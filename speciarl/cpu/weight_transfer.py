@@ -43,7 +43,7 @@ class GlooCheckpointEngine(CheckpointEngine):
         """Address of the sender's TCP store, at which all ranks connect; None for every other process."""
         if not self._is_master:
             return None
-        host = ray.util.get_node_ip_address().strip("[]")
+        host = ray.util.get_node_ip_address().strip("[]")  # as veRL does: an IPv6 address may come in brackets
         self._store = _torch.TCPStore(host, 0, is_master=True, wait_for_workers=False, timeout=DEADLINE)
         return host, self._store.port
 

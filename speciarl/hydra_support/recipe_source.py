@@ -46,6 +46,7 @@ class RecipeSource(ConfigSource):
         if full_path is None or not os.path.isfile(full_path):
             raise ConfigLoadError(f"Config not found : {self.full_path()}/{config_path}")
         with open(full_path, encoding="utf-8") as file:
+            # As many bytes as Hydra's own file source reads for the header lines (``# @package``).
             header = self._get_header_dict(file.read(512))
             file.seek(0)
             config = OmegaConf.load(file)

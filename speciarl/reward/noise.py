@@ -18,7 +18,7 @@ class RolloutIdentity:
     """A rollout's name, the same when a run is repeated or resumed. veRL's uids are not: they are random."""
 
     image: str
-    """Data source and sample."""
+    """Data source and sample id."""
     step: int
     """Global step of the trainer."""
     session: int

@@ -13,7 +13,7 @@ BINARY: Mapping[Category, float] = {
     Category.SPECIFIC: 1.0,
     Category.MORE_SPECIFIC: 1.0,
 }
-"""Exact answers only."""
+"""Reward 1 for exact answers only."""
 
 GRADED_1: Mapping[Category, float] = {
     **BINARY,
@@ -21,13 +21,13 @@ GRADED_1: Mapping[Category, float] = {
     Category.GENERIC: 0.5,
     Category.LESS_SPECIFIC: 0.75,
 }
-"""Every rung of the ladder pays, abstaining included."""
+"""Rewards that grow with each category, abstaining included."""
 
 GRADED_2: Mapping[Category, float] = {**BINARY, Category.GENERIC: 0.5, Category.LESS_SPECIFIC: 0.75}
-"""Every right answer pays."""
+"""Rewards for every right answer."""
 
 GRADED_3: Mapping[Category, float] = {**BINARY, Category.LESS_SPECIFIC: 0.75}
-"""Exact and nearly exact answers pay."""
+"""Rewards for exact and nearly exact answers."""
 
 
 def binary(members: Sequence[Member]) -> list[float | None]:

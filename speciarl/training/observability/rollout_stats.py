@@ -28,7 +28,7 @@ class RolloutStats:
     groups_no_signal: int = 0
     """Groups whose scored rollouts all earned the same."""
     groups_under_quorum: int = 0
-    """Groups thrown away because too few rollouts were scored."""
+    """Groups of which no rollout is used, because too few were scored."""
     references: Counter[str] = field(default_factory=Counter)
     """Groups by reference level."""
     waited_s: float = 0.0
