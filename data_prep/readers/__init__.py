@@ -1,4 +1,4 @@
-"""Readers: the datasets by name; a module is imported when its dataset is asked for."""
+"""Readers of the datasets, by name; each module is imported on demand."""
 
 from __future__ import annotations
 

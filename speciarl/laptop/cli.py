@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from speciarl.errors import ConfigError
-from speciarl.utils.cli_errors import told
+from speciarl.utils.cli_errors import one_line_io_errors
 
 TEACHING = """The miniature world: build, pre-train and measure the tiny policy and judge (docs/laptop_models.md).
 
@@ -56,7 +56,7 @@ class Reward(StrEnum):
 @contextmanager
 def _session(device: str, threads: int) -> Iterator[None]:
     """Torch on the device, and one line for each error."""
-    with told("interrupted; finished stages are kept and the same command goes on from there"):
+    with one_line_io_errors("interrupted; finished stages are kept and the same command goes on from there"):
         import torch
 
         torch.set_num_threads(max(1, threads))

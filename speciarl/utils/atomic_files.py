@@ -42,10 +42,10 @@ def write_text(file: Path, content: str) -> None:
 
 
 class Drafts:
-    """Drafts beside the files they will become. Leaving the ``with`` block without `publish` removes them.
+    """Drafts of files, beside the files that they will replace; removed when the ``with`` block ends without `publish`.
 
-    A draft is locked while it is written: a second build of the same file is refused, and one that a killed build
-    left is taken over.
+    A draft is locked while it is written: a second build of the same file is refused, and the draft of a killed build
+    is taken over.
     """
 
     def __init__(self) -> None:
@@ -74,18 +74,18 @@ class Drafts:
             raise DataPrepError(
                 f"{file} is being written by another build; wait for it or choose another out="
             ) from error
-        os.ftruncate(handle, 0)
+        os.ftruncate(handle, 0)  # what a killed build left
         self._handles[file] = handle
         return draft
 
     def write(self, file: Path, content: bytes) -> None:
-        """A draft with this content."""
+        """Write a whole draft. Raises as `open` does."""
         self.open(file).write_bytes(content)
 
     def publish(self) -> None:
         """Put every draft in its file's place, in the order in which they were opened."""
         for file, handle in list(self._handles.items()):
-            os.fsync(handle)
+            os.fsync(handle)  # before the rename: a crash must not leave a new name with old or no content
             os.replace(_draft(file), file)
             os.close(handle)
             del self._handles[file]

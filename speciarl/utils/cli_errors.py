@@ -1,4 +1,4 @@
-"""Ends of commands: one line on standard error that begins with ``speciarl:``, and an exit code."""
+"""Errors of commands: one line on standard error that begins with ``speciarl:``, and an exit code."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import NoReturn
 from speciarl.errors import SpeciaRLError
 
 TROUBLE = 1
-"""Interrupted, disk or network trouble."""
+"""Exit code for an interruption and for disk trouble."""
 USAGE_ERROR = 2
-"""Wrong input or unfit data; of a run, any of our errors."""
+"""Exit code for whatever raises a SpeciaRLError: wrong input, unfit data, a download that failed."""
 
 
 def say(line: object) -> None:
-    """Tell the user one line, in a form that stands out among the logs of the libraries below."""
+    """Print one line for the user, in a form that stands out among the logs of libraries."""
     print(f"speciarl: {line}", file=sys.stderr, flush=True)
 
 
@@ -27,13 +27,13 @@ def end(problem: object, code: int) -> NoReturn:
 
 
 def refuse(problem: object) -> NoReturn:
-    """End the command for what the user gave it."""
+    """End the command with one line, because of what the user gave it."""
     end(problem, USAGE_ERROR)
 
 
 @contextlib.contextmanager
 def one_line_errors() -> Iterator[None]:
-    """End the command at an error of ours with its one line."""
+    """End the command with one line for a SpeciaRLError."""
     try:
         yield
     except SpeciaRLError as error:
@@ -41,10 +41,10 @@ def one_line_errors() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def told(
+def one_line_io_errors(
     interrupted: str = "interrupted; finished files are complete, no half-written ones are left",
 ) -> Iterator[None]:
-    """The same for commands that read and write files: disk trouble and interruption get one line as well.
+    """End the command with one line for a SpeciaRLError, disk trouble or an interruption; for commands with files.
 
     `interrupted` is what Ctrl-C leaves behind.
     """

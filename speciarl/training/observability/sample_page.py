@@ -13,7 +13,7 @@ from speciarl.utils.atomic_files import write_text
 
 
 def render(title: str, groups: Iterable[SampledGroup]) -> str:
-    """The page. Every text from outside is escaped."""
+    """The page as HTML. Every text from outside is escaped."""
     return _template().render(title=title, groups=groups)
 
 

@@ -33,11 +33,11 @@ def finished(book: SampleBook, step: int, text: str = "lion", image: Image.Image
     draft = book.draft(step, text, text, text)
     if draft is None:
         return None
-    draft.note(0, f"<answer>{text}</answer>", text, Verdict(Category.SPECIFIC, 1.5, Source.LIVE))
-    draft.note(2, text, None, Unparsable())
-    draft.note(1, text, text, Unscorable(Reason.TIMEOUT, text))
+    draft.record(0, f"<answer>{text}</answer>", text, Verdict(Category.SPECIFIC, 1.5, Source.LIVE))
+    draft.record(2, text, None, Unparsable())
+    draft.record(1, text, text, Unscorable(Reason.TIMEOUT, text))
     group = draft.finish(GroupOutcome((1.0, None, -1.0), Category.SPECIFIC, 2), image)
-    book.keep(group)
+    book.add(group)
     return group
 
 
