@@ -96,9 +96,8 @@ class RemoteVerifier(HttpVerifier):
         except BaseException:
             await self.aclose()
             raise
-        calm = config.model_copy(update={"hedge_share": 0.0})  # the service hedges; a copy would only be judged twice
         self._bundler = Bundler(
-            partial(self._send, self._connect([Endpoint(client)], calm)),
+            partial(self._send, self._connect([Endpoint(client)], config)),
             min(MOST_PAIRS, most_pairs),
             GATHER_S,
             closed=Unscorable(Reason.CANCELLED, "the verifier was closed"),

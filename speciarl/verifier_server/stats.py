@@ -59,11 +59,9 @@ class Stats:
     rejected: int = 0
     """Pairs turned away because the local queue was full (`max_waiting`)."""
     attempts: int = 0
-    """Requests to a judge, copies included; chats that share an HTTP request count each."""
+    """Requests to a judge; chats that share an HTTP request count each."""
     retries: int = 0
     """Attempts after one that failed."""
-    hedges: int = 0
-    """Copies of requests whose reply was oddly late."""
     ejections: int = 0
     """Times an endpoint was shut out for its failures."""
     returns: int = 0

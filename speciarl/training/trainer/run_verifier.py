@@ -19,8 +19,7 @@ JUDGE = "judge"
 
 KEY_FILE, PORT_FILE = "verifier.key", "verifier.port"
 CLIENTS_KEYS = (
-    "request_timeout_s", "total_deadline_s", "retries", "backoff_s", "cache_size", "health_interval_s",
-    "max_string_chars", "max_waiting",
+    "total_deadline_s", "retries", "backoff_s", "cache_size", "health_interval_s", "max_string_chars", "max_waiting",
 )  # fmt: skip
 """What a worker's client has in common with the judge it asks for."""
 
@@ -91,7 +90,15 @@ def service_settings(judge: VerifierConfig, host: str, key_file: Path) -> Servic
 def client_config(judge: VerifierConfig, url: str, key_file: Path) -> VerifierConfig:
     """What a worker needs to ask the run's service."""
     shared = {name: getattr(judge, name) for name in CLIENTS_KEYS}
-    return VerifierConfig(name=JUDGE, service_url=url, api_key_file=str(key_file), startup_deadline_s=60.0, **shared)
+    # The service queues pairs and tries them again: its answer may take as long as a pair may, not as one request.
+    return VerifierConfig(
+        name=JUDGE,
+        service_url=url,
+        api_key_file=str(key_file),
+        startup_deadline_s=60.0,
+        request_timeout_s=judge.total_deadline_s,
+        **shared,
+    )
 
 
 def own_address() -> str:

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import heapq
 import random
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
 
 from speciarl.utils.deadline import within
@@ -12,7 +12,6 @@ from speciarl.verdict import Reason, Unscorable
 from speciarl.verifier_server.client.http import Failure
 from speciarl.verifier_server.client.in_flight import Flight
 from speciarl.verifier_server.client.router import Endpoint, Router
-from speciarl.verifier_server.client.sender import COPIES, Hedging, Read, Sender
 from speciarl.verifier_server.config import VerifierConfig
 from speciarl.verifier_server.stats import Stats
 
@@ -58,20 +57,20 @@ class Places:
 
 
 T = TypeVar("T")
+Read = Callable[[object], T | Unscorable]
+"""Reads a parsed reply; malformed or off_label where it makes no sense."""
 
 LONGEST_BACKOFF_S = 15.0
 
 
 class Dispatcher:
-    """Sends requests, at most `max_concurrency` at once (and a few copies of late ones), each to the endpoint that
-    can best take it."""
+    """Sends requests, at most `max_concurrency` at once, each to the endpoint that can best take it."""
 
     def __init__(self, config: VerifierConfig, router: Router, stats: Stats, chance: random.Random) -> None:
         self.router = router
         self._config = config
         self._stats = stats
         self._chance = chance
-        self._sender = Sender(router, Hedging(config.hedge_share, config.hedge_after_s), stats)
         self._places = Places(config.max_concurrency)
         self._changed = asyncio.Event()
         self._turns = 0
@@ -145,7 +144,7 @@ class Dispatcher:
                 trail.attempts += 1
                 # What failed in company, or took its server along, tries again without.
                 alone = only is not None or trail.attempts > 1
-                outcome = await self._sender.send(endpoint, body, read, flight, 1 if only else COPIES, alone)
+                outcome = await self._exchange(endpoint, body, read, flight, alone)
             finally:
                 self._sending -= pairs
                 self._places.give_back()
@@ -166,6 +165,43 @@ class Dispatcher:
                 return outcome.unscorable
             self._stats.backoff_seconds += pause_s
             await asyncio.sleep(pause_s)
+
+    async def _exchange(
+        self, endpoint: Endpoint, body: Mapping[str, Any], read: Read[T], flight: Flight | None, alone: bool
+    ) -> T | Unscorable | Failure:
+        """One request, in an HTTP request of its own if `alone`; router and counters hear what became of it."""
+        clock = asyncio.get_running_loop().time
+        sent_at = clock()
+        self._stats.attempts += 1
+        sent = self.router.begin(endpoint)
+        if flight is not None:
+            flight.depart()
+        try:
+            reply = await endpoint.chat(body, alone)
+        except asyncio.CancelledError:
+            self.router.withdraw(sent)
+            raise
+        finally:
+            if flight is not None:
+                flight.arrive()
+            self._stats.note_exchange(clock() - sent_at)
+        outcome = reply if isinstance(reply, Failure) else self._understand(endpoint, reply, read)
+        if isinstance(outcome, Failure) and outcome.passing and outcome.unscorable.reason is not Reason.OFF_LABEL:
+            self.router.fail(sent, clock(), outcome)
+        else:
+            self.router.succeed(sent)
+        if flight is not None and not isinstance(outcome, Failure):
+            flight.settle()
+        return outcome
+
+    def _understand(self, endpoint: Endpoint, reply: object, read: Read[T]) -> T | Unscorable | Failure:
+        """The reading, or Failure for a reply that makes no sense: another judge may do better."""
+        self._stats.note_usage(reply)
+        reading = read(reply)
+        if isinstance(reading, Unscorable) and reading.reason in (Reason.MALFORMED, Reason.OFF_LABEL):
+            named = Unscorable(reading.reason, f"{endpoint.client.url}: {reading.detail}")
+            return Failure(named, passing=True)
+        return reading
 
     async def _endpoint(self, avoid: Collection[Endpoint], expires: float) -> Endpoint | Unscorable:
         """The endpoint to send to, once one takes requests; Unscorable when all are closed beyond the deadline."""

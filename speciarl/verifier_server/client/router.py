@@ -219,12 +219,6 @@ class Router:
         if was_trial:
             self._tell()
 
-    def suspect(self, endpoint: Endpoint, now: float) -> None:
-        """The endpoint is oddly slow: have its health checked."""
-        if endpoint.check_at is None and not endpoint.ejected:
-            endpoint.check_at = now
-            self._tell()
-
     def due(self, now: float) -> list[Endpoint]:
         """The endpoints whose health is to be checked now."""
         return [e for e in self.endpoints if e.check_at is not None and e.check_at <= now]

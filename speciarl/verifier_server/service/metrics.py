@@ -36,7 +36,6 @@ DESCRIBED: Mapping[str, Described] = {
     "abandoned": Described("abandoned", True, "Callers that went away before their verdict came."),
     "dropped": Described("dropped", True, "Pairs that left the queue because all their callers had gone away."),
     "rejected": Described("rejected", True, "Pairs turned away because the local queue was full."),
-    "hedges": Described("hedges", True, "Copies of requests whose reply was oddly late."),
     "ejections": Described("ejections", True, "Times a server was shut out for its failures."),
     "returns": Described("returns", True, "Times a server that was shut out came back."),
     "store_corrupt": Described("store_corrupt", True, "Damaged or foreign entries of the store, judged anew."),

@@ -155,7 +155,7 @@ async def test_one_passing_fault_costs_nothing_but_a_retry(fake_judge: MakeJudge
         else:
             assert isinstance(judgement, Verdict)
             assert judgement.category is Category.SPECIFIC
-            assert verifier.stats()["retries"] == 1 or fault is hang
+            assert verifier.stats()["retries"] == 1
 
 
 @pytest.mark.parametrize("content", ["robin", "", "wrong or specific", "Category: wrong", None, ["wrong"]])
@@ -222,8 +222,7 @@ async def test_the_total_deadline_covers_the_local_queue(fake_judge: MakeJudge) 
 
 
 async def test_concurrency_is_bounded(fake_judge: MakeJudge) -> None:
-    limits = {"max_concurrency": 3, "hedge_share": 0}
-    async with fake_judge().running() as judge, started(judge.url, **limits) as verifier:
+    async with fake_judge().running() as judge, started(judge.url, max_concurrency=3) as verifier:
         judge.arm()
         judge.delay_s = 0.01
         await asyncio.gather(*(verifier.verify(Pair("lion", f"cat {i}")) for i in range(30)))

@@ -1,4 +1,4 @@
-"""The local queue, the ration of copies and the histograms: small parts on their own."""
+"""The local queue and the histograms: small parts on their own."""
 
 import asyncio
 import math
@@ -12,7 +12,6 @@ from speciarl.utils.deadline import within
 from speciarl.verdict import Judgement
 from speciarl.verifier_server.client.dispatcher import Places
 from speciarl.verifier_server.client.in_flight import Flight
-from speciarl.verifier_server.client.sender import Hedging
 from speciarl.verifier_server.stats import SECONDS, Histogram, Stats
 
 pytestmark = pytest.mark.anyio
@@ -65,42 +64,6 @@ async def test_a_place_granted_to_one_who_just_left_goes_on() -> None:
     leaving.cancel()
     await within(30, next_one)
     assert leaving.cancelled()
-
-
-def test_no_copy_before_enough_replies_are_known() -> None:
-    hedging = Hedging(0.1, 0.5)
-    for _ in range(19):
-        hedging.replied(1.0)
-    assert hedging.patience_s is None
-    hedging.replied(1.0)
-    assert hedging.patience_s == 3.0
-
-
-def test_no_copy_earlier_than_the_floor() -> None:
-    hedging = Hedging(0.1, 0.5)
-    for _ in range(20):
-        hedging.replied(0.001)
-    assert hedging.patience_s == 0.5
-
-
-@given(st.floats(0.01, 1.0), st.lists(st.booleans(), max_size=400))
-def test_copies_are_rationed(share: float, events: list[bool]) -> None:
-    hedging, replies, copies = Hedging(share, 1.0), 0, 0
-    for copy_wanted in events:
-        if copy_wanted:
-            copies += hedging.allow()
-        else:
-            hedging.replied(0.1)
-            replies += 1
-    assert copies <= 8 + share * replies + 1e-6
-
-
-def test_no_share_no_copies() -> None:
-    hedging = Hedging(0.0, 1.0)
-    for _ in range(100):
-        hedging.replied(0.1)
-    assert hedging.patience_s is None
-    assert not hedging.allow()
 
 
 @given(st.lists(st.floats(0, 1000)))

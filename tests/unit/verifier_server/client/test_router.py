@@ -165,13 +165,6 @@ def test_an_endpoint_that_asked_for_peace_gets_it_up_to_a_limit() -> None:
     assert outage == Unscorable(Reason.OVERLOADED, "http://fake asked not to be called for 9 s")
 
 
-def test_a_suspect_is_checked_and_no_more() -> None:
-    pool = router(1)
-    pool.suspect(pool.endpoints[0], 3.0)
-    assert pool.due(3.0) == [pool.endpoints[0]]
-    assert pool.endpoints[0].state(3.0) is State.HEALTHY
-
-
 def test_a_reply_that_comes_in_time_makes_a_check_needless() -> None:
     pool = router(1)
     (endpoint,) = pool.endpoints

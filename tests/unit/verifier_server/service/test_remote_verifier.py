@@ -179,7 +179,10 @@ async def test_one_slow_pair_holds_nobody_up_for_long(make_settings: Make, liste
         assert verifier.stats()["unscorable"] == 0
 
 
-async def test_a_service_that_dies_and_returns_loses_no_verdict(make_settings: Make, fake_judge: Make) -> None:
+@pytest.mark.parametrize("request_timeout_s", [60, 300])
+async def test_a_service_that_dies_and_returns_loses_no_verdict(request_timeout_s: float) -> None:
+    """Also where a request may take as long as a pair, as for a run's own service."""
+
     async def answer(request: web.Request) -> web.Response:
         pairs = (await request.json())["pairs"]
         nonlocal failures
@@ -191,9 +194,25 @@ async def test_a_service_that_dies_and_returns_loses_no_verdict(make_settings: M
         return web.json_response({"results": [verdict] * len(pairs)})
 
     failures = 0
-    async with faulty_service(answer) as url, started(remote(url)) as verifier:
-        assert isinstance(await verifier.verify(Pair("dog", "cat")), Verdict)
+    async with faulty_service(answer) as url, started(remote(url, request_timeout_s=request_timeout_s)) as verifier:
+        assert isinstance(await within(30, verifier.verify(Pair("dog", "cat"))), Verdict)
         assert verifier.stats()["retries"] == 3
+
+
+async def test_a_pair_that_is_late_in_an_answer_is_asked_for_again() -> None:
+    deadlines: list[float] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        deadlines.append((await request.json())["deadline_s"])
+        late = {"status": "unscorable", "reason": "timeout", "detail": "no verdict within the request's deadline"}
+        verdict = {"status": "verdict", "category": "wrong", "margin": None, "source": "live", "probabilities": None}
+        return web.json_response({"results": [late if len(deadlines) < 3 else verdict]})
+
+    config = {"request_timeout_s": 20, "total_deadline_s": 20}
+    async with faulty_service(answer) as url, started(remote(url, **config)) as verifier:
+        assert isinstance(await within(30, verifier.verify(Pair("dog", "cat"))), Verdict)
+        assert deadlines == [18.0] * 3  # so that the service answers before the request is broken off
+        assert verifier.stats()["unscorable"] == 0
 
 
 @pytest.mark.parametrize(
@@ -226,14 +245,15 @@ async def test_a_lasting_fault_is_unscorable_and_bounded(status: int, content: s
         assert verifier.stats()[f"unscorable/{judgement.reason}"] == 1
 
 
-async def test_a_service_that_says_nothing_is_a_timeout() -> None:
+@pytest.mark.parametrize("request_timeout_s", [0.1, 0.5])
+async def test_a_service_that_says_nothing_is_a_timeout(request_timeout_s: float) -> None:
     async def answer(_: web.Request) -> web.Response:
         await asyncio.sleep(600)
         return web.Response()
 
     async with (
         faulty_service(answer) as url,
-        started(remote(url, request_timeout_s=0.1, total_deadline_s=0.5)) as verifier,
+        started(remote(url, request_timeout_s=request_timeout_s, total_deadline_s=0.5)) as verifier,
     ):
         judgement = await within(30, verifier.verify(Pair("dog", "cat")))
         assert isinstance(judgement, Unscorable)
