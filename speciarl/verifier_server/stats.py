@@ -63,7 +63,7 @@ class Stats:
     retries: int = 0
     """Attempts after one that failed."""
     ejections: int = 0
-    """Times an endpoint was shut out for its failures."""
+    """Times an endpoint was shut out, for its failures or because it asked for that (Retry-After)."""
     returns: int = 0
     """Times an ejected endpoint came back."""
     prompt_tokens: int = 0

@@ -189,7 +189,7 @@ class Dispatcher:
         if isinstance(outcome, Failure) and outcome.passing and outcome.unscorable.reason is not Reason.OFF_LABEL:
             self.router.fail(sent, clock(), outcome)
         else:
-            self.router.succeed(sent)
+            self.router.succeed(sent, clock())
         if flight is not None and not isinstance(outcome, Failure):
             flight.settle()
         return outcome
@@ -204,7 +204,7 @@ class Dispatcher:
         return reading
 
     async def _endpoint(self, avoid: Collection[Endpoint], expires: float) -> Endpoint | Unscorable:
-        """The endpoint to send to, once one takes requests; Unscorable when all are closed beyond the deadline."""
+        """The endpoint to send to, once one takes requests; Unscorable when all asked for silence till the deadline."""
         clock = asyncio.get_running_loop().time
         while True:
             now = clock()
@@ -212,7 +212,7 @@ class Dispatcher:
             if endpoint is not None:
                 return endpoint
             opens_at = self.router.opens_at(now)
-            if opens_at is not None and opens_at >= expires and self.router.all_closed(now):
+            if opens_at is not None and opens_at >= expires and self.router.all_silent(now):
                 outage = self.router.outage(now)
                 assert outage is not None
                 return outage

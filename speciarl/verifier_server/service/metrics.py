@@ -36,7 +36,7 @@ DESCRIBED: Mapping[str, Described] = {
     "abandoned": Described("abandoned", True, "Callers that went away before their verdict came."),
     "dropped": Described("dropped", True, "Pairs that left the queue because all their callers had gone away."),
     "rejected": Described("rejected", True, "Pairs turned away because the local queue was full."),
-    "ejections": Described("ejections", True, "Times a server was shut out for its failures."),
+    "ejections": Described("ejections", True, "Times a server was shut out, for failures or at its own wish."),
     "returns": Described("returns", True, "Times a server that was shut out came back."),
     "store_corrupt": Described("store_corrupt", True, "Damaged or foreign entries of the store, judged anew."),
     "store_lost": Described("store_lost", True, "Verdicts that never reached the store."),

@@ -15,6 +15,7 @@ from aiohttp import web
 from speciarl.category import Category
 from speciarl.utils.deadline import within
 from speciarl.verdict import Pair, Reason, Source, Unscorable, Verdict
+from speciarl.verifier_server.client.router import State
 from speciarl.verifier_server.config import VerifierConfig, parse_config
 from speciarl.verifier_server.llm_verifier import LLMVerifier
 
@@ -194,6 +195,23 @@ async def test_retry_after_is_honoured(fake_judge: MakeJudge) -> None:
         begun = time.monotonic()
         assert isinstance(await verifier.verify(PAIR), Verdict)
         assert 1.0 <= time.monotonic() - begun < BOUND_S
+
+
+async def test_a_server_that_asked_for_silence_is_tried_with_one_request_first(fake_judge: MakeJudge) -> None:
+    limits = {"max_concurrency": 8, "chats_per_request": 1, "retries": 0}
+    async with fake_judge().running() as judge, started(judge.url, **limits) as verifier:
+        busy = replying("busy", 429, **{"Retry-After": "1"})
+        judge.gate.clear()
+        judge.arm(lambda number: busy if number < 8 else None)
+        waiting = [asyncio.create_task(verifier.verify(Pair("lion", f"cat {i}"))) for i in range(20)]
+        await until(lambda: judge.chats == 9)
+        await asyncio.sleep(0.2)
+        assert judge.chats == 9
+        assert verifier.endpoint_stats()[0].state is State.TRIAL
+        judge.gate.set()
+        judgements = await within(BOUND_S, asyncio.gather(*waiting))
+        assert all(isinstance(judgement, Verdict) for judgement in judgements)
+        assert (judge.chats, verifier.endpoint_stats()[0].state) == (28, State.HEALTHY)
 
 
 async def test_a_pause_beyond_the_deadline_is_not_waited_for(fake_judge: MakeJudge) -> None:
