@@ -55,7 +55,7 @@ class Stats:
     abandoned: int = 0
     """Callers that went away before their verdict came."""
     dropped: int = 0
-    """Pairs that left the local queue because all their callers had gone away."""
+    """Pairs given up, in the local queue or at a judge, because all their callers had gone away."""
     rejected: int = 0
     """Pairs turned away because the local queue was full (`max_waiting`)."""
     attempts: int = 0

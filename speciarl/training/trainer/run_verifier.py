@@ -90,7 +90,7 @@ def service_settings(judge: VerifierConfig, host: str, key_file: Path) -> Servic
 def client_config(judge: VerifierConfig, url: str, key_file: Path) -> VerifierConfig:
     """What a worker needs to ask the run's service."""
     shared = {name: getattr(judge, name) for name in CLIENTS_KEYS}
-    # The service queues pairs and tries them again: its answer may take as long as a pair may, not as one request.
+    # The service queues pairs and tries them again: a request to it may take longer than one to the judge.
     return VerifierConfig(
         name=JUDGE,
         service_url=url,

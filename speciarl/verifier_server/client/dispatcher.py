@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 from speciarl.utils.deadline import within
 from speciarl.verdict import Reason, Unscorable
 from speciarl.verifier_server.client.http import Failure
-from speciarl.verifier_server.client.in_flight import Flight
 from speciarl.verifier_server.client.router import Endpoint, Router
 from speciarl.verifier_server.config import VerifierConfig
 from speciarl.verifier_server.stats import Stats
@@ -87,7 +86,6 @@ class Dispatcher:
         body: Mapping[str, Any],
         read: Read[T],
         only: Endpoint | None = None,
-        flight: Flight | None = None,
         deadline_s: float | None = None,
         pairs: int = 1,
     ) -> T | Unscorable:
@@ -96,8 +94,7 @@ class Dispatcher:
 
         A passing failure, and a reply that makes no sense, is tried again on another endpoint when there is one;
         while none takes requests, the pair waits for the first to return. `only` pins the request to one
-        endpoint, whatever its state. With a `flight`, retries end when nobody waits for it any more. `pairs`: how many
-        the request is about.
+        endpoint, whatever its state. `pairs`: how many the request is about.
         """
         config = self._config
         if self._places.taken >= config.max_concurrency and self.waiting + pairs > config.max_waiting:
@@ -110,7 +107,7 @@ class Dispatcher:
         trail = _Trail(clock() + within_s)
         self._open += pairs
         try:
-            return await within(within_s, self._ask(body, read, only, flight, trail, pairs))
+            return await within(within_s, self._ask(body, read, only, trail, pairs))
         except TimeoutError:
             return trail.missed(clock(), within_s, self.router.outage(clock()))
         finally:
@@ -121,7 +118,6 @@ class Dispatcher:
         body: Mapping[str, Any],
         read: Read[T],
         only: Endpoint | None,
-        flight: Flight | None,
         trail: "_Trail",
         pairs: int,
     ) -> T | Unscorable:
@@ -144,7 +140,7 @@ class Dispatcher:
                 trail.attempts += 1
                 # What failed in company, or took its server along, tries again without.
                 alone = only is not None or trail.attempts > 1
-                outcome = await self._exchange(endpoint, body, read, flight, alone)
+                outcome = await self._exchange(endpoint, body, read, alone)
             finally:
                 self._sending -= pairs
                 self._places.give_back()
@@ -155,8 +151,6 @@ class Dispatcher:
             trail.spent += only is not None or not outcome.blameless
             if not outcome.passing or trail.spent > self._config.retries:
                 return outcome.unscorable
-            if flight is not None and flight.drop_if_deserted():
-                return Unscorable(Reason.CANCELLED, "nobody waits for the verdict any more")
             tried.add(endpoint)
             if len(tried) == len(self.router.endpoints):
                 tried.clear()
@@ -167,31 +161,25 @@ class Dispatcher:
             await asyncio.sleep(pause_s)
 
     async def _exchange(
-        self, endpoint: Endpoint, body: Mapping[str, Any], read: Read[T], flight: Flight | None, alone: bool
+        self, endpoint: Endpoint, body: Mapping[str, Any], read: Read[T], alone: bool
     ) -> T | Unscorable | Failure:
         """One request, in an HTTP request of its own if `alone`; router and counters hear what became of it."""
         clock = asyncio.get_running_loop().time
         sent_at = clock()
         self._stats.attempts += 1
         sent = self.router.begin(endpoint)
-        if flight is not None:
-            flight.depart()
         try:
             reply = await endpoint.chat(body, alone)
         except asyncio.CancelledError:
             self.router.withdraw(sent)
             raise
         finally:
-            if flight is not None:
-                flight.arrive()
             self._stats.note_exchange(clock() - sent_at)
         outcome = reply if isinstance(reply, Failure) else self._understand(endpoint, reply, read)
         if isinstance(outcome, Failure) and outcome.passing and outcome.unscorable.reason is not Reason.OFF_LABEL:
             self.router.fail(sent, clock(), outcome)
         else:
             self.router.succeed(sent, clock())
-        if flight is not None and not isinstance(outcome, Failure):
-            flight.settle()
         return outcome
 
     def _understand(self, endpoint: Endpoint, reply: object, read: Read[T]) -> T | Unscorable | Failure:

@@ -34,7 +34,7 @@ DESCRIBED: Mapping[str, Described] = {
     "deduplicated": Described("deduplicated", True, "Pairs that shared the verdict of an equal pair in flight."),
     "live": Described("live", True, "Verdicts for which a model was asked or a taxonomy read."),
     "abandoned": Described("abandoned", True, "Callers that went away before their verdict came."),
-    "dropped": Described("dropped", True, "Pairs that left the queue because all their callers had gone away."),
+    "dropped": Described("dropped", True, "Pairs given up because all their callers had gone away."),
     "rejected": Described("rejected", True, "Pairs turned away because the local queue was full."),
     "ejections": Described("ejections", True, "Times a server was shut out, for failures or at its own wish."),
     "returns": Described("returns", True, "Times a server that was shut out came back."),

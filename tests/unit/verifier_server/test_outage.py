@@ -145,8 +145,10 @@ async def test_an_endpoint_that_comes_back_with_another_model_stays_ejected(
     async with judged_by(judge, kind=kind, total_deadline_s=0.5) as verifier:
         judge.arm(lambda _: reset)
         judge.ill = judge.warming_up = True
-        assert scored(await ask_all(verifier, PAIRS[:2])) == 0
-        await until(lambda: verifier.endpoint_stats()[0].state is State.EJECTED)
+        async with asyncio.timeout(60):
+            # On a busy machine the deadline may pass before the first failure has come back.
+            while verifier.endpoint_stats()[0].state is not State.EJECTED:
+                assert scored(await ask_all(verifier, PAIRS[:2])) == 0
         judge.arm(lambda _: None)
         judge.models = ["another"]
         judge.ill = judge.warming_up = False
@@ -230,7 +232,7 @@ async def test_pairs_are_judged_in_the_order_of_their_arrival(fake_judge: MakeJu
         assert asked == [pair.prediction for pair in PAIRS]
 
 
-async def test_a_pair_nobody_waits_for_leaves_the_queue(fake_judge: MakeJudge) -> None:
+async def test_a_pair_nobody_waits_for_leaves_the_queue_or_the_judge(fake_judge: MakeJudge) -> None:
     judge = fake_judge()
     async with judged_by(judge, max_concurrency=1) as verifier:
         judge.arm()
@@ -240,22 +242,21 @@ async def test_a_pair_nobody_waits_for_leaves_the_queue(fake_judge: MakeJudge) -
         await until(lambda: judge.chats == 1)
         for task in (first, second, third):
             task.cancel()
-        # The first is at the judge and is finished; the second has one caller left; the third is dropped.
+        # The first leaves its place at the judge to the second, which has one caller left; the third is dropped.
         again = asyncio.create_task(verifier.verify(PAIRS[2]))
         await asyncio.wait({first, second, third})
+        await until(lambda: judge.chats == 2)
+        assert verifier.endpoint_stats()[0].in_flight == 1
         judge.gate.set()
-        third_again = await within(30, again)
-        assert isinstance(third_again, Verdict)
-        assert third_again.source is Source.LIVE
-        assert isinstance(await also_second, Verdict)
-        kept = await verifier.verify(PAIRS[0])
-        assert isinstance(kept, Verdict)
-        assert kept.source is Source.MEMORY
+        assert isinstance(await within(30, also_second), Verdict)
+        for verdict in (await within(30, again), await within(30, verifier.verify(PAIRS[0]))):
+            assert isinstance(verdict, Verdict)
+            assert verdict.source is Source.LIVE
         stats = verifier.stats()
-        assert (stats["dropped"], stats["abandoned"], stats["in_flight"], judge.chats) == (1, 3, 0, 3)
+        assert (stats["dropped"], stats["abandoned"], stats["in_flight"], judge.chats) == (2, 3, 0, 4)
 
 
-async def test_a_pair_nobody_waits_for_is_not_tried_again(fake_judge: MakeJudge) -> None:
+async def test_a_request_nobody_waits_for_is_broken_off_and_not_tried_again(fake_judge: MakeJudge) -> None:
     judge = fake_judge()
 
     async def fail_late(_: Any, __: web.Request) -> web.StreamResponse:
@@ -269,11 +270,12 @@ async def test_a_pair_nobody_waits_for_is_not_tried_again(fake_judge: MakeJudge)
         await until(lambda: judge.chats == 1)
         lonely.cancel()
         await asyncio.wait({lonely})
+        await until(lambda: verifier.endpoint_stats()[0].in_flight == 0)
         judge.gate.set()
-        await until(lambda: verifier.stats()["in_flight"] == 0)
         await asyncio.sleep(0.1)
-        assert judge.chats == 1
-        assert verifier.stats()["dropped"] == 1
+        (endpoint,) = verifier.endpoint_stats()
+        assert (judge.chats, endpoint.failed, endpoint.state) == (1, 0, State.HEALTHY)  # nor held against the server
+        assert (verifier.stats()["in_flight"], verifier.stats()["dropped"]) == (0, 1)
 
 
 async def test_tokens_and_times_are_counted(fake_judge: MakeJudge) -> None:

@@ -148,6 +148,26 @@ async def test_a_request_that_hangs_is_asked_again_chat_by_chat(fake_judge: Make
         assert verifier.endpoint_stats()[0].in_flight == 0
 
 
+async def test_a_request_is_broken_off_when_all_its_chats_were_given_up_and_not_before(fake_judge: MakeJudge) -> None:
+    async with judged_by(fake_judge) as (verifier, [judge]):
+        judge.gate.clear()
+        tasks = [asyncio.create_task(verifier.verify(pair)) for pair in PAIRS[:16]]
+        while len(judge.batches) < 2:
+            await asyncio.sleep(0.005)
+        for leaving in (*tasks[:3], *tasks[8:]):  # three of the first request, all of the second
+            leaving.cancel()
+        await asyncio.wait({*tasks[:3], *tasks[8:]})
+        while verifier.endpoint_stats()[0].in_flight > 5:
+            await asyncio.sleep(0.005)
+        coalescer = verifier.endpoints[0].coalescer
+        assert coalescer is not None
+        while len(coalescer._bundler._tasks) > 1:
+            await asyncio.sleep(0.005)
+        judge.gate.set()
+        assert labels(await within(30, asyncio.gather(*tasks[3:8]))) == RIGHT[3:8]
+        assert (judge.batches, verifier.stats()["dropped"]) == ([8, 8], 11)
+
+
 async def test_closing_leaves_nobody_waiting(fake_judge: MakeJudge) -> None:
     async with judged_by(fake_judge) as (verifier, [judge]):
         judge.delay_s = 600
