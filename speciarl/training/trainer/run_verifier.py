@@ -19,8 +19,7 @@ JUDGE = "judge"
 
 KEY_FILE, PORT_FILE = "verifier.key", "verifier.port"
 CLIENTS_KEYS = (
-    "request_timeout_s", "total_deadline_s", "retries", "backoff_s", "cache_size", "health_interval_s",
-    "max_string_chars", "max_waiting",
+    "total_deadline_s", "retries", "backoff_s", "cache_size", "health_interval_s", "max_string_chars", "max_waiting",
 )  # fmt: skip
 """Settings that a worker's client takes over from the judge's configuration."""
 
@@ -92,7 +91,15 @@ def service_settings(judge: VerifierConfig, host: str, key_file: Path) -> Servic
 def client_config(judge: VerifierConfig, url: str, key_file: Path) -> VerifierConfig:
     """Configuration of a worker's client for the run's service."""
     shared = {name: getattr(judge, name) for name in CLIENTS_KEYS}
-    return VerifierConfig(name=JUDGE, service_url=url, api_key_file=str(key_file), startup_deadline_s=60.0, **shared)
+    # The service queues pairs and tries them again: a request to it may take longer than one to the judge.
+    return VerifierConfig(
+        name=JUDGE,
+        service_url=url,
+        api_key_file=str(key_file),
+        startup_deadline_s=60.0,
+        request_timeout_s=judge.total_deadline_s,
+        **shared,
+    )
 
 
 def own_address() -> str:

@@ -12,6 +12,7 @@ from speciarl.verifier_server.config import VerifierConfig
 from speciarl.verifier_server.factory import build
 from speciarl.verifier_server.pool.ray_runtime import ManagedPools
 from speciarl.verifier_server.service.errors import ApiError
+from speciarl.verifier_server.service.requests import Late
 from speciarl.verifier_server.verifier import Verifier
 
 RETRY_STARTING_S = 2.0
@@ -34,6 +35,8 @@ class Judge:
     state: Literal["starting", "ready", "failed", "stopped"] = "starting"
     error: str | None = None
     """One line, when it failed."""
+    late: Late = dataclasses.field(default_factory=dict)
+    """Pairs that go on being judged for whoever asks next."""
 
     @property
     def decoding(self) -> str | None:

@@ -124,9 +124,9 @@ async def test_a_judge_that_changes_its_mind_is_held_to_its_first_verdict(fake_j
             slow = asyncio.create_task(two.verify(PAIR))
             while not judge.chats:  # both looked before either wrote
                 await asyncio.sleep(0.01)
-            assert one._keeper is not None
+            assert one._known is not None
             quick = Verdict(Category.MORE_SPECIFIC, None, Source.LIVE)
-            await one._keeper._pin(PAIR, quick)
+            await one._known._write(PAIR, quick)
             judge.gate.set()
             assert outcome(await slow) == (Category.MORE_SPECIFIC, Source.LIVE)
             assert outcome(await two.verify(PAIR)) == (Category.MORE_SPECIFIC, Source.MEMORY)
@@ -152,8 +152,8 @@ async def test_a_forged_entry_of_another_pair_is_not_believed(fake_judge: MakeJu
     async with fake_judge().running() as judge:
         async with started(judge.url, path) as verifier:
             await verifier.verify(PAIR)
-            assert verifier._keeper is not None
-            fingerprint = verifier._keeper._judge.fingerprint
+            assert verifier._known is not None
+            fingerprint = verifier._known._judge.fingerprint
         better = Record.of(fingerprint, Pair("lion", "lion king"), Verdict(Category.SPECIFIC, None, Source.LIVE), 0)
         with sqlite3.connect(path) as connection:
             connection.execute("UPDATE verdicts SET content = ?", (encode(better),))
@@ -223,3 +223,34 @@ async def test_closing_in_the_middle_is_clean_and_what_was_judged_is_kept(fake_j
         judge.gate.set()
         async with started(judge.url, path) as verifier:
             assert outcome(await verifier.verify(PAIR)) == (Category.WRONG, Source.STORE)
+
+
+async def test_a_verdict_is_written_although_the_last_caller_leaves_meanwhile(
+    fake_judge: MakeJudge, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The judge has answered by then: what it said is in the hands of the batch writer."""
+    writing, may_write = asyncio.Event(), asyncio.Event()
+    put = sqlite_store.FileStore.put
+
+    async def slow_put(*args: Any) -> Any:
+        writing.set()
+        await may_write.wait()
+        return await put(*args)
+
+    monkeypatch.setattr(sqlite_store.FileStore, "put", slow_put)
+    async with fake_judge().running() as judge, started(judge.url, path, cache_size=0) as verifier:
+        judge.arm()
+        judge.answers = {"cat": "generic", "dog": "less specific"}
+        first, second = (asyncio.create_task(verifier.verify(pair)) for pair in (PAIR, Pair("lion", "dog")))
+        await within(30, writing.wait())
+        while verifier.stats()["judge_seconds"] == 0 or judge.chats < 2 or verifier.endpoint_stats()[0].in_flight:
+            await asyncio.sleep(0.01)
+        # One is being written, the other may wait for the next batch.
+        for caller in (first, second):
+            caller.cancel()
+        await asyncio.wait({first, second})
+        assert (verifier.stats()["dropped"], verifier.stats()["in_flight"]) == (2, 0)
+        may_write.set()
+        found = [outcome(await within(30, verifier.verify(pair))) for pair in (PAIR, Pair("lion", "dog"))]
+        assert found == [(Category.GENERIC, Source.STORE), (Category.LESS_SPECIFIC, Source.STORE)]
+        assert judge.chats == 2
