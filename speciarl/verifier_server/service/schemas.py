@@ -4,10 +4,10 @@ Requests and short answers are these models. Answers with an entry per pair are 
 the tests hold what is answered to the model.
 """
 
-from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.json_schema import SkipJsonSchema
 
 from speciarl.category import LABELS
 from speciarl.verdict import Reason, Source
@@ -22,6 +22,14 @@ Label = Annotated[str, Field(json_schema_extra={"enum": list(LABELS)})]
 
 Probabilities = Annotated[list[float], Field(min_length=len(LABELS), max_length=len(LABELS))]
 
+
+def _without_default(schema: dict[str, Any]) -> None:
+    del schema["default"]
+
+
+GivenId = Annotated[str | SkipJsonSchema[None], Field(json_schema_extra=_without_default)]
+"""An id that is left out, and never null, where there is none."""
+
 JudgeState = Literal["starting", "ready", "failed", "stopped"]
 
 
@@ -29,7 +37,9 @@ class _Request(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
 
 
-class _Response(BaseModel):
+class Answer(BaseModel):
+    """Base of what is answered."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
@@ -58,7 +68,7 @@ class JudgeRequest(_Request):
     unscorable(too_long), in its place, and the others are judged."""
 
 
-class VerdictResult(_Response):
+class VerdictResult(Answer):
     """A pair that was judged."""
 
     status: Literal["verdict"]
@@ -71,11 +81,11 @@ class VerdictResult(_Response):
     """Where the verdict came from."""
     probabilities: Probabilities | None
     """Probability of each category, from wrong to more specific; null where the judge gives none."""
-    id: str | None = None
-    """The pair's id, where it had one."""
+    id: GivenId = None
+    """The pair's id; not there where it had none."""
 
 
-class UnscorableResult(_Response):
+class UnscorableResult(Answer):
     """A pair without a verdict. It is neither a category nor a score of 0."""
 
     status: Literal["unscorable"]
@@ -84,14 +94,14 @@ class UnscorableResult(_Response):
     """Why, for programs."""
     detail: str
     """Why, for people."""
-    id: str | None = None
-    """The pair's id, where it had one."""
+    id: GivenId = None
+    """The pair's id; not there where it had none."""
 
 
 Result = Annotated[VerdictResult | UnscorableResult, Field(discriminator="status")]
 
 
-class JudgeResponse(_Response):
+class JudgeResponse(Answer):
     """The results, in the order of the pairs."""
 
     judge: str
@@ -125,14 +135,14 @@ class ClassifyRequest(BaseModel):
     """Anything; goes into the verdict log. A list with one entry per pair is spread over the pairs."""
 
 
-class ClassifyResponse(_Response):
+class ClassifyResponse(Answer):
     """The label words, in the order of the pairs."""
 
     classifications: list[Label]
     """One per pair."""
 
 
-class BinaryResponse(_Response):
+class BinaryResponse(Answer):
     """The two words of the service's settings, in the order of the pairs."""
 
     classifications: list[str] = Field(examples=[["correct", "wrong"]])
@@ -140,7 +150,7 @@ class BinaryResponse(_Response):
     `binary.wrong` (`wrong` unless set)."""
 
 
-class ErrorBody(_Response):
+class ErrorBody(Answer):
     """What went wrong."""
 
     code: str
@@ -151,21 +161,21 @@ class ErrorBody(_Response):
     """One entry per problem, where there are several."""
 
 
-class ErrorResponse(_Response):
+class ErrorResponse(Answer):
     """Every answer that is not a success."""
 
     error: ErrorBody
     """The error."""
 
 
-class HealthResponse(_Response):
+class HealthResponse(Answer):
     """The process answers."""
 
     status: Literal["ok"]
     """Nothing else is ever said."""
 
 
-class JudgeInfo(_Response):
+class JudgeInfo(Answer):
     """One judge of the service."""
 
     name: str
@@ -192,7 +202,7 @@ class JudgeInfo(_Response):
     """URLs of its servers, without user names and passwords."""
 
 
-class JudgesResponse(_Response):
+class JudgesResponse(Answer):
     """The judges, and what clients may send."""
 
     judges: list[JudgeInfo]
@@ -207,94 +217,10 @@ class JudgesResponse(_Response):
     """The service's limits."""
 
 
-class ReadyResponse(_Response):
+class ReadyResponse(Answer):
     """Whether all judges can be asked."""
 
     ready: bool
     """True when all of them are ready."""
     judges: dict[str, JudgeState]
     """State of each judge."""
-
-
-class RunInfo(_Response):
-    """One run so far."""
-
-    run: str
-    """Its name."""
-    pairs: int
-    """Pairs so far, with and without a verdict."""
-    first: datetime | None
-    """When its first pair was judged."""
-    last: datetime | None
-    """When its last pair was judged."""
-    judges: dict[str, int]
-    """Pairs by judge."""
-    categories: dict[str, int]
-    """Verdicts by category, all six."""
-    sources: dict[str, int]
-    """Verdicts by source."""
-    unscorable: dict[str, int]
-    """Pairs without a verdict, by reason."""
-    category_rates: dict[str, float] | None
-    """Share of each category among the verdicts; null without any."""
-    logged: bool
-    """Whether its pairs are kept in the verdict log."""
-
-
-class RunsResponse(_Response):
-    """All runs, by name."""
-
-    runs: list[RunInfo]
-    """Sorted by name."""
-
-
-class LogRow(_Response):
-    """One pair of a run, as the verdict log keeps it."""
-
-    time: datetime
-    """When it was judged."""
-    judge: str
-    """Name of the judge."""
-    model: str | None
-    """The judge's model; null for a judge without one."""
-    revision: str | None
-    """The model's revision, where one is set."""
-    prompt: str | None
-    """Name of the judge's prompt."""
-    prompt_hash: str | None
-    """Hash of the prompt's text."""
-    decoding: str | None
-    """How the judge decoded."""
-    pair_id: str | None
-    """The pair's `id`, where it had one."""
-    ground_truth: str
-    """As it was sent; empty where that was no text."""
-    prediction: str
-    """As it was sent; empty where that was no text."""
-    category: Label | None
-    """Its category; null without a verdict."""
-    reason: Reason | None
-    """Why there is no verdict, for programs; null with one."""
-    detail: str | None
-    """Why there is no verdict, for people; null with one."""
-    margin: float | None = Field(ge=0)
-    """As in the verdict."""
-    probabilities: Probabilities | None
-    """As in the verdict."""
-    source: Source | None
-    """Where the verdict came from; null without one."""
-    extra_info: str | None
-    """JSON text."""
-
-
-class RowsResponse(_Response):
-    """A page of a run's pairs, in the order in which they were judged."""
-
-    run: str
-    """The run's name."""
-    rows: list[LogRow]
-    """The pairs."""
-    next: str | None
-    """Cursor for `after`, to go on from here; the one that was sent when there are no rows."""
-    more: bool
-    """Whether there are more rows now."""

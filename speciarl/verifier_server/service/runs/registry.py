@@ -10,7 +10,7 @@ from speciarl.verifier_server.service.config import RUN_CHARS
 from speciarl.verifier_server.service.errors import ApiError
 from speciarl.verifier_server.service.runs.log import VerdictLog
 from speciarl.verifier_server.service.runs.rows import Counts, PartName, Row, read_part
-from speciarl.verifier_server.service.schemas import RunInfo
+from speciarl.verifier_server.service.runs.schemas import RunInfo
 
 RETRY_AFTER_S = 2.0
 

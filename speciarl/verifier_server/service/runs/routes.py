@@ -8,7 +8,7 @@ from speciarl.verifier_server.service.config import RUN_CHARS
 from speciarl.verifier_server.service.errors import responses
 from speciarl.verifier_server.service.requests import StrictRoute, json_reply
 from speciarl.verifier_server.service.runs.registry import CURSOR, RunRegistry
-from speciarl.verifier_server.service.schemas import RowsResponse, RunInfo, RunsResponse
+from speciarl.verifier_server.service.runs.schemas import RowsResponse, RunInfo, RunsResponse
 
 Run = Annotated[str, Path(max_length=RUN_CHARS, description="Name of the run.", examples=["cub200-seed42"])]
 After = Annotated[

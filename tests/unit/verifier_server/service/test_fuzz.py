@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,6 +23,8 @@ from speciarl.verifier_server.service.config import parse_settings
 KEY = "sesame-open"
 RUN = "cub200-seed42"
 """The document's example of a run."""
+EMPTY = "empty"
+"""Another run, without a pair."""
 REASONS = (Reason.UNKNOWN_CONCEPT, Reason.TIMEOUT, Reason.OFF_LABEL)
 """The compatible API answers 422, 503 and 502 to them."""
 ALL_CHECKS = [
@@ -51,8 +54,9 @@ ANSWERS = {
 class FakeVerifier:
     """Judges by the length of the prediction: each category in turn, then each of REASONS."""
 
-    def __init__(self, _: VerifierConfig) -> None:
-        self.closed = False
+    def __init__(self, config: VerifierConfig) -> None:
+        self.decoding = "choice" if config.model else None
+        self.prompt = SimpleNamespace(content_hash="0a1b" if config.model else None)
 
     async def start(self) -> None:
         """Needs nothing."""
@@ -65,7 +69,8 @@ class FakeVerifier:
         turn = len(pair.prediction) % 9
         if turn > 5:
             return Unscorable(REASONS[turn - 6], "fake")
-        return Verdict(Category(turn), turn / 3, list(Source)[turn % 5], (1 / 6,) * 6 if turn % 2 else None)
+        margin, probabilities = (turn / 3, (1 / 6,) * 6) if turn % 2 else (None, None)
+        return Verdict(Category(turn), margin, list(Source)[turn % 5], probabilities)
 
     def stats(self) -> dict[str, float]:
         """Counts nothing."""
@@ -77,14 +82,19 @@ class FakeVerifier:
 
 @pytest.fixture
 def document(tmp_path: Path) -> Any:
-    """The document of a service in process, with a key, small limits, a verdict log and a run in it.
+    """The document of a service in process, with a key, small limits, and two runs in its verdict log.
 
     Schemathesis starts the service and stops it with the test.
     """
     (tmp_path / "key").write_text(KEY)
     config = parse_settings(
         {
-            "judges": {"gold": {"kind": "taxonomy", "taxonomy": "none needed", "max_string_chars": 40}},
+            "judges": {
+                "gold": {"kind": "taxonomy", "taxonomy": "none needed", "max_string_chars": 40},
+                "main": {"model": "fake", "revision": "abc", "endpoints": ["http://none"], "max_string_chars": 40},
+            },
+            "aliases": [{"model": "paper", "prompt": [None, "*"], "judge": "main"}],
+            "store": None,
             "key_file": str(tmp_path / "key"),
             "limits": {"string_chars": 40, "body_bytes": 20_000, "pairs_per_request": 9, "runs": 2},
             "verdict_log": {"directory": str(tmp_path / "log"), "flush_s": 0.2},
@@ -96,7 +106,9 @@ def document(tmp_path: Path) -> Any:
     document.config.checks.positive_data_acceptance.expected_statuses += ["413"]
     while document["/ready"]["GET"].Case().call().status_code != 200:
         """It starts in an instant."""
-    send(document, TYPED, json.dumps(typed_body(*range(9), run=RUN)).encode())
+    old = compatible_body(1, run_name=RUN, model="paper", extra_info={"image": 7})
+    for route, body in ((TYPED, typed_body(*range(9), run=RUN)), (COMPATIBLE[0], old), (TYPED, typed_body(run=EMPTY))):
+        assert send(document, route, json.dumps(body).encode()).status_code == 200
     return document
 
 
@@ -139,7 +151,9 @@ MEDIA_TYPES = ["application/json", "text/plain"]
 
 
 def typed_body(*lengths: int, **more: Any) -> dict[str, Any]:
-    return {"pairs": [{"ground_truth": "dog", "prediction": "x" * length} for length in lengths]} | more
+    ids = [{"id": str(length)} if length % 2 else {} for length in lengths]
+    pairs = [{"ground_truth": "dog", "prediction": "x" * length} for length in lengths]
+    return {"pairs": [pair | pair_id for pair, pair_id in zip(pairs, ids, strict=True)]} | more
 
 
 def compatible_body(*lengths: int, **more: Any) -> dict[str, Any]:
@@ -156,7 +170,7 @@ RARE = [
         (route, body, status)
         for route in COMPATIBLE
         for body, status in [
-            (compatible_body(*range(6), run_name=RUN, extra_info={"image": 7}), 200),
+            (compatible_body(*range(6)), 200),
             (compatible_body(1, model="nope"), 404),
             (compatible_body(1, run_name="third"), 409),
             (compatible_body(*range(10)), 413),
@@ -171,10 +185,11 @@ RARE = [
 
 
 def test_rare_answers_are_as_the_document_says(document: Any) -> None:
-    send(document, TYPED, json.dumps(typed_body(1, run="second")).encode())
     assert [send(document, route, json.dumps(body).encode()).status_code for route, body, _ in RARE] == [
         status for _, _, status in RARE
     ]
+    page = document["/v1/runs/{run}/results"]["GET"].Case(path_parameters={"run": EMPTY})
+    assert page.call_and_validate(headers=HEADERS, checks=CHECKS).json()["next"] is None
 
 
 plain = st.recursive(
@@ -187,7 +202,7 @@ ids = st.one_of(st.sampled_from(["7", "x" * 200, "x" * 201, "\ud800"]), plain)
 pairs = st.fixed_dictionaries({"ground_truth": texts, "prediction": texts}, optional={"id": ids})
 typed = st.fixed_dictionaries(
     {"pairs": st.lists(st.one_of(pairs, plain))},
-    optional={"judge": st.one_of(st.just("gold"), plain), "run": st.one_of(st.sampled_from([RUN, "night"]), plain)},
+    optional={"judge": st.one_of(st.just("gold"), plain), "run": st.one_of(st.sampled_from([RUN, EMPTY]), plain)},
 )
 compatible = st.fixed_dictionaries(
     {"ground_truths": st.lists(texts, max_size=4), "predictions": st.lists(texts, max_size=4)},
