@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -11,14 +13,21 @@ from typing import Self
 from speciarl.errors import DataPrepError
 
 
-def write_bytes(file: Path, content: bytes) -> None:
-    """Replace ``file`` with ``content``. Raises ``OSError`` when the folder cannot be written."""
+@contextlib.contextmanager
+def replacement(file: Path) -> Iterator[Path]:
+    """Path of a draft beside `file`, to be written; it takes the file's place at the end, or is removed."""
     draft = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     try:
-        draft.write_bytes(content)
+        yield draft
         os.replace(draft, file)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def write_bytes(file: Path, content: bytes) -> None:
+    """Replace ``file`` with ``content``. Raises ``OSError`` when the folder cannot be written."""
+    with replacement(file) as draft:
+        draft.write_bytes(content)
 
 
 class Drafts:
