@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -12,7 +11,7 @@ import typer
 
 from data_prep.emoji import cli as emoji_cli
 from speciarl.errors import DataPrepError
-from speciarl.utils.cli_errors import USAGE_ERROR, told
+from speciarl.utils.cli_errors import USAGE_ERROR, one_line_io_errors
 
 if TYPE_CHECKING:
     from data_prep.config import BuildConfig
@@ -27,7 +26,7 @@ TEACHING = """Make parquet files for training and evaluation, from public datase
   inspect data/cub200/train.parquet           what is in it, and a contact sheet
   validate data/cub200                        is it what training reads?
 
-Exit codes: 0 done, 1 interrupted, disk or network trouble, 2 wrong input or unfit data. More: docs/data.md.
+Exit codes: 0 done, 1 interrupted or disk trouble, 2 wrong input, unfit data or a failed download. More: docs/data.md.
 """
 
 BUILD = """Build train.parquet, test.parquet, taxonomy.json (where labels have a hierarchy) and report.json.
@@ -79,7 +78,7 @@ def list_datasets() -> None:
     from data_prep import readers
     from data_prep.checks import tables
 
-    with told():
+    with one_line_io_errors():
         tables.datasets((readers.load(name).about for name in readers.NAMES), Console())
 
 
@@ -98,7 +97,7 @@ def fetch(
     from data_prep import readers
     from data_prep.download.fetch import fetch as obtain
 
-    with told():
+    with one_line_io_errors():
         about = readers.load(dataset).about
         if not about.archives:
             raise DataPrepError(f"{dataset} has nothing to fetch; give its folder to `build dataset={dataset} root=…`")
@@ -122,11 +121,11 @@ def build(
     quiet: Quiet = False,
     show: Annotated[bool, typer.Option("--show", help="Print the settings that would be used, and leave.")] = False,
 ) -> None:
-    """See BUILD."""
+    """Build a dataset's files; its help is the text BUILD."""
     from data_prep import compose
     from data_prep.config import EmojiConfig
 
-    with told():
+    with one_line_io_errors():
         config = compose.settings(settings or [])
         if show:
             typer.echo(config.model_dump_json(indent=2))
@@ -155,11 +154,11 @@ def _build(config: BuildConfig, quiet: bool) -> None:
 
 @contextlib.contextmanager
 def _ending_on_sigterm() -> Iterator[None]:
-    """A scheduler's SIGTERM ends a build as Ctrl-C does, so that no draft is left."""
+    """Context in which a scheduler's SIGTERM ends a build as Ctrl-C does, so that no draft is left."""
     import signal
     import threading
 
-    if threading.current_thread() is not threading.main_thread():
+    if threading.current_thread() is not threading.main_thread():  # where Python allows no signal handlers
         yield
         return
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -185,7 +184,7 @@ def inspect(
     from data_prep.checks import inspection, tables
     from speciarl.utils.atomic_files import write_bytes
 
-    with told():
+    with one_line_io_errors():
         found = _parquet_files(files)
         if sheet is not None and len(found) > 1:
             raise DataPrepError(f"--sheet: {len(found)} files would write the same sheet; inspect one at a time")
@@ -216,7 +215,7 @@ def validate(
     """
     from data_prep.checks.validate import check
 
-    with told():
+    with one_line_io_errors():
         verdicts = check(_parquet_files(files), image_key, None if all_images else images, taxonomy)
         bad = 0
         for file, found in verdicts:
@@ -232,7 +231,10 @@ def validate(
 
 
 def _parquet_files(given: Sequence[Path]) -> list[Path]:
-    """The files, with those of folders. A folder must hold some; a missing file is a fault that `validate` tells."""
+    """The given files, and those in the given folders; raises DataPrepError for a folder without any.
+
+    A file that is missing is not refused here: `validate` lists it as a fault.
+    """
     found: list[Path] = []
     for path in given:
         inside = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
@@ -246,11 +248,6 @@ app.command("emoji")(emoji_cli.emoji)
 app.command("emoji-facts")(emoji_cli.emoji_facts)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0 done, 1 interrupted or not writable, 2 bad input."""
-    run: Callable[..., object] = app
-    try:
-        run(args=list(sys.argv[1:] if arguments is None else arguments), prog_name="python -m data_prep")
-    except SystemExit as leaving:
-        return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
-    return 0
+def main() -> None:
+    """Entry point of ``python -m data_prep``."""
+    app(prog_name="python -m data_prep")

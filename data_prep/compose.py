@@ -1,4 +1,4 @@
-"""Composition: the words of the command line as the settings of a build, by Hydra."""
+"""Composition of a build's settings from the words of the command line, by Hydra."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from data_prep.config import BuildConfig, EmojiConfig, meant, parse
+from data_prep.config import BuildConfig, EmojiConfig, parse
 from speciarl.errors import DataPrepError
+from speciarl.utils.wrong_keys import meant
 
 _ROOT = "build"
 _GROUP = "dataset"
@@ -15,17 +16,17 @@ EMOJI = "emoji"
 
 
 def folder() -> Path:
-    """Where the configuration files are."""
+    """Folder of the configuration files."""
     return Path(__file__).parent / "conf"
 
 
 def names() -> list[str]:
-    """What ``dataset=`` can be."""
+    """Values that ``dataset=`` can have."""
     return sorted(file.stem for file in (folder() / _GROUP).glob("*.yaml"))
 
 
 def settings(overrides: Sequence[str]) -> BuildConfig | EmojiConfig:
-    """The validated settings that ``build`` gets as ``KEY=VALUE`` words.
+    """The validated settings of a build, from ``KEY=VALUE`` words.
 
     Raises DataPrepError in one line that names the key.
     """
@@ -81,7 +82,7 @@ def _composed(overrides: Sequence[str]) -> dict[str, Any]:
 
 
 def _explained(error: Exception, overrides: Sequence[str]) -> str:
-    """For an unknown key, what may have been meant; otherwise Hydra's own first words."""
+    """Message of a Hydra error in one line; for an unknown key, with what may have been meant."""
     message = _line(error)
     quoted = message.partition("'")[2].partition("'")[0]
     if not message.startswith("Could not override"):

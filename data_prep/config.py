@@ -1,18 +1,18 @@
-"""Build settings, validated."""
+"""Build settings: every key of a build, validated."""
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from speciarl.errors import DataPrepError
+from speciarl.utils import wrong_keys
 
 TRAIN = "train"
-"""The file that `subset`, `prompts` and `count` are about; all others are for testing."""
+"""Name of the training file, to which `subset`, `prompts` and `count` apply; all other files are for testing."""
 
 TRAIN_VIEWS = 8
 
@@ -28,37 +28,37 @@ PromptWeights = Annotated[dict[str, Annotated[float, Field(ge=0)]], BeforeValida
 
 
 class Part(BaseModel):
-    """Base: no unknown keys, no changes."""
+    """Base of all settings: unknown keys are refused, values never change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class EmojiConfig(Part):
-    """The emoji world has its own builder: its bytes are those that the shipped models were made for."""
+    """Settings of the emoji world. It has its own builder: the shipped models were made for exactly its bytes."""
 
     out: Path
     """Folder to write into."""
     seed: int = 0
-    """Of the augmentation."""
+    """Seed of the augmentation."""
     train_views: int = Field(default=TRAIN_VIEWS, ge=1)
-    """Views per animal."""
+    """Views per animal in train."""
 
 
 class Subset(Part):
-    """Which of a split's samples are used, in this order: range, few-shot, then percent or count."""
+    """Subset of a split's samples, chosen in this order: range, few-shot, then percent or count."""
 
     start: int | None = Field(default=None, ge=0)
     """First sample of the published order, counted from 0."""
     stop: int | None = Field(default=None, ge=1)
-    """The sample before which to stop."""
+    """End of the range: the first sample that is not taken."""
     per_class: int | None = Field(default=None, ge=1)
-    """At most so many random samples of each class (few-shot)."""
+    """Few-shot: at most this many random samples of each class."""
     percent: float | None = Field(default=None, gt=0, le=100)
-    """A random share of the samples of each dataset."""
+    """Random share of the samples of each dataset."""
     count: int | None = Field(default=None, ge=1)
-    """So many random samples; in a mix, over all datasets together."""
+    """Number of random samples; in a mix, over all datasets together."""
     stratified: bool = False
-    """For percent and count: each class keeps its share."""
+    """Whether each class keeps its share, under percent and count."""
     draw: Literal["hash", "python"] = "hash"
     """How percent and count choose: by a hash of the sample's id, or by place in the published order with Python's own
     generator, ``random.Random(seed).sample(range(n), count)``, as the paper's release does."""
@@ -78,26 +78,26 @@ class Classes(Part):
     """Classes to use, by label, by the dataset's own key, or by any name above them in the hierarchy."""
 
     include: list[str] = []
-    """Only these; empty for all."""
+    """Classes to use; empty for all."""
     exclude: list[str] = []
-    """None of these."""
+    """Classes to leave out."""
 
 
 class Source(Part):
-    """One dataset of the build."""
+    """Settings of one dataset of the build."""
 
     dataset: str | None = None
     """Name of its reader; the key of this entry when left out."""
     root: Path
     """Folder of its files."""
     options: dict[str, Any] = {}
-    """What this reader can be told, e.g. ``coop_split``."""
+    """Options of this reader, e.g. ``coop_split``."""
     splits: dict[str, list[str]]
-    """File to write -> the dataset's splits that go into it."""
+    """The dataset's splits that go into each file, by the file's name."""
     count: int | None = Field(default=None, ge=1)
-    """Samples of it in train."""
+    """Number of its samples in train."""
     test_count: int | None = Field(default=None, ge=1)
-    """Samples of it in each other file."""
+    """Number of its samples in each other file."""
     weight: float = Field(default=1.0, gt=0)
     """Its share of `subset.count` beside datasets that have no count of their own."""
     prompts: PromptWeights | None = None
@@ -118,29 +118,29 @@ class Pictures(Part):
     """How images are stored."""
 
     max_pixels: int | None = Field(default=None, ge=28 * 28)
-    """Larger ones are scaled down to this many pixels and stored as JPEG; null leaves all as they are."""
+    """Most pixels of an image: larger ones are scaled down and stored as JPEG; null leaves all as they are."""
     jpeg_quality: int = Field(default=92, ge=1, le=95)
-    """For images that have to be encoded again."""
+    """JPEG quality of images that have to be encoded again."""
 
 
 class Dedup(Part):
-    """Images that are in more than one place."""
+    """Duplicates: images that are in more than one place."""
 
     by: Literal["none", "bytes", "pixels"] = "none"
-    """What must be equal: the file, or size and colours of the decoded image. Every image is read once more."""
+    """What makes two images equal: the file, or size and colours when decoded. Every image is read once more."""
     action: Literal["report", "drop"] = "report"
     """Whether train loses the images that a test file holds too or that it holds twice. Test files never shrink."""
 
 
 class BuildConfig(Part):
-    """Everything that decides what a build writes."""
+    """Settings of a build: everything that decides what it writes."""
 
     name: str = Field(min_length=1)
     """Name of the build in the files' metadata."""
     out: Path
     """Folder to write into."""
     seed: int = 42
-    """Of every choice at random."""
+    """Seed of every random choice."""
     sources: dict[str, Source] = Field(min_length=1)
     """The datasets; the key becomes `data_source`, by which metrics are reported."""
     subset: Subset = Subset()
@@ -164,11 +164,11 @@ class BuildConfig(Part):
     check_counts: Literal["fail", "warn"] = "fail"
     """Whether a split of another size than its publisher states ends the build."""
     taxonomy: bool = True
-    """Write taxonomy.json where labels have a hierarchy."""
+    """Whether to write taxonomy.json where labels have a hierarchy."""
     row_group_mb: float = Field(default=32.0, gt=0, le=1024)
     """Megabytes of images in a row group: what a reader has to hold at once."""
     workers: int | None = Field(default=None, ge=1, le=256)
-    """Threads; null for one per core, 16 at most."""
+    """Number of threads; null for one per core, 16 at most."""
 
     @property
     def files(self) -> list[str]:
@@ -177,11 +177,11 @@ class BuildConfig(Part):
         return sorted(names, key=lambda file: file != TRAIN)
 
     def subset_of(self, file: str) -> Subset:
-        """What is chosen for a file."""
+        """The subset settings of a file."""
         return self.subset if file == TRAIN else self.test_subset
 
     def count_of(self, source: str, file: str) -> int | None:
-        """How many samples a dataset is to give to a file; None when it does not say."""
+        """Number of samples of a dataset in a file; None where the dataset has no count of its own."""
         return self.sources[source].count if file == TRAIN else self.sources[source].test_count
 
     def prompts_of(self, source: str, file: str) -> dict[str, float]:
@@ -202,29 +202,4 @@ def parse(node: Mapping[str, Any], model: type[BaseModel] = BuildConfig) -> Any:
     try:
         return model.model_validate(node)
     except ValidationError as error:
-        problems = [_describe(model, problem["loc"], problem["type"], problem["msg"]) for problem in error.errors()]
-        raise DataPrepError("; ".join(problems)) from error
-
-
-def _describe(model: type[BaseModel], location: tuple[int | str, ...], kind: str, message: str) -> str:
-    key = ".".join(map(str, location)) or model.__name__
-    if kind != "extra_forbidden":
-        return f"{key}: {message.removeprefix('Value error, ')}"
-    return f"{key}: there is no such key; {meant(str(location[-1]), _fields(model, location[:-1]))}"
-
-
-def meant(word: str, known: list[str]) -> str:
-    """What a wrong word may have meant."""
-    close = difflib.get_close_matches(word, known, n=1)
-    return f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
-
-
-def _fields(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
-    """Keys beside a wrong one; a key of a mapping leads to the model of its values."""
-    for part in path:
-        field = model.model_fields.get(str(part))
-        if field is None:
-            continue
-        candidates = (field.annotation, *get_args(field.annotation))
-        model = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), model)
-    return sorted(model.model_fields)
+        raise DataPrepError(wrong_keys.describe(error, model)) from error

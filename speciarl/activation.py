@@ -1,4 +1,4 @@
-"""Activation: what our plug-in does in a process that imports veRL, and the record of it."""
+"""Activation: what our plug-in sets up in a process that imports veRL, and the record of it."""
 
 import os
 from dataclasses import dataclass, field
@@ -27,24 +27,26 @@ def _register_trainer(trainer_package: Any) -> None:
 
 @dataclass
 class Activation:
-    """Everything the plug-in set up in this process; `speciarl doctor` reports it."""
+    """Record of everything the plug-in set up in this process; `speciarl doctor` reports it."""
 
     on_cpu: bool = False
     environment: dict[str, str] = field(default_factory=dict)
-    """Variables that were added to the process."""
+    """Environment variables that were added to the process."""
     board: PatchBoard = field(default_factory=PatchBoard)
 
 
 def activate() -> Activation:
-    """Extend veRL in this process: platform, patches, resolvers, recipes, trainer.
+    """Extend veRL in this process: platform, patches, resolvers, recipes, trainer; returns the record of it.
 
-    Whatever would import a module that veRL has not imported itself waits for that import, which keeps the cost for
-    the many Ray processes that need only a part to a few milliseconds.
+    Nothing is imported for the sake of being extended: what needs a module waits until something else imports it. That
+    keeps the cost to a few milliseconds in the many Ray processes that need only a part.
     """
     activation = Activation(on_cpu=stack.active())
     if activation.on_cpu:
+        # Imported here: on GPU installations nothing of the CPU platform is loaded.
         from speciarl.cpu import patches, platform
 
+        # First, since veRL and vLLM read some of these variables when they are imported.
         activation.environment = environment.apply(os.environ)
         platform.register()
         for patch in patches.VERL_PROCESS:

@@ -5,7 +5,7 @@ import re
 import unicodedata
 
 NORMALISER_VERSION = 1
-"""Raise when `normalise` changes its output for any text: stored verdicts depend on it."""
+"""Version of `normalise`, part of the keys of stored verdicts: raise it when the output changes for any text."""
 
 ABSTENTIONS: frozenset[str] = frozenset(
     {
@@ -38,13 +38,13 @@ ABSTENTIONS: frozenset[str] = frozenset(
 *contains* one of them ("unknown warbler") still names something and is left to the judge."""
 
 NAME_CHARS = 200
-"""Texts up to this length are remembered in their normal form; longer ones are rambling, and would fill memory."""
+"""Longest text whose normal form is cached; longer ones are rambling and would fill memory."""
 
 _ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 
 
 def parse(response_text: str) -> str | None:
-    """The stripped text of the first ``<answer>…</answer>``; None when there is none or it is empty.
+    """The answer in a response: the stripped text of its first ``<answer>…</answer>``; None when missing or empty.
 
     The tag is case-sensitive and the text may span lines. Only the first match counts: a second, better
     answer after an empty one does not rescue the response.
@@ -56,7 +56,7 @@ def parse(response_text: str) -> str | None:
 
 
 def normalise(text: str) -> str:
-    """The form in which strings are compared and judged.
+    """The normal form of a text, in which names are compared and judged.
 
     Each character that is no Unicode letter (L*), number (N*), dash (Pd) or white space becomes a space; then
     lower-case, runs of white space collapse to one space, no space at the ends.
@@ -66,14 +66,16 @@ def normalise(text: str) -> str:
 
 @functools.lru_cache(maxsize=16_384)
 def _normalised_name(text: str) -> str:
-    """Names come back again and again: the rollouts of a batch repeat each other, and each pair its image's truth."""
+    """Cached `normalise`, for names: the rollouts of a batch repeat each other's answers, and each pair its truth."""
     return squeeze(text).lower()
 
 
 def squeeze(text: str) -> str:
-    """The text without what `normalise` drops, in its own upper and lower case: ``normalise(squeeze(text)) ==
-    normalise(text)``, and it is no longer than that. (`normalise` twice may give another text than once: the lower
-    case of some letters holds marks that it drops.)"""
+    """The text without what `normalise` drops, in its own upper and lower case.
+
+    ``normalise(squeeze(text)) == normalise(text)``, and it is no longer than that. (`normalise` is not idempotent: the
+    lower case of some letters holds marks that it drops.)
+    """
     return " ".join("".join(map(_kept, text)).split())
 
 

@@ -1,4 +1,4 @@
-"""Category: the six ordered verdicts (paper, section on the verifier)."""
+"""Category: the six ordered verdicts of the verifier (paper, section on the verifier)."""
 
 import enum
 
@@ -26,7 +26,7 @@ class Category(enum.IntEnum):
 
     @property
     def label(self) -> str:
-        """The words a judge answers with, e.g. ``less specific``."""
+        """The label by which a judge names it, e.g. ``less specific``."""
         return self.name.lower().replace("_", " ")
 
     @classmethod

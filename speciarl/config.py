@@ -1,8 +1,7 @@
-"""Run configuration: the ``speciarl:`` node, validated at start."""
+"""Run configuration: the ``speciarl:`` node of veRL's config, validated at start."""
 
-import difflib
 from collections.abc import Mapping
-from typing import Any, get_args
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -11,11 +10,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from speciarl.errors import ConfigError
 from speciarl.reward.noise import Noise
 from speciarl.reward.overlong import Overlong
+from speciarl.utils import wrong_keys
 from speciarl.verifier_server.config import VerifierConfig
 
 
 class RewardConfig(BaseModel):
-    """How a group of verdicts becomes rewards, and how many failures a run may bear."""
+    """Settings of the reward: how verdicts become rewards, and how many failures a run may bear."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -24,11 +24,12 @@ class RewardConfig(BaseModel):
     params: dict[str, Any] = {}
     """Parameters of that function: its keyword-only arguments, checked against their annotations."""
     noise: Noise = Noise()
-    """What a less reliable verifier would do: verdicts of training moved by one rung before the reward sees them."""
+    """Simulation of a less reliable verifier: verdicts of training moved by one rung before the reward sees them."""
     overlong: Overlong | None = None
     """Penalty for responses near the length limit, added to the reward of training rollouts; None for none."""
     quorum: int = Field(default=2, ge=1)
-    """Fewest scored rollouts (unparsable ones included) a training group needs; smaller groups are replaced."""
+    """Fewest scored rollouts (unparsable ones included) a training group needs; smaller groups are replaced, or with
+    ``late_verdicts`` left out of the batch."""
     group_deadline_s: float = Field(default=3600.0, gt=0)
     """Seconds from when a group is sent to a worker to its last verdict, time in the rollout servers' queue included; a
     rollout that takes longer is cancelled."""
@@ -40,12 +41,12 @@ class RewardConfig(BaseModel):
 
 
 class TrainingConfig(BaseModel):
-    """What our trainer adds to veRL's."""
+    """Settings that our trainer adds to veRL's."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     poll_interval_s: float = Field(default=2.0, gt=0)
-    """How often the trainer looks for finished groups. veRL's fixed value is 2 s; small models gain from less."""
+    """Seconds between two polls for finished groups. veRL's fixed value is 2 s; small models gain from less."""
     seed: int | None = None
     """Seed of every rollout's sampling, so that a run repeats its rollouts and a resumed one those of the step it lost.
     None: the rollout servers draw as they like, which costs them less where many sequences are sampled at once."""
@@ -59,18 +60,18 @@ class TrainingConfig(BaseModel):
     """With group filtering: how many training batches of groups may be generated for one step before the run saves and
     stops, since veRL would go on for ever; 0 for any number."""
     judge_log_dir: str = "logs/judge"
-    """Where managed judge replicas write their logs, one file each."""
+    """Folder of the logs of the judge replicas that the run starts, one file each, and of its verifier's key."""
     low_margin: float = Field(default=1.0, gt=0)
     """Nats below which a verdict counts as a close call in ``speciarl/margin/low_share``: at 1, the judge gave the
     label it chose less than e times the probability of the next."""
     samples_every: int = Field(default=10, ge=0)
-    """Every how many training steps a page of rollouts is written; 0 for never."""
+    """Training steps from one page of sampled rollouts to the next; 0 for none."""
     samples_per_step: int = Field(default=8, ge=1)
     """Prompts shown on a page, each with all its rollouts."""
     samples_kept: int = Field(default=50, ge=1)
-    """How many pages are kept, the newest."""
+    """Number of pages that are kept, the newest."""
     samples_dir: str = "logs/samples"
-    """Where the pages are written, one self-contained HTML file per sampled step."""
+    """Folder of the pages, one self-contained HTML file per sampled step."""
 
 
 class SpeciaRLConfig(BaseModel):
@@ -79,7 +80,7 @@ class SpeciaRLConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)  # a URL may hold a password
 
     verifier: VerifierConfig
-    """Which judge scores the rollouts."""
+    """The judge that scores the rollouts."""
     reward: RewardConfig = RewardConfig()
     """How verdicts become rewards."""
     training: TrainingConfig = TrainingConfig()
@@ -107,24 +108,5 @@ def parse(node: Mapping[str, Any]) -> SpeciaRLConfig:
     try:
         return SpeciaRLConfig.model_validate(node)
     except ValidationError as error:
-        problems = "; ".join(_describe(problem["loc"], problem["type"], problem["msg"]) for problem in error.errors())
+        problems = wrong_keys.describe(error, SpeciaRLConfig, "speciarl")
         raise ConfigError(f"{problems}. The fields are described in speciarl/config.py") from error
-
-
-def _describe(location: tuple[int | str, ...], kind: str, message: str) -> str:
-    """One problem: the key and what is wrong with it; for an unknown key, what may have been meant."""
-    key = ".".join(("speciarl", *map(str, location)))
-    if kind != "extra_forbidden":
-        return f"{key}: {message.removeprefix('Value error, ')}"
-    known = _fields_beside(location)
-    close = difflib.get_close_matches(str(location[-1]), known, n=1)
-    return f"{key}: there is no such key; " + (f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}")
-
-
-def _fields_beside(location: tuple[int | str, ...]) -> list[str]:
-    model: type[BaseModel] = SpeciaRLConfig
-    for part in location[:-1]:
-        annotation = model.model_fields[str(part)].annotation
-        candidates = (annotation, *get_args(annotation))
-        model = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
-    return sorted(model.model_fields)

@@ -1,4 +1,4 @@
-"""Errors a user can mend. Each message is one line: what is wrong, where, and what to do about it."""
+"""Errors that a user can mend. Each message is one line: what is wrong, where, and what to do about it."""
 
 
 class SpeciaRLError(Exception):
@@ -22,11 +22,11 @@ class VerifierOutage(SpeciaRLError):
 
 
 class FailureBudgetExceeded(SpeciaRLError):
-    """More rollouts of one step went unscored than the run may lose."""
+    """More rollouts of one step failed, went unscored or were filtered out than the run may lose."""
 
 
 class WorkerLost(SpeciaRLError):
-    """A worker process died or hangs, and with it the rollouts that it ran."""
+    """An agent-loop worker died or hangs, and with it the rollouts that it ran."""
 
 
 class WeightTransferStuck(SpeciaRLError):

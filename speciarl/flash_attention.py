@@ -1,4 +1,4 @@
-"""Flash-attention: whether it is there, and what runs do without it."""
+"""Flash-attention: whether it is installed, and what runs do without it."""
 
 import importlib.util
 
@@ -9,6 +9,6 @@ REMEDY = "`make setup` installs it where a wheel or a CUDA compiler is to be had
 def installed() -> bool:
     """Whether flash-attention 2 can be imported here, or the package that stands in for it on Ascend.
 
-    Nothing is imported to tell. The extension is looked for, as other packages share the name ``flash_attn``.
+    Looks for the compiled extension, without importing it: other packages share the name ``flash_attn``.
     """
     return any(importlib.util.find_spec(name) is not None for name in ("flash_attn_2_cuda", "torch_npu"))

@@ -1,4 +1,4 @@
-"""Correctness, specificity and their harmonic mean: our definitions, printed with every report.
+"""Metrics of scored answers: correctness, specificity and their harmonic mean; the definitions go with every report.
 
 The paper's exact formulas are not published, so these are ours and no parity with its table is claimed.
 """
@@ -18,7 +18,7 @@ DEFAULT_WEIGHTS: Mapping[Category, float] = {
     Category.SPECIFIC: 1.0,
     Category.MORE_SPECIFIC: 1.0,
 }
-"""How specific a correct answer is. WRONG and ABSTAIN take no part in specificity."""
+"""Specificity of a correct answer, by category. WRONG and ABSTAIN take no part in it."""
 
 DEFINITIONS = (
     "correctness = share of scored answers that are not wrong (unparsable counts as wrong, abstaining as not wrong); "
@@ -53,8 +53,8 @@ def summarise(
 ) -> Summary | None:
     """Metrics of scored answers, in any order; None in the iterable is an unparsable response.
 
-    Unscorable answers must be left out by the caller. Returns None when there is no answer at all, because no
-    number would be true of it.
+    Unscorable answers must be left out by the caller. Returns None when there is no answer at all: no number would be
+    true.
     """
     scored = list(outcomes)
     if not scored:

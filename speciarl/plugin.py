@@ -1,7 +1,7 @@
-"""Entry point ``verl.plugins``: ``import verl`` imports this module, which is how veRL loads plug-ins.
+"""Plug-in: veRL's entry point ``verl.plugins``, imported by ``import verl`` itself.
 
-It is the one module that works at import. Nothing else has to be imported for the recipes, the trainer and the CPU
-platform to be there.
+The one module that does its work at import, because veRL loads plug-ins by importing them. It alone brings recipes,
+trainer and CPU platform.
 """
 
 import sys
@@ -23,4 +23,4 @@ def _activate_loudly() -> Activation:
 
 
 ACTIVATION = _activate_loudly()
-"""The state of this process."""
+"""What was set up in this process."""

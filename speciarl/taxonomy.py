@@ -1,4 +1,4 @@
-"""Taxonomy: a hierarchy of concepts that knows the exact category of a pair."""
+"""Taxonomy: a hierarchy of concepts, from which the exact category of a pair is computed."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -23,7 +23,7 @@ class UnknownConceptError(TaxonomyError):
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One concept. Texts need not be normalised."""
+    """One concept of the hierarchy. Its texts need not be normalised."""
 
     name: str
     aliases: tuple[str, ...] = ()
@@ -34,15 +34,15 @@ class Node:
 
     @property
     def key(self) -> str:
-        """The identity that `parent` refers to."""
+        """The unique key by which a child's `parent` refers to this node."""
         return self.id or self.name
 
 
 class Taxonomy:
-    """A forest of concepts. A name or alias may belong to several nodes, a leaf's name only to one leaf."""
+    """A forest of concepts. No two leaves share a name, nor two inner nodes; other texts may mean several nodes."""
 
     def __init__(self, nodes: Iterable[Node]) -> None:
-        """Raises TaxonomyError for duplicate keys, unknown parents, cycles and leaves that share a name."""
+        """Raises TaxonomyError for duplicate keys, unknown parents, cycles, and leaves or inner nodes of one name."""
         self._nodes = _index(nodes)
         self._ancestors = {key: self._path_up(key) for key in self._nodes}
         self._by_text: dict[str, set[str]] = {}
@@ -73,7 +73,7 @@ class Taxonomy:
         return len(self._nodes)
 
     def judge(self, pair: Pair) -> Category:
-        """The exact category of a pair.
+        """The exact category of a pair, by where the prediction's node lies from the truth's.
 
         Same node, by name or alias: SPECIFIC. Parent of the truth: LESS_SPECIFIC. Any farther ancestor:
         GENERIC. Descendant: MORE_SPECIFIC. Declining to answer: ABSTAIN. Anything else: WRONG. A text that
@@ -112,7 +112,7 @@ class Taxonomy:
         return tuple(path[1:])
 
     def _truths(self) -> dict[str, str]:
-        """Which node a ground truth means: its name before an alias, a leaf before an inner node."""
+        """Key of the node that a ground truth means, by its text: names before aliases, leaves before inner nodes."""
         inner = {node.parent for node in self._nodes.values()}
         truths: dict[str, str] = {}
         for wants_leaf in (True, False):
@@ -125,7 +125,7 @@ class Taxonomy:
                     kind = "leaves" if wants_leaf else "inner nodes"
                     raise TaxonomyError(f"two {kind} are called {node.name!r}: a ground truth could mean either")
                 level[name] = key
-            truths = level | truths
+            truths = level | truths  # what is there already, the leaves, takes precedence
         for text, keys in self._by_text.items():
             if text not in truths and len(keys) == 1:
                 truths[text] = next(iter(keys))

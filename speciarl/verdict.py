@@ -1,4 +1,4 @@
-"""Verdict: what a verifier says about one pair, or that no verdict could be had."""
+"""Verdict: the category of one pair by a verifier; `Unscorable` where no verdict could be had."""
 
 import enum
 import math
@@ -23,16 +23,16 @@ class Source(enum.StrEnum):
     """A judge model was asked."""
 
     MEMORY = "memory"
-    """The same pair was judged before, or is being judged for somebody else, in this process."""
+    """The pair was judged before, or is being judged for another caller (single-flight), in this process."""
 
     STORE = "store"
-    """The same pair was judged before by the same judge, in some process, and kept."""
+    """The pair was judged before by the same judge, in any process, and its verdict kept in the verdict store."""
 
     SHORTCUT = "shortcut"
     """Decided without a judge: exact match or abstention."""
 
     TAXONOMY = "taxonomy"
-    """Read off a dataset's own hierarchy."""
+    """Computed from a dataset's own hierarchy."""
 
 
 class Reason(enum.StrEnum):
@@ -54,7 +54,7 @@ class Reason(enum.StrEnum):
     """The reply could not be read, or what a service was sent as a pair is none."""
 
     OFF_LABEL = "off_label"
-    """The judge said something that is not one of the labels."""
+    """The judge's reply is none of the labels."""
 
     TOO_LONG = "too_long"
     """The ground truth exceeds the configured length, or the pair what a service takes."""
@@ -90,11 +90,11 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Unscorable:
-    """No verdict could be had. Never a category and never a reward of 0."""
+    """The absence of a verdict, with its reason. Never a category and never a reward of 0."""
 
     reason: Reason
     detail: str = ""
-    """One line for a person: what happened last. Holds no secrets."""
+    """One line for a person: what happened at the last attempt. Holds no secrets."""
 
 
 Judgement: TypeAlias = Verdict | Unscorable

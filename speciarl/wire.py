@@ -8,7 +8,7 @@ from speciarl.verdict import Judgement, Reason, Source, Unscorable, Verdict
 
 
 def to_wire(judgement: Judgement) -> dict[str, Any]:
-    """One result of ``POST /v1/judge``, without the caller's id."""
+    """A judgement as one result of ``POST /v1/judge``, without the caller's id."""
     if isinstance(judgement, Unscorable):
         return {"status": "unscorable", "reason": judgement.reason.value, "detail": judgement.detail}
     return {
@@ -21,7 +21,7 @@ def to_wire(judgement: Judgement) -> dict[str, Any]:
 
 
 def from_wire(item: object) -> Judgement | None:
-    """The judgement that `to_wire` wrote, equal to the original; None for what it never writes."""
+    """The judgement in what `to_wire` returned, equal to the original; None for data that it never returns."""
     if not isinstance(item, Mapping):
         return None
     try:

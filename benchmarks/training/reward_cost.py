@@ -16,7 +16,7 @@ from rich.table import Table
 from speciarl import reward
 from speciarl.category import Category
 from speciarl.reward import Member, Unparsable
-from speciarl.reward.barrier import RewardGroup
+from speciarl.reward.barrier import RewardBarrier
 from speciarl.training.reward_info import reward_extra_info
 from speciarl.verdict import Source, Verdict
 
@@ -45,9 +45,9 @@ async def whole(several: Sequence[Sequence[Member]], name: str) -> None:
     """With the barrier that a prompt's rollouts meet at, and the record that travels with each."""
     function = reward.load(name)
     for members in several:
-        barrier = RewardGroup(len(members), function)
+        barrier = RewardBarrier(len(members), function)
         for session, member in enumerate(members):
-            barrier.join(session, lambda: None)
+            barrier.register(session, lambda: None)
             barrier.arrive(session, member)
         outcome = await barrier.outcome()
         for session, member in enumerate(members):

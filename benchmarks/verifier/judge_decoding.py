@@ -143,6 +143,7 @@ def main() -> None:
         judge = VerifierConfig(
             name="laptop", model=str(JUDGE), served_model_name="laptop-judge", prompt="compact", pool=pool, probe=False,
             exact_shortcut=False, cache_size=0, max_concurrency=options.concurrency,
+            request_timeout_s=60,  # client, API server and engine share the cores
         )  # fmt: skip
         with tempfile.TemporaryDirectory() as folder:
             command = partial(vllm_command, judge, pool)

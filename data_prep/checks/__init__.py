@@ -1,1 +1,1 @@
-"""What a finished file is held against, and how it can be looked at."""
+"""Checks of a finished file: validation, inspection, tables for the terminal."""

@@ -1,4 +1,4 @@
-"""Inspection of a parquet file: numbers for people, and a sheet of pictures."""
+"""Inspection of a parquet file: counts of what is in it, and a contact sheet."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LABEL_LETTERS = 26
 
 @dataclass(slots=True)
 class Contents:
-    """Counts of one file. Image figures cover `images` of the `rows`."""
+    """Counts of one file. Those of images cover all `images` of its `rows`."""
 
     file: Path
     rows: int = 0
@@ -48,7 +48,7 @@ class Contents:
 
 
 def read(path: Path, pictures: int, progress: Callable[[int], object] = lambda _: None) -> Contents:
-    """Read a whole file, a batch at a time; `progress` is told how many rows were read.
+    """The counts of a whole file, read a batch at a time; `progress` is called with the rows of each batch.
 
     Args:
         pictures: how many images to keep for the contact sheet.

@@ -18,7 +18,7 @@ _MOST_LISTED = 10
 
 
 def datasets(abouts: Iterable[About], console: Console) -> None:
-    """One dataset a line: images by split, classes, levels, licence."""
+    """Table of datasets, one a line: images by split, classes, levels, licence."""
     table = Table("dataset", "images by split", "classes", "levels", "licence", box=None, pad_edge=False)
     for about in abouts:
         counts = ", ".join(f"{split} {count}" for split, count in about.published_counts.items()) or "as you have"
@@ -28,7 +28,7 @@ def datasets(abouts: Iterable[About], console: Console) -> None:
 
 
 def built(report: Report, console: Console) -> None:
-    """What a build wrote, and everything that was odd about the data."""
+    """Tables of what a build wrote and of everything that was wrong with the data."""
     table = Table(
         "file", "rows", "classes", "MB", "bytes/image", "unchanged", "encoded again", box=None, pad_edge=False
     )
@@ -61,7 +61,7 @@ def built(report: Report, console: Console) -> None:
 
 
 def contents(found: Contents, console: Console) -> None:
-    """The numbers of one file."""
+    """Table of the contents of one file."""
     table = Table(str(found.file), "", box=None, pad_edge=False)
     classes = len(found.labels)
     per_class = sorted(found.labels.values())

@@ -1,4 +1,4 @@
-"""Validation of a parquet file: is it what training reads; every fault names its row and column.
+"""Validation of a parquet file: whether training can read it; every fault names its row and column.
 
 Shared by ``validate`` and by the check that runs when training starts, so it must stay quick on files of any size: all
 text is read, of the images only a bounded sample. It knows the file format alone, neither veRL nor the trainer.
@@ -25,7 +25,7 @@ TAXONOMY = "taxonomy.json"
 def check(
     files: Sequence[Path], image_key: str, images: int | None, taxonomy: Path | None
 ) -> Iterator[tuple[Path, list[Fault]]]:
-    """Each file with its faults.
+    """Pairs of each file and its faults, those between the files included.
 
     Args:
         images: how many images of a file to decode; None for all.
@@ -63,7 +63,7 @@ def _unknown_labels(file: Path, taxonomy: Path, required: bool) -> Iterator[Faul
 
 
 TEXT_COLUMNS = ("prompt", "data_source", "reward_model", "extra_info")
-"""What training reads from every row beside the image column."""
+"""Columns that training reads beside the image column."""
 IMAGE_KEY = "images"
 SAMPLED_IMAGES = 32
 LONGEST_ASPECT = 200
@@ -75,7 +75,7 @@ _READ_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing that is wrong. `row` is None for the whole file, `column` empty for no column in particular."""
+    """One fault. `row` is None for the whole file, `column` empty for no column in particular."""
 
     row: int | None
     column: str
@@ -87,7 +87,7 @@ class Fault:
 
 
 def faults(path: Path, image_key: str = IMAGE_KEY, images: int | None = SAMPLED_IMAGES) -> Iterator[Fault]:
-    """Everything that is wrong with a file, found while it is read.
+    """Faults of a file, in the order in which reading finds them.
 
     Args:
         path: the parquet file.
@@ -121,12 +121,12 @@ def faults(path: Path, image_key: str = IMAGE_KEY, images: int | None = SAMPLED_
 
 
 def ground_truths(path: Path) -> dict[str, int]:
-    """Every ground truth of a file without faults, with the first row that has it."""
+    """Ground truths of a file without faults, each with the first row that has it."""
     return _first_rows(path, "reward_model", "ground_truth")
 
 
 def sample_ids(path: Path) -> dict[str, int]:
-    """Every sample id of a file without faults, with its row; empty when it has none."""
+    """Sample ids of a file without faults, each with its row; empty when the file has none."""
     return _first_rows(path, "extra_info", "sample_id")
 
 
@@ -179,9 +179,10 @@ def _is_list_of(kind: Any, *names: str) -> bool:
 
 
 def _text_faults(file: Any, image_key: str) -> Iterator[Fault]:
-    """Faults of all columns but the images' bytes; how many images a row has is told by another of their fields."""
+    """Faults of all columns but the images' bytes."""
     leaves = [file.schema.column(index).path for index in range(len(file.schema.names))]
     of_images = [leaf for leaf in leaves if leaf.split(".")[0] == image_key and not leaf.endswith(".bytes")]
+    # One other field of the images is enough to count a row's images without reading their bytes.
     columns = [leaf for leaf in leaves if leaf.split(".")[0] in TEXT_COLUMNS] + of_images[:1]
     seen: dict[str, int] = {}
     row = 0
@@ -198,7 +199,7 @@ def _row_faults(
     truth = (cells["reward_model"] or {}).get("ground_truth")
     if not isinstance(truth, str) or not truth.strip():
         yield Fault(row, "reward_model.ground_truth", "is missing or empty")
-    elif not _says_something(truth):
+    elif not _has_content(truth):
         yield Fault(row, "reward_model.ground_truth", f"is {truth!r}, which holds no letter or digit to compare with")
     if not (cells["data_source"] or "").strip():
         yield Fault(row, "data_source", "is missing or empty; metrics are reported by it")
@@ -215,7 +216,7 @@ def _row_faults(
 
 
 @functools.lru_cache(maxsize=4096)
-def _says_something(label: str) -> bool:
+def _has_content(label: str) -> bool:
     return bool(normalise(label))
 
 
@@ -243,6 +244,7 @@ def _image_faults(file: Any, image_key: str, images: int | None) -> Iterator[Fau
         row, end = starts[group], starts[group + 1]
         if per_group is not None:
             end = min(end, row + per_group)
+        # Few rows at a time: a batch of whole photographs would be hundreds of megabytes.
         for batch in file.iter_batches(batch_size=4, row_groups=[group], columns=columns, use_threads=False):
             for cell in batch.column(0).to_pylist():
                 if row < end:

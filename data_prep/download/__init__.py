@@ -1,1 +1,1 @@
-"""Archives, brought here and unpacked."""
+"""Download: archives are fetched, checked and unpacked."""

@@ -1,4 +1,4 @@
-"""Unpacking of tar and zip archives from elsewhere, without trusting them."""
+"""Unpacking of tar and zip archives from untrusted sources."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _DAMAGED = (
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds on what an archive may become."""
+    """Limits on what an archive may unpack to."""
 
     max_bytes: int = 64 << 30
     max_files: int = 2_000_000
@@ -44,7 +44,7 @@ class Limits:
     max_ratio: float = 200.0
     """Unpacked bytes per byte of the archive: pictures have about 1, text up to 20."""
     free_bytes: int = 64 << 20
-    """The ratio is looked at beyond that many bytes: a small archive may hold a long list."""
+    """Unpacked bytes from which on `max_ratio` applies: a small archive may hold a long list."""
 
 
 @dataclass(frozen=True)
@@ -58,11 +58,11 @@ class _Entry:
 def unpack(
     archive: Path, into: Path, limits: Limits | None = None, progress: Callable[[int], object] | None = None
 ) -> int:
-    """Put the content of a .tar (also compressed) or .zip archive into the directory `into`; returns how many files.
+    """Unpack a .tar (also compressed) or .zip archive into the directory `into`; returns the number of files.
 
     The content is written to a temporary directory inside `into` first and moved when all of it is there, file by file
-    into directories that exist already; files of the same name are replaced, others are left alone. `progress` is told
-    the bytes as they are written. Links within the archive become copies of what they point at.
+    into directories that exist already; files of the same name are replaced, others are left alone. `progress` gets
+    the number of bytes of each write. Links within the archive become copies of what they point at.
 
     Raises DataPrepError, with nothing moved, for a damaged archive, a path or link that leads out, a device or other
     special file, a password, and content beyond the `limits`; OSError when `into` cannot be written.
@@ -105,6 +105,7 @@ def _write(archive: Path, draft: Path, limits: Limits, progress: Callable[[int],
             _make_folder(archive, target.parent, entry.name)
             if target.is_dir():
                 raise DataPrepError(f"{archive}: '{entry.name}' is a file and a directory; refused")
+            # Counted while it is written: the sizes in an archive's own headers may lie.
             source = entry.open()
             if source is None:
                 raise DataPrepError(f"{archive}: '{entry.name}' has no content; refused")
@@ -123,7 +124,7 @@ def _write(archive: Path, draft: Path, limits: Limits, progress: Callable[[int],
 
 
 def _parts(archive: Path, name: str) -> tuple[str, ...]:
-    """The parts of a member's path. Raises DataPrepError when it could lead anywhere but below."""
+    """The parts of a member's path. Raises DataPrepError for a path that could lead out of the target directory."""
     path = PurePosixPath(name)
     outside = path.is_absolute() or ".." in path.parts
     if outside or "\0" in name or "\\" in name or (name[1:2] == ":" and name[0].isalpha()):
@@ -149,7 +150,7 @@ def _entries(archive: Path) -> Generator[_Entry, None, None]:
 
 
 def _tar_entries(archive: Path) -> Generator[_Entry, None, None]:
-    """The members; links come last, when every file that they may name is known."""
+    """Members of a tar archive. Links come last, when every file that they may point at is known."""
     regular: dict[str, tarfile.TarInfo] = {}
     links: list[tarfile.TarInfo] = []
     with tarfile.open(archive) as tar:
@@ -174,7 +175,7 @@ def _tar_entries(archive: Path) -> Generator[_Entry, None, None]:
 
 
 def _read_to_end(archive: Path, tar: tarfile.TarFile) -> None:
-    """Have the compressed stream's own checksum compared, which comes behind the last member."""
+    """Read on behind the last member, so that the checksum at the end of a compressed stream is compared."""
     for _ in range(Limits.free_bytes // CHUNK):
         if tar.fileobj is None or not tar.fileobj.read(CHUNK):
             return

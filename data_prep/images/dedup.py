@@ -21,7 +21,7 @@ By = Literal["bytes", "pixels"]
 
 @dataclass(frozen=True, slots=True)
 class Equal:
-    """A sample whose image was met before."""
+    """A sample whose image is equal to that of another, `other_id` in `other_file`."""
 
     file: str
     sample_id: str
@@ -42,12 +42,12 @@ def fingerprint(sample: Sample, by: By) -> str | None:
 def equal_images(
     files: Mapping[str, Sequence[Sample]], fingerprint_of: Callable[[Sample], str | None], protected: Sequence[str]
 ) -> list[Equal]:
-    """Every sample that repeats the image of another.
+    """Samples whose image is that of an earlier sample.
 
     Args:
         files: samples by file name.
         fingerprint_of: equal for equal images; None is equal to nothing.
-        protected: the test files. They are gone through first, so a copy in train and test counts against train.
+        protected: the test files. They come first, so that of two copies in train and test the one in train is listed.
 
     Samples of a file are compared in the order of their ids, so the order of a listing decides nothing.
     """

@@ -1,4 +1,4 @@
-"""An image as training reads it: RGB, upright, one frame, 8 bits, in a compressed file; kept as it is where it can be.
+"""Encoding of images for training: RGB, upright, one frame, 8 bits, in a compressed file.
 
 A JPEG or PNG that is all this already stays byte for byte. Everything else is decoded and encoded again.
 """
@@ -45,7 +45,7 @@ class Encoded:
 
 
 def encode(data: bytes, max_pixels: int | None = None, jpeg_quality: int = 92) -> Encoded:
-    """Make an image file fit for training.
+    """The image file as training can read it; the original bytes where they are that already.
 
     Args:
         data: the file in any format that Pillow reads.
@@ -64,7 +64,7 @@ def encode(data: bytes, max_pixels: int | None = None, jpeg_quality: int = 92) -
 
 
 def pixels(data: bytes) -> bytes:
-    """What the decoded image shows: size and upright RGB pixels. Raises BrokenImageError."""
+    """Size (two big-endian uint32) and upright RGB pixels of the decoded image. Raises BrokenImageError."""
     try:
         with Image.open(io.BytesIO(data)) as image:
             shown = _rgb(image)
@@ -96,6 +96,7 @@ def _encode(image: Image.Image, data: bytes, max_pixels: int | None, jpeg_qualit
         )
     shown = _rgb(image)
     jpeg = _jpeg(shown, jpeg_quality, fine_colour=not lossy)
+    # A lossless original stays lossless, unless that takes more than a JPEG and, of a PNG or GIF, than the original.
     if not lossy:
         png = _png(shown)
         if len(png) <= max(len(jpeg), len(data) if image.format in ("PNG", "GIF") else 0):

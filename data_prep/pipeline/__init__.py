@@ -1,1 +1,1 @@
-"""From samples of a reader to Parquet files, with prompts, taxonomy and report."""
+"""Build pipeline: from the samples of readers to parquet files, with prompts, taxonomy and report."""

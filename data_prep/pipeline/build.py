@@ -33,13 +33,13 @@ T = TypeVar("T")
 
 
 class Progress(Protocol):
-    """Shows how far a long loop is."""
+    """Progress bar: iterates over the items and shows how many are done."""
 
     def __call__(self, items: Iterable[T], total: int, what: str) -> Iterable[T]: ...
 
 
 def no_progress(items: Iterable[T], total: int, what: str) -> Iterable[T]:
-    """Shows nothing."""
+    """The items, without a progress bar."""
     return items
 
 
@@ -107,7 +107,7 @@ def _build(
 
 
 def _pools(config: BuildConfig) -> dict[tuple[str, str], prompts.PromptPool]:
-    """Prompts by dataset and file."""
+    """Prompt pools by dataset and file."""
     return {
         (source, file): prompts.load(config.prompts_of(source, file))
         for source in config.sources
@@ -125,9 +125,11 @@ def _listed(
     for name, source in config.sources.items():
         found: dict[str, listing.Listing] = {}
         for file, splits in source.splits.items():
-            found[file] = listing.read(readers[name], source.root.expanduser(), splits, name, file, keep=spool.keep)
+            root = source.root.expanduser()
+            found[file] = listing.read(readers[name], root, splits, name, file, transform=spool.store)
             report.problems += found[file].problems
             report.files[file].splits[name] = found[file].counts
+        # What is in both leaves train: test files never shrink.
         twice: set[str] = set()
         for file in found:
             if TRAIN in found and file != TRAIN:
@@ -140,7 +142,7 @@ def _listed(
 
 
 def _refuse(config: BuildConfig, report: Report) -> None:
-    """End the build if there are problems that the settings do not allow, and list all of them."""
+    """Raise DataPrepError for problems that the settings do not allow; report.failed.json lists all problems."""
     fatal = [
         problem
         for problem in report.problems

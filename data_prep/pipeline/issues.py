@@ -1,4 +1,4 @@
-"""Issues of a dataset, each told, so that nothing is left out without being said."""
+"""Issues of a dataset: everything that was wrong or left out, for the report."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MOST_NAMED = 3
 
 
 class Kind(enum.StrEnum):
-    """What can be wrong."""
+    """Kind of an issue."""
 
     BROKEN = "broken image"
     EMPTY_LABEL = "empty label"
@@ -40,12 +40,12 @@ class Problem:
 
 
 def summary(problems: Sequence[Problem]) -> str:
-    """Numbers by kind and the first few, in one line."""
+    """One line with the number of problems of each kind and the first few of them."""
     counts = ", ".join(f"{count} x {kind}" for kind, count in by_kind(problems).items())
     named = "; ".join(f"{p.source} {p.where}: {p.detail}" for p in problems[:MOST_NAMED])
     return f"{counts}: {named}" + ("; …" if len(problems) > MOST_NAMED else "")
 
 
 def by_kind(problems: Iterable[Problem]) -> dict[str, int]:
-    """How many there are of each kind."""
+    """Number of problems of each kind."""
     return dict(Counter(problem.kind.value for problem in problems))

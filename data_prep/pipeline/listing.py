@@ -1,4 +1,4 @@
-"""Listing: what a dataset has for one file, checked before any image is opened."""
+"""Listing: the samples that a dataset has for one file, checked before any image is opened."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def read(
     splits: Sequence[str],
     source: str,
     file: str,
-    keep: Callable[[Sample], Sample] = lambda sample: sample,
+    transform: Callable[[Sample], Sample] = lambda sample: sample,
 ) -> Listing:
-    """List the splits of a dataset.
+    """The listing of some splits of a dataset.
 
     Args:
         source: the dataset's name in this build.
         file: the file that the samples are for.
-        keep: what is done to each sample at once, such as taking its image out of memory.
+        transform: applied to each sample as it is read, e.g. to move its image out of memory.
 
     Raises DataPrepError for missing or malformed files.
     """
@@ -53,13 +53,13 @@ def read(
     about = dataset.about
     labelled: list[Sample] = []
     for split in splits:
-        found = [keep(_named(sample, source, about.name)) for sample in dataset.samples(root, split)]
+        found = [transform(_named(sample, source, about.name)) for sample in dataset.samples(root, split)]
         classes = len({sample.class_key for sample in found})
         count = SplitCount(len(found), about.published_counts.get(split), classes, about.published_classes)
         listing.counts[split] = count
         listing.problems += _count_problems(count, source, file, split)
         for sample in found:
-            if sample.label_path and all(map(_says_something, (sample.label, *sample.label_path))):
+            if sample.label_path and all(map(_has_content, (sample.label, *sample.label_path))):
                 labelled.append(sample)
             else:
                 path = " > ".join(sample.label_path)
@@ -76,13 +76,13 @@ def read(
 
 
 @functools.lru_cache(maxsize=4096)
-def _says_something(name: str) -> bool:
-    """Whether anything is left of a name in the form in which answers are compared with it."""
+def _has_content(name: str) -> bool:
+    """Whether the normal form of a name, with which answers are compared, is not empty."""
     return bool(normalise(name))
 
 
 def _named(sample: Sample, source: str, dataset: str) -> Sample:
-    """Two datasets of one reader may have equal ids; those of a renamed one begin with its new name."""
+    """The sample with an id that is unique in the build: prefixed where the dataset's name is not its reader's."""
     return sample if source == dataset else replace(sample, id=f"{source}/{sample.id}")
 
 

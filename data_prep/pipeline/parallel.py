@@ -1,4 +1,4 @@
-"""Parallel map on threads, with the order kept and only so much done ahead."""
+"""Parallel map on threads: results in order, with a bound on how many are computed ahead."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ AHEAD_PER_WORKER = 4
 
 
 def default_workers() -> int:
-    """As many threads as this process may use cores, within reason: decoding and reading release Python's lock."""
+    """Number of threads: one per core this process may use, at most 16; decoding and reading release Python's lock."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(cores, MOST_WORKERS)
 

@@ -1,4 +1,4 @@
-"""Parquet writer: rows to a file, a row group at a time."""
+"""Parquet writer: writes rows to a file, a row group at a time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _IMAGE_COLUMNS = ("images.list.element.bytes", "images.list.element.path")
 
 
 class ParquetRows:
-    """Writes rows in groups of about `group_bytes` of image bytes, so that memory does not grow with the file."""
+    """Writer of row groups of about `group_bytes` of images each, so that memory does not grow with the file."""
 
     def __init__(self, file: Path, schema: Any, group_bytes: int) -> None:
         from pyarrow import parquet
@@ -37,12 +37,12 @@ class ParquetRows:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None:
+        if kind is None:  # after an error the file is thrown away
             self._flush()
         self._writer.close()
 
     def write(self, row: Mapping[str, Any]) -> None:
-        """Take one row; every so often this writes a row group. Raises OSError when the disk is full."""
+        """Add a row; writes a row group when enough are buffered. Raises OSError when the disk is full."""
         self._rows.append(row)
         self._held += sum(len(image["bytes"]) for image in row["images"])
         if self._held >= self._group_bytes:
@@ -59,7 +59,7 @@ class ParquetRows:
 
 
 def _leaves(schema: Any) -> list[str]:
-    """Dotted paths of the columns as parquet names them."""
+    """Dotted paths of a schema's columns, as parquet names them."""
     import pyarrow as pa
 
     def walk(path: str, kind: Any) -> list[str]:

@@ -1,4 +1,4 @@
-"""Prompts of a build: templates by name or file, one drawn for each row."""
+"""Prompts of a build: templates by name or file, of which one is drawn for each row."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from data_prep.selection.seeded import choose
 from speciarl.errors import DataPrepError
 
 IMAGE = "<image>"
-"""Where veRL's RLHFDataset puts the row's image."""
+"""Placeholder in a prompt that veRL's RLHFDataset replaces by the row's image."""
 OTHER_MEDIA = ("<video>", "<audio>")
 _HASH_DIGITS = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """One template."""
+    """A prompt template."""
 
     name: str
     text: str
@@ -38,12 +38,12 @@ class PromptPool:
     weights: Mapping[str, float]
 
     def pick(self, seed: int, sample_id: str) -> Prompt:
-        """The prompt of a sample: the same for the same seed, id and pool."""
+        """The prompt of a sample, drawn by weight; the same for the same seed, id and pool."""
         return self.prompts[choose(seed, "prompt", sample_id, self.weights)]
 
 
 def known() -> list[str]:
-    """Names of the templates that come with the package."""
+    """Names of the templates that are shipped with the package."""
     folder = resources.files("data_prep") / "prompts"
     return sorted(file.name.removesuffix(".txt") for file in folder.iterdir() if file.name.endswith(".txt"))
 

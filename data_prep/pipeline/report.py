@@ -1,4 +1,4 @@
-"""Build report, for people and for programs: ``report.json`` beside the files."""
+"""Build report, written as ``report.json`` beside the files."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ FORMAT_VERSION = 1
 
 @dataclass(slots=True)
 class FileReport:
-    """One written file."""
+    """Report on one written file."""
 
     splits: dict[str, dict[str, SplitCount]] = field(default_factory=dict)
-    """By dataset and split: what there was and what there should be."""
+    """Sizes as found and as published, by dataset and split."""
     rows: int = 0
     sources: Counter[str] = field(default_factory=Counter)
     """Rows by dataset."""
@@ -39,7 +39,7 @@ class FileReport:
     """Classes that have fewer samples than few-shot asks for."""
 
     def add(self, sample: Sample, source: str, image: Encoded, prompt_id: str) -> None:
-        """Count one row."""
+        """Count a written row."""
         self.rows += 1
         self.sources[source] += 1
         self.labels[source, sample.label] += 1
@@ -51,7 +51,7 @@ class FileReport:
             self.changes[image.change] += 1
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """The report on the file as JSON values."""
         return {
             "rows": self.rows,
             "file_bytes": self.file_bytes,
@@ -73,7 +73,7 @@ class FileReport:
 
 @dataclass(slots=True)
 class Report:
-    """A whole build."""
+    """Report on a whole build."""
 
     name: str
     seed: int
@@ -87,7 +87,7 @@ class Report:
     """0 where there is no hierarchy."""
 
     def as_json(self, ok: bool) -> dict[str, Any]:
-        """Plain values; `ok` says whether the files were written."""
+        """The report as JSON values; `ok` says whether the files were written."""
         return {
             "version": FORMAT_VERSION,
             "ok": ok,

@@ -1,4 +1,4 @@
-"""Rows of veRL's RLHFDataset: columns, types, and what the file says of itself."""
+"""Rows as veRL's RLHFDataset reads them: columns, types and the file's metadata."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from data_prep.readers.base import Sample
 ABILITY = "classification"
 STYLE = "verifier"
 METADATA_PREFIX = "data_prep."
-"""Keys of the file's metadata: ``data_prep.readers`` (JSON), ``.config`` (JSON), ``.seed``, ``.version``."""
+"""Prefix of our keys in a file's metadata: ``name``, ``datasets`` (JSON), ``config`` (JSON), ``seed``, ``version``."""
 
 
 def row(sample: Sample, source: str, image: Encoded, prompt: Prompt, split: str, index: int) -> dict[str, Any]:
-    """One row. ``sample_id`` names the image for good; ``index`` is its place in the file, `split` the file's name."""
+    """One row. ``sample_id`` names the image for good; ``index`` is the row's number in the file `split`."""
     return {
         "data_source": source,
         "prompt": [{"role": "user", "content": prompt.text}],
@@ -61,7 +61,7 @@ def schema(metadata: Mapping[str, str]) -> Any:
 
 
 def metadata_of(schema_with_metadata: Any) -> dict[str, str]:
-    """What `schema` was given, read back from a file's schema; empty for a file of other origin."""
+    """The metadata that `schema` was given, from a file's schema; empty for a file of other origin."""
     stored = schema_with_metadata.metadata or {}
     return {
         key.decode().removeprefix(METADATA_PREFIX): value.decode()

@@ -1,4 +1,4 @@
-"""Spool: image bytes that a reader hands over, on disk until needed, as a table's images must not fill the memory."""
+"""Spool: keeps on disk the image bytes that readers of tables hand over, which would fill the memory."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from speciarl.errors import DataPrepError
 
 @dataclass(frozen=True, slots=True)
 class SpooledPicture(Picture):
-    """A picture whose bytes lie in a spool file."""
+    """Picture whose bytes lie in a spool file."""
 
     handle: int = -1
     offset: int = 0
     size: int = 0
 
     def read(self) -> bytes:
-        """The encoded bytes; safe in threads. Raises DataPrepError when the file system fails."""
+        """The encoded bytes; thread-safe. Raises DataPrepError when the file system fails."""
+        # `pread` has no file position that threads would share.
         data = os.pread(self.handle, self.size, self.offset)
         if len(data) != self.size:
             raise DataPrepError(f"{self.where}: the temporary copy is cut short; is the disk full?")
@@ -30,7 +31,7 @@ class SpooledPicture(Picture):
 
 
 class Spool:
-    """A nameless temporary file, made when the first bytes come and gone with the process."""
+    """Temporary file without a name, made for the first bytes; it vanishes with the process, even a killed one."""
 
     def __init__(self, folder: Path) -> None:
         """`folder`: where there is room for the images, such as the folder that is written to."""
@@ -47,8 +48,8 @@ class Spool:
         if self._file is not None:
             self._file.close()
 
-    def keep(self, sample: Sample) -> Sample:
-        """The sample without image bytes in memory. Raises OSError when the disk is full."""
+    def store(self, sample: Sample) -> Sample:
+        """The sample with its image bytes moved from memory to the spool. Raises OSError when the disk is full."""
         data = sample.picture.data
         if data is None:
             return sample

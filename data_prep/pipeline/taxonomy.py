@@ -44,7 +44,7 @@ def has_hierarchy(label_paths: Iterable[Path]) -> bool:
 
 
 def _with_lone(label_paths: Iterable[Path]) -> list[tuple[Path, set[Path]]]:
-    """Each path with the inner nodes that have a single child."""
+    """Pairs of each path and the set of inner nodes that have a single child."""
     paths = set(label_paths)
     children: dict[Path, set[Path]] = {}
     for path in paths:
@@ -65,7 +65,7 @@ def _without_repeats(path: Path, lone: set[Path]) -> Path:
 
 
 def _verify(nodes: list[dict[str, Any]], leaves: set[Path]) -> None:
-    """The judge itself must accept the tree and know every label in it."""
+    """Raise DataPrepError unless the taxonomy judge accepts the tree and knows every label in it."""
     try:
         tree = Taxonomy(
             Node(name=node["name"], aliases=tuple(node["aliases"]), parent=node["parent"], id=node["id"])

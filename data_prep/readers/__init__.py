@@ -1,9 +1,8 @@
-"""Readers: the datasets by name; a module is imported when its dataset is asked for."""
+"""Readers of the datasets, by name; each module is imported on demand."""
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import importlib
 from collections.abc import Mapping
 from typing import Any
@@ -35,15 +34,16 @@ def load(name: str, options: Mapping[str, Any] | None = None) -> Dataset:
     """
     from pydantic import TypeAdapter, ValidationError
 
+    from speciarl.utils.wrong_keys import meant
+
     if name not in _PLACES:
-        raise DataPrepError(f"there is no dataset '{name}'{_hint(name, NAMES)}; there are {', '.join(NAMES)}")
+        raise DataPrepError(f"there is no dataset '{name}'; {meant(name, NAMES)}")
     module, _, kind = _PLACES[name].partition(":")
     reader: Any = getattr(importlib.import_module(module), kind)
     known = [field.name for field in dataclasses.fields(reader)]
     for option in options or {}:
         if option not in known:
-            offer = f"there are {', '.join(known)}" if known else "there are none"
-            raise DataPrepError(f"{name} has no option '{option}'{_hint(option, known)}; {offer}")
+            raise DataPrepError(f"{name} has no option '{option}'; {meant(option, known)}")
     try:
         made: Dataset = TypeAdapter(reader).validate_python(dict(options or {}))
     except ValidationError as error:
@@ -51,8 +51,3 @@ def load(name: str, options: Mapping[str, Any] | None = None) -> Dataset:
         where = ".".join(map(str, first["loc"])) or "options"
         raise DataPrepError(f"{name}: option {where}: {first['msg']} (it is {first['input']!r})") from error
     return made
-
-
-def _hint(word: str, known: tuple[str, ...] | list[str]) -> str:
-    near = difflib.get_close_matches(word, known, n=1)
-    return f" (did you mean '{near[0]}'?)" if near else ""

@@ -16,7 +16,7 @@ LEVELS = ("manufacturer", "family", "variant")
 
 @dataclass(frozen=True)
 class Aircraft:
-    """Reads data/images_{variant,family,manufacturer}_SPLIT.txt; names stay as published (`F/A-18`, `737-700`)."""
+    """Reader of data/images_{variant,family,manufacturer}_SPLIT.txt; names stay as published (`F/A-18`, `737-700`)."""
 
     @property
     def about(self) -> About:

@@ -1,4 +1,4 @@
-"""Dataset interface: where its archives come from, which splits it has, and its samples."""
+"""Dataset interface: archives, splits and samples of a dataset."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from speciarl.errors import DataPrepError
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """An encoded image (JPEG, PNG, …): a file that is read when it is needed, or bytes at hand."""
+    """An encoded image (JPEG, PNG, …): a file that is read on demand, or bytes in memory."""
 
     where: str
-    """For messages: a path inside the dataset, or a row of a table."""
+    """Name in messages: a path inside the dataset, or a row of a table."""
     path: Path | None = None
     data: bytes | None = None
 
@@ -33,15 +33,15 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One image with what its dataset says of it."""
+    """One image with its label, its place in the hierarchy and its split."""
 
     id: str
-    """Unique within the dataset and the same on every machine, e.g. ``cub200/001.Black_footed_Albatross/0001.jpg``."""
+    """Id, unique within the dataset and the same on every machine, e.g. ``cub200/001.Black_footed_Albatross/1.jpg``."""
     picture: Picture
     label: str
     """Readable name of the finest class: the ground truth."""
     label_path: tuple[str, ...]
-    """From the broadest to the finest name; ends with `label`. One entry where the dataset has no hierarchy."""
+    """Names from the broadest to the finest; ends with `label`. One entry where the dataset has no hierarchy."""
     split: str
     class_key: str
     """The class as the dataset itself writes it, e.g. ``001.Black_footed_Albatross``."""
@@ -62,7 +62,7 @@ class Archive:
     inner: tuple[str, ...] = ()
     """Archives inside this one that are unpacked too, by their path in it."""
     witness: str = ""
-    """A path that is there once it is unpacked, e.g. ``CUB_200_2011/images.txt``; finds a copy unpacked by hand."""
+    """A path that exists once the archive is unpacked, e.g. ``CUB_200_2011/images.txt``; also by hand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ class About:
     homepage: str
     archives: tuple[Archive, ...]
     splits: tuple[str, ...]
-    """Those that can be asked for; empty where the data decide (the user's own)."""
+    """Splits that can be asked for; empty where the data decide (the user's own)."""
     published_counts: Mapping[str, int]
     """Images per split as published; empty where a dataset is the user's own."""
     published_classes: int | None

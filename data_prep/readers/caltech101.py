@@ -27,7 +27,7 @@ NAMES = {
 
 @dataclass(frozen=True)
 class Caltech101:
-    """Reads 101_ObjectCategories/<category>/image_0001.jpg and so on, without the background category.
+    """Reader of 101_ObjectCategories/<category>/image_0001.jpg and so on, without the background category.
 
     The dataset has no official split; its authors suggest a fixed number of training images per category and random
     repetitions. `train` is the `train_per_class` images of a category with the smallest SHA-256 of

@@ -18,7 +18,7 @@ META = "stanford_cars/devkit/cars_meta.mat"
 
 @dataclass(frozen=True)
 class Cars:
-    """Reads devkit/cars_meta.mat, devkit/cars_train_annos.mat and cars_test_annos_withlabels.mat."""
+    """Reader of devkit/cars_meta.mat, devkit/cars_train_annos.mat and cars_test_annos_withlabels.mat."""
 
     @property
     def about(self) -> About:

@@ -16,7 +16,7 @@ HOME = "https://github.com/KaiyangZhou/CoOp/blob/main/DATASETS.md"
 
 
 def split_file(about: About, given: Path | None, name: str, *folders: Path) -> Path:
-    """The file `given`, or the one called `name` in one of the folders. Raises DataPrepError when it is not there."""
+    """Path of the split file: `given`, else `name` in one of the folders. Raises DataPrepError when it is missing."""
     places = [given] if given else [folder / name for folder in folders]
     for place in places:
         if place.is_file():
@@ -42,7 +42,7 @@ def rows(file: Path, split: str) -> Iterator[tuple[int, str, int]]:
         raise DataPrepError(f"{file}: there is no list '{part}'; is this a split file of CoOp?")
     for row, entry in enumerate(content[part], 1):
         match entry:
-            case [str(image), int(index), str()] if image and not isinstance(index, bool):
+            case [str(image), int(index), str()] if image and not isinstance(index, bool):  # to Python, true is 1
                 yield row, image, index
             case _:
                 raise DataPrepError(f"{file}, {part} row {row}: [image, class index, class name] expected, is {entry}")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_prep.readers.base import About, Archive, Picture, Sample
-from data_prep.readers.parsing import check_split, fault, find, readable, rows, whole
+from data_prep.readers.parsing import check_split, fault, find, readable, rows, whole_number
 
 WITNESS = "CUB_200_2011/images.txt"
 TRAIN_FLAG = {"train": 1, "test": 0}
@@ -15,7 +15,7 @@ TRAIN_FLAG = {"train": 1, "test": 0}
 
 @dataclass(frozen=True)
 class Cub200:
-    """Reads images.txt, image_class_labels.txt, train_test_split.txt and classes.txt."""
+    """Reader of images.txt, image_class_labels.txt, train_test_split.txt and classes.txt."""
 
     last_word_level: bool = False
     """Put the last word of a name above it (Albatross > Black footed Albatross). A guess at the kind of bird, which the
@@ -55,10 +55,10 @@ class Cub200:
                 if image not in table:
                     raise fault(top / "images.txt", row, f"image {image} is not in {kept.name}")
             flag_row, flag = flag_of[image]
-            if whole(split_file, flag_row, flag, (0, 1)) != TRAIN_FLAG[split]:
+            if whole_number(split_file, flag_row, flag, (0, 1)) != TRAIN_FLAG[split]:
                 continue
             label_row, label = label_of[image]
-            number = whole(label_file, label_row, label, list(classes))
+            number = whole_number(label_file, label_row, label, list(classes))
             key = classes[number][1]
             name = readable(key)
             yield Sample(
@@ -75,7 +75,7 @@ def _by_id(file: Path) -> dict[int, tuple[int, str]]:
     """Id -> row number and text of its line."""
     found: dict[int, tuple[int, str]] = {}
     for row, (number, text) in rows(file, 2):
-        key = whole(file, row, number)
+        key = whole_number(file, row, number)
         if key in found:
             raise fault(file, row, f"{key} is there already in row {found[key][0]}")
         found[key] = (row, text)

@@ -17,7 +17,7 @@ IDS = {"train": "trnid", "val": "valid", "test": "tstid"}
 
 @dataclass(frozen=True)
 class Flowers:
-    """Reads imagelabels.mat and setid.mat, or a split file of CoOp, for jpg/image_00001.jpg and so on."""
+    """Reader of imagelabels.mat and setid.mat, or a split file of CoOp, for jpg/image_00001.jpg and so on."""
 
     coop_split: Path | None = None
     """CoOp's split_zhou_OxfordFlowers.json for the splits coop_*; by default looked for beside jpg/."""

@@ -18,7 +18,7 @@ OFFICIAL = ("train", "test")
 
 @dataclass(frozen=True)
 class Food:
-    """Reads meta/{train,test}.txt (or .json where only that is left), meta/classes.txt and meta/labels.txt."""
+    """Reader of meta/{train,test}.txt (or .json where only that is left), meta/classes.txt and meta/labels.txt."""
 
     coop_split: Path | None = None
     """CoOp's split_zhou_Food101.json for the splits coop_*; by default looked for beside images/."""

@@ -14,7 +14,7 @@ from speciarl.errors import DataPrepError
 
 @dataclass(frozen=True)
 class Hub:
-    """Reads a dataset through the library `datasets`; images stay in their encoded form.
+    """Reader of a dataset through the library `datasets`; images stay in their encoded form.
 
     The root is a directory that `load_dataset` understands (parquet files, for example a clone of a dataset's
     repository) or that `save_to_disk` wrote. With `repo` the dataset comes from the Hub into the library's own cache.
@@ -63,6 +63,7 @@ class Hub:
             if column not in features:
                 raise DataPrepError(f"{source}: there is no column '{column}', only {', '.join(features)}")
         if isinstance(features.get(self.image_column), Image):
+            # The library would decode each image otherwise, and its original bytes would be lost.
             data = data.cast_column(self.image_column, Image(decode=False))
         names = {key: kind.names for key, kind in features.items() if isinstance(kind, ClassLabel)}
         rows = iter(data)

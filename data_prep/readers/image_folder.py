@@ -17,7 +17,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """Reads <class>/<image> for the split `all`, and <split>/<class>/<image> for any other split."""
+    """Reader of <class>/<image> for the split `all`, and <split>/<class>/<image> for any other split."""
 
     name: str = "image_folder"
     """Name of the dataset in ids and in `data_source`."""

@@ -19,7 +19,7 @@ SUFFIXES = (".csv", ".jsonl")
 
 @dataclass(frozen=True)
 class Manifest:
-    """Reads rows with an image path (relative to the file) and a label; labels stay as they are written."""
+    """Reader of rows with an image path (relative to the file) and a label; labels stay as they are written."""
 
     name: str = "manifest"
     """Name of the dataset in ids and in `data_source`."""
@@ -114,6 +114,7 @@ class Manifest:
 
 def _csv(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Line number (the header is line 1) and columns; a missing column is absent from the row."""
+    # newline="": the csv module itself handles line breaks, those inside of quotes included.
     reader = csv.DictReader(io.StringIO(_text(file), newline=""), strict=True)
     try:
         for row in reader:
@@ -125,6 +126,7 @@ def _csv(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _jsonl(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    # Not splitlines(), which also splits at characters that JSON strings may hold, such as U+2028.
     for number, line in enumerate(_text(file).split("\n"), 1):
         if not line.strip():
             continue
@@ -139,7 +141,7 @@ def _jsonl(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def _text(file: Path) -> str:
     try:
-        return file.read_bytes().decode("utf-8-sig")
+        return file.read_bytes().decode("utf-8-sig")  # spreadsheets write a byte order mark
     except OSError as error:
         raise DataPrepError(f"{file}: {error.strerror}") from error
     except UnicodeDecodeError as error:

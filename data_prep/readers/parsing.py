@@ -14,13 +14,13 @@ from speciarl.errors import DataPrepError
 
 
 def check_split(about: About, split: str) -> None:
-    """Raises DataPrepError unless the dataset has that split."""
+    """Raise DataPrepError unless the dataset has that split."""
     if split not in about.splits:
         raise DataPrepError(f"{about.name} has no split '{split}'; there are {', '.join(about.splits)}")
 
 
 def find(about: About, root: Path, witness: str) -> Path:
-    """A file of the dataset, given by its published path such as `CUB_200_2011/images.txt`.
+    """Path of a file of the dataset, found by its published path such as `CUB_200_2011/images.txt`.
 
     `root` may be the folder into which the archive was unpacked, or a folder on the way to the file. Raises
     DataPrepError when it is at none of these places.
@@ -64,8 +64,8 @@ def fault(file: Path, row: int, what: str) -> DataPrepError:
     return DataPrepError(f"{file}, row {row}: {what}; unpack the archive again")
 
 
-def whole(file: Path, row: int, text: str, among: Sequence[int] | range | None = None) -> int:
-    """The number in a column. Raises DataPrepError when it is none or not one of `among`."""
+def whole_number(file: Path, row: int, text: str, among: Sequence[int] | range | None = None) -> int:
+    """The whole number in a column. Raises DataPrepError when it is none, or not one of `among`."""
     try:
         number = int(text)
     except ValueError:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from data_prep.readers import coop_splits
 from data_prep.readers.base import About, Archive, Picture, Sample
-from data_prep.readers.parsing import check_split, fault, find, readable, rows, whole
+from data_prep.readers.parsing import check_split, fault, find, readable, rows, whole_number
 
 PLACE = "https://www.robots.ox.ac.uk/~vgg/data/pets"
 OFFICIAL = ("trainval", "test")
@@ -18,7 +18,7 @@ SPECIES = {1: "cat", 2: "dog"}
 
 @dataclass(frozen=True)
 class Pets:
-    """Reads annotations/{trainval,test}.txt: image, class id, species, breed id."""
+    """Reader of annotations/{trainval,test}.txt: image, class id, species, breed id."""
 
     coop_split: Path | None = None
     """CoOp's split_zhou_OxfordPets.json for the splits coop_*; by default looked for beside images/."""
@@ -83,8 +83,8 @@ class Pets:
 
 def _official(file: Path) -> Iterator[tuple[str, str]]:
     for row, (image, number, species, _) in rows(file, 4):
-        whole(file, row, number, range(1, CLASSES + 1))
-        kind = whole(file, row, species, tuple(SPECIES))
+        whole_number(file, row, number, range(1, CLASSES + 1))
+        kind = whole_number(file, row, species, tuple(SPECIES))
         if not image.rpartition("_")[0]:
             raise fault(file, row, f"breed_number expected, found '{image}'")
         yield f"{image}.jpg", SPECIES[kind]

@@ -1,1 +1,1 @@
-"""Which samples of a data set are used: classes, counts, seeds."""
+"""Selection: which samples of a dataset are used, by class, count and seed."""

@@ -1,4 +1,4 @@
-"""Selection plan: the samples of each file, in their order, out of what the datasets list."""
+"""Selection plan: the samples of each file, in their order, chosen from all that the datasets list."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FingerprintAll = Callable[[Sequence[Sample]], Mapping[str, str | None]]
 
 @dataclass(slots=True)
 class Choice:
-    """The rows to be written and what there is to tell about how they came about."""
+    """The chosen rows, with what the report says about the choice."""
 
     files: Chosen = field(default_factory=dict)
     equal_images: list[dedup.Equal] = field(default_factory=list)
@@ -30,7 +30,9 @@ class Choice:
 def choose(
     config: BuildConfig, listed: Mapping[str, Mapping[str, Sequence[Sample]]], fingerprints: FingerprintAll
 ) -> Choice:
-    """Apply range, classes, dedup, few-shot, percent or count, and order; `listed` is by file and dataset.
+    """The rows of each file, after range, classes, dedup, few-shot, percent or count, and order, applied in this order.
+
+    `listed`: all samples by file and dataset.
 
     Raises DataPrepError for an unknown class and for more samples than there are.
     """

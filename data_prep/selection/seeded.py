@@ -1,4 +1,4 @@
-"""Chance that is the same on every machine: a hash of the seed, the purpose and the sample's id, no generator state.
+"""Seeded draws that are the same on every machine: hashes of seed, purpose and sample id, without generator state.
 
 What happens to one sample then never depends on which others there are, or on the order in which a disk lists them.
 """
@@ -20,7 +20,7 @@ def draw(seed: int, purpose: str, key: str) -> float:
 
 
 def choose(seed: int, purpose: str, key: str, weights: Mapping[str, float]) -> str:
-    """One of the names, as often as its weight says; the order of `weights` does not matter.
+    """A name drawn in proportion to its weight; the order of `weights` does not matter.
 
     Raises ValueError when no weight is above zero.
     """
@@ -36,7 +36,7 @@ def choose(seed: int, purpose: str, key: str, weights: Mapping[str, float]) -> s
 
 
 def shares(total: int, weights: Mapping[str, float]) -> dict[str, int]:
-    """`total` in whole parts in the proportion of the weights (largest remainder; ties go by name).
+    """Whole parts of `total` in the proportion of the weights (largest remainder; ties go by name).
 
     Raises ValueError when no weight is above zero.
     """

@@ -1,4 +1,4 @@
-"""Subsets: which samples a file holds. Pure functions: a seed takes the same samples on any machine.
+"""Subsets of samples, by pure functions: a seed takes the same samples on any machine.
 
 Except for index ranges and `by_place`, which count along the published order, nothing here depends on the order of its
 input; the result keeps that order.
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 def names(sample: Sample) -> set[str]:
-    """What a sample's class may be called."""
+    """Names by which a sample's class may be selected."""
     return {sample.label, sample.class_key, *sample.label_path}
 
 
@@ -43,7 +43,8 @@ def of_classes(samples: Sequence[Sample], include: Collection[str], exclude: Col
 
 def few_shot(samples: Sequence[Sample], per_class: int, seed: int) -> list[Sample]:
     """At most `per_class` random samples of each class."""
-    return _keep(samples, dict.fromkeys({sample.class_key for sample in samples}, per_class), seed, "few-shot")
+    limits = dict.fromkeys({sample.class_key for sample in samples}, per_class)
+    return _take_per_class(samples, limits, seed, "few-shot")
 
 
 def subset(samples: Sequence[Sample], count: int, seed: int, stratified: bool = False) -> list[Sample]:
@@ -59,7 +60,7 @@ def subset(samples: Sequence[Sample], count: int, seed: int, stratified: bool = 
     sizes: dict[str, float] = {}
     for sample in samples:
         sizes[sample.class_key] = sizes.get(sample.class_key, 0) + 1
-    return _keep(samples, shares(count, sizes) if samples else {}, seed, "subset")
+    return _take_per_class(samples, shares(count, sizes) if samples else {}, seed, "subset")
 
 
 def by_place(samples: Sequence[Sample], count: int, seed: int) -> list[Sample]:
@@ -74,14 +75,14 @@ def by_place(samples: Sequence[Sample], count: int, seed: int) -> list[Sample]:
 
 
 def percent_count(size: int, percent: float) -> int:
-    """How many samples `percent` of `size` are; half a sample is rounded up."""
+    """Number of samples that are `percent` of `size`; half a sample is rounded up."""
     return int(size * percent / 100 + 0.5)
 
 
 def quotas(
     sizes: Mapping[str, int], counts: Mapping[str, int | None], weights: Mapping[str, float], total: int | None
 ) -> dict[str, int]:
-    """How many samples each dataset of a mix gives: its count, else its share by weight of what is left of `total`.
+    """Number of samples of each dataset of a mix: its count, else its share by weight of what is left of `total`.
 
     Without a total, a dataset without a count gives all it has. Raises DataPrepError when a dataset has too few.
     """
@@ -128,7 +129,7 @@ def _ranked(samples: Sequence[Sample], seed: int, purpose: str) -> list[Sample]:
     return sorted(samples, key=lambda sample: (draw(seed, purpose, sample.id), sample.id))
 
 
-def _keep(samples: Sequence[Sample], limits: Mapping[str, int], seed: int, purpose: str) -> list[Sample]:
+def _take_per_class(samples: Sequence[Sample], limits: Mapping[str, int], seed: int, purpose: str) -> list[Sample]:
     left = dict(limits)
     kept = set()
     for sample in _ranked(samples, seed, purpose):

@@ -1,1 +1,1 @@
-"""veRL and vLLM on machines without an accelerator; does nothing anywhere else."""
+"""CPU stack: veRL and vLLM on machines without an accelerator; does nothing anywhere else."""

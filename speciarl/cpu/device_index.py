@@ -1,10 +1,10 @@
-"""Device index of the CPU, in the two roles in which veRL uses ``get_device_id()``."""
+"""Device index of the CPU, for both ways in which veRL uses ``get_device_id()``."""
 
 from typing import Self
 
 
 class DeviceIndex(str):
-    """A string that is ``"cpu"`` to torch and formats as ``0``.
+    """String that is ``"cpu"`` to torch and formats as ``0``.
 
     veRL writes ``tensor.to(get_device_id())``, where a plain 0 would mean the first accelerator, and
     ``f"{get_device_name()}:{get_device_id()}"``, which has to give ``cpu:0``.

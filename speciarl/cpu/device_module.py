@@ -1,4 +1,4 @@
-"""What ``torch.cuda`` is to CUDA: the device module that veRL asks for memory, streams and random state.
+"""Device module of the CPU, as ``torch.cuda`` is CUDA's: veRL asks it for memory, streams and random state.
 
 veRL calls functions of ``torch.cuda`` on whatever module the platform names (``get_torch_device()``). Those that
 ``torch.cpu`` has as well come from there; the rest is defined here. The CPU has no device allocator, so its
@@ -29,7 +29,7 @@ def current_device() -> DeviceIndex:
 
 
 def get_device_name(device: Any = None) -> str:
-    """Name shown in reports."""
+    """Name of the device, for reports."""
     return "CPU"
 
 
@@ -79,7 +79,7 @@ manual_seed_all = manual_seed
 
 
 def get_rng_state(device: Any = None) -> torch.Tensor:
-    """State of torch's CPU generator, as saved in checkpoints."""
+    """State of torch's CPU generator; veRL saves it in checkpoints."""
     return torch.get_rng_state()
 
 
@@ -89,7 +89,7 @@ def set_rng_state(state: torch.Tensor, device: Any = None) -> None:
 
 
 def __getattr__(name: str) -> Any:
-    """Streams, events and whatever else ``torch.cpu`` offers under the same name."""
+    """Attribute of ``torch.cpu``: streams, events and whatever else it offers under the same name."""
     try:
         return getattr(torch.cpu, name)
     except AttributeError:

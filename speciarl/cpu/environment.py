@@ -1,4 +1,4 @@
-"""Switches of third parties that a CPU run needs: the one place where they are set.
+"""Environment variables of third parties that a CPU run needs: the one place where they are set.
 
 They are environment variables because the packages that read them offer nothing else. Users set none of them:
 the plug-in puts them into each process (and so into its children) unless they are set already.

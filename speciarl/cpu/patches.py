@@ -46,6 +46,7 @@ def _keep_linear_weights(utils: Any) -> None:
         from torch.nn import functional
 
         weight = layer.weight
+        # Left to vLLM: weights that are not loaded yet, or are no matrices.
         if weight.is_meta or weight.ndim != 2:
             original(layer, remove_weight)
         else:

@@ -18,7 +18,7 @@ PLATFORM_NAME = "cpu"
 
 
 class PlatformCPU(PlatformBase):
-    """All cores as one device, with collectives over gloo."""
+    """Platform with all cores as one device and collectives over gloo."""
 
     @property
     def device_name(self) -> str:
@@ -106,5 +106,5 @@ class PlatformCPU(PlatformBase):
 
 
 def register() -> None:
-    """Offer the platform to veRL under the name ``cpu``; detection picks it where no other one answers."""
+    """Register the platform with veRL as ``cpu``; detection picks it where no other platform is available."""
     PlatformRegistry.register(platform=PLATFORM_NAME)(PlatformCPU)

@@ -1,4 +1,4 @@
-"""CPU stack: decides whether this installation trains on the CPU."""
+"""CPU stack: whether this installation trains on the CPU."""
 
 import importlib.metadata
 import os

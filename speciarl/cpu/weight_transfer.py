@@ -20,9 +20,9 @@ _torch: Any = distributed  # its stubs lack most of what is used here
 
 BACKEND = "gloo"
 DEADLINE = timedelta(minutes=10)
-"""For all sides to meet, and for each message."""
+"""Deadline for all ranks to connect, and for each message."""
 SENDER = 0
-"""Rank of the trainer's process that sends. Its siblings take no part but the gathering of sharded weights."""
+"""Rank of the one trainer process that sends. Its siblings only take part in gathering sharded weights."""
 
 Weight = tuple[str, torch.Tensor]
 Address = tuple[str, int]
@@ -30,7 +30,7 @@ Address = tuple[str, int]
 
 @CheckpointEngineRegistry.register(BACKEND)
 class GlooCheckpointEngine(CheckpointEngine):
-    """Broadcasts weights in buckets, each as a description and one flat buffer."""
+    """Checkpoint engine that broadcasts weights in buckets, each as a header (JSON) and one flat buffer."""
 
     def __init__(self, bucket_size: int, is_master: bool = False) -> None:
         """`bucket_size`: bytes gathered before they are sent; a larger weight is sent alone."""
@@ -40,10 +40,10 @@ class GlooCheckpointEngine(CheckpointEngine):
         self._group: Any = None
 
     def prepare(self) -> Address | None:
-        """The sender's meeting point; None from everybody else."""
+        """Address of the sender's TCP store, at which all ranks connect; None for every other process."""
         if not self._is_master:
             return None
-        host = ray.util.get_node_ip_address().strip("[]")
+        host = ray.util.get_node_ip_address().strip("[]")  # as veRL does: an IPv6 address may come in brackets
         self._store = _torch.TCPStore(host, 0, is_master=True, wait_for_workers=False, timeout=DEADLINE)
         return host, self._store.port
 
@@ -65,7 +65,7 @@ class GlooCheckpointEngine(CheckpointEngine):
         return arguments(actors), arguments(list(range(1, world_size)))
 
     def init_process_group(self, rank: int, world_size: int, address: Address) -> None:
-        """Meet the others; a rank of -1 stays out."""
+        """Connect to the other ranks; a process of rank -1 stays out."""
         if rank < 0:
             return
         host, port = address
@@ -73,11 +73,11 @@ class GlooCheckpointEngine(CheckpointEngine):
         self._group = _torch.ProcessGroupGloo(_torch.PrefixStore("weights", self._store), rank, world_size, DEADLINE)
 
     def finalize(self) -> None:
-        """Leave the group; the next transfer forms a new one."""
+        """Leave the process group; the next transfer forms a new one."""
         self._group = self._store = None
 
     async def send_weights(self, weights: Iterable[Weight], global_steps: int | None = None) -> None:
-        """Send all weights; a process outside the group only walks through them, since gathering is collective."""
+        """Send all weights. A process outside the group only iterates over them, as gathering shards is collective."""
         for bucket in _buckets(weights, self._bucket_size):
             if self._group is not None:
                 header = json.dumps([(name, list(one.shape), _name(one.dtype)) for name, one in bucket]).encode()
@@ -85,11 +85,11 @@ class GlooCheckpointEngine(CheckpointEngine):
                 await self._broadcast(torch.tensor([len(header), len(data)]))
                 await self._broadcast(torch.frombuffer(bytearray(header), dtype=torch.uint8))
                 await self._broadcast(data)
-        if self._group is not None:
+        if self._group is not None:  # a header of no bytes: the end
             await self._broadcast(torch.tensor([0, 0]))
 
     async def receive_weights(self, global_steps: int | None = None) -> AsyncIterator[Weight]:
-        """The weights in the order in which they were sent."""
+        """Weights, in the order in which they were sent."""
         while True:
             sizes = await self._broadcast(torch.zeros(2, dtype=torch.int64))
             if not sizes[0]:
@@ -105,6 +105,7 @@ class GlooCheckpointEngine(CheckpointEngine):
 
     async def _broadcast(self, tensor: torch.Tensor) -> torch.Tensor:
         assert self._group is not None, "weights are received by members of the group only"
+        # In a thread: the call blocks, and this event loop serves other calls of the actor.
         await asyncio.to_thread(self._group.broadcast(tensor, SENDER).wait)
         return tensor
 

@@ -1,1 +1,1 @@
-"""What Hydra learns from us: where recipes are found, and the resolvers that they use."""
+"""Hydra support: the place of the recipes on Hydra's search path, and the resolvers that they use."""

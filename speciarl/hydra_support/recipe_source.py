@@ -17,7 +17,7 @@ SCHEME = "speciarl"
 
 
 def recipe_directory() -> Path:
-    """Directory of the installed recipes: the neighbour of the package, in a wheel and in a checkout.
+    """Directory of the installed recipes: beside the package, in a wheel and in a checkout.
 
     It is not looked up by ``import recipe``: the TransferQueue wheel puts a directory of that name into
     site-packages, which hides ours in an editable install.
@@ -26,7 +26,7 @@ def recipe_directory() -> Path:
 
 
 class RecipeSource(ConfigSource):
-    """Serves one directory as one config group.
+    """Config source that serves one directory as one config group.
 
     A plain ``file://`` entry would have to name the parent directory, which is the whole of site-packages or of a
     checkout: Hydra would take every directory in it for a config group and walk it for ``--help``.
@@ -46,6 +46,7 @@ class RecipeSource(ConfigSource):
         if full_path is None or not os.path.isfile(full_path):
             raise ConfigLoadError(f"Config not found : {self.full_path()}/{config_path}")
         with open(full_path, encoding="utf-8") as file:
+            # As many bytes as Hydra's own file source reads for the header lines (``# @package``).
             header = self._get_header_dict(file.read(512))
             file.seek(0)
             config = OmegaConf.load(file)
@@ -73,14 +74,14 @@ class RecipeSource(ConfigSource):
 
 
 class RecipeSearchPath(SearchPathPlugin):
-    """Appends the recipes, so that no file of veRL's own configuration is shadowed."""
+    """Search-path plug-in for the recipes. Appends them, so that no file of veRL's own configuration is shadowed."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         search_path.append(provider=PROVIDER, path=f"{SCHEME}://{recipe_directory()}")
 
 
 def register() -> None:
-    """Tell Hydra about both classes; repeated calls change nothing."""
+    """Register both classes with Hydra; idempotent."""
     from hydra.core.plugins import Plugins
 
     plugins = Plugins.instance()

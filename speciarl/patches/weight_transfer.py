@@ -1,4 +1,4 @@
-"""Patches of veRL 0.9.1's weight transfer: an error of the receiver ends it, and is told. See docs/patches.md."""
+"""Patches of veRL 0.9.1's weight transfer: an error of the receiver ends it, and is raised. See docs/patches.md."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,14 +11,14 @@ _RECEIVER_FAILURES = "https://github.com/verl-project/verl/pull/7366"
 
 _READABLE, _WRITABLE = 1, 2  # zmq.POLLIN and zmq.POLLOUT
 _LOOK_MS = 200
-"""How often a sender that waits for its receiver looks whether that has failed."""
+"""Milliseconds between two checks, by a sender that waits, whether its receiver has failed."""
 
 
 class _WatchedSocket:
-    """A weight sender's socket whose waits end with the receiver's error: a receiver that failed answers no more."""
+    """Socket of a weight sender whose waits end with the receiver's error: a receiver that failed never replies."""
 
     def __init__(self, socket: Any, receiver: Any) -> None:
-        """`receiver`: the future of its call."""
+        """`receiver`: the future of the call in which the rollout server receives."""
         self._socket = socket
         self._receiver = receiver
 
@@ -44,13 +44,13 @@ def _watch_receiver(vllm_rollout: Any) -> None:
     execute, send, init_socket = adapter._execute_method, sender.async_send_weights, sender._init_socket
     if execute.__module__ == __name__:
         return
-    receivers: dict[str, Any] = {}
+    receivers: dict[str, Any] = {}  # futures by socket name, from the receiver's call to the transfer that follows it
 
     async def _execute_method(self: Any, method: str, non_block: bool = False, **named: Any) -> Any:
-        answer = await execute(self, method, non_block, **named)
-        if non_block and answer is not None:
-            receivers[self.zmq_handle] = answer.future()
-        return answer
+        reply = await execute(self, method, non_block, **named)
+        if non_block and reply is not None:  # None on ranks without a server
+            receivers[self.zmq_handle] = reply.future()
+        return reply
 
     async def async_send_weights(self: Any, weights: Any) -> None:
         self.receiver = receivers.pop(self.zmq_handle, None)
@@ -58,7 +58,7 @@ def _watch_receiver(vllm_rollout: Any) -> None:
             await send(self, weights)
         except Exception:
             if self.receiver is not None and self.receiver.done():
-                self.receiver.result()  # tidying up after its error may have failed in turn
+                self.receiver.result()  # raises its error: the one caught may only be that of a clean-up after it
             raise
 
     def _init_socket(self: Any) -> None:
@@ -83,7 +83,7 @@ WEIGHT_SENDER_WATCHES_RECEIVER = Patch(
 )
 
 
-def _tell_first_error(bucketed_weight_transfer: Any) -> None:
+def _raise_first_error(bucketed_weight_transfer: Any) -> None:
     receiver = bucketed_weight_transfer.BucketedWeightReceiver
     stock = receiver.receive_weights
     if stock.__module__ == __name__:
@@ -102,6 +102,7 @@ def _tell_first_error(bucketed_weight_transfer: Any) -> None:
         try:
             stock(self, load)
         except BufferError:
+            # veRL's clean-up cannot close shared memory of which the first error's traceback still holds tensors.
             if self.socket is not None:  # left open, it would take the messages of the next transfer
                 self.socket.close()
             if errors:
@@ -118,7 +119,7 @@ WEIGHT_RECEIVER_TELLS_ITS_ERROR = Patch(
     module="verl.workers.rollout.vllm_rollout.bucketed_weight_transfer",
     reason="An error of loading new weights that came through shared memory is told as a BufferError of tidying up.",
     upstream=_RECEIVER_FAILURES,
-    apply=_tell_first_error,
+    apply=_raise_first_error,
 )
 
 ALL = (WEIGHT_SENDER_WATCHES_RECEIVER, WEIGHT_RECEIVER_TELLS_ITS_ERROR)

@@ -1,4 +1,4 @@
-"""Group rewards as pure functions: the judged rollouts of one image in, one reward per rollout out. docs/rewards.md."""
+"""Group rewards: pure functions from the judged rollouts of one image to one reward per rollout. docs/rewards.md."""
 
 import functools
 import importlib
@@ -23,11 +23,11 @@ NAMES: Mapping[str, str] = {
     "graded_3": "speciarl.reward.static:graded_3",
     "margin_aware": "speciarl.reward.margin_aware:rewards",
 }
-"""Rewards of ours. The last one is an experiment that is not in the paper."""
+"""Import path of each built-in reward, by name. The last one is an experiment that is not in the paper."""
 
 
 class GroupReward(Protocol):
-    """A pure function on a whole group. None stands for "no reward", as an unscorable member must get."""
+    """A reward function on a whole group: one value per member, in their order; None, no reward, where unscorable."""
 
     def __call__(self, members: Sequence[Member]) -> list[float | None]: ...
 
@@ -55,7 +55,7 @@ def load(name: str, params: Mapping[str, Any] | None = None) -> GroupReward:
 
 
 def weighs_probabilities(reward: GroupReward) -> bool:
-    """Whether a reward is made of the judge's probabilities, not of its labels alone."""
+    """Whether a reward is computed from the judge's label probabilities, not from its labels alone."""
     return (reward.func if isinstance(reward, functools.partial) else reward) is margin_aware.rewards
 
 
@@ -67,6 +67,7 @@ def _keywords(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 def _bind(name: str, function: Callable[..., Any], params: Mapping[str, Any]) -> dict[str, Any]:
     """The parameters as the function's annotations have them; those left out keep the function's defaults."""
     accepted = _keywords(function)
+    # Of an object that can be called, the annotations are those of its `__call__`.
     target = function if inspect.isroutine(function) else type(function).__call__
     try:
         hints = typing.get_type_hints(target, include_extras=True) if accepted else {}

@@ -1,4 +1,4 @@
-"""Reward barrier: the rollouts of one prompt wait here until the last verdict makes all rewards final."""
+"""Reward barrier: where the rollouts of one prompt wait until the last verdict is in and all rewards are computed."""
 
 import asyncio
 import math
@@ -13,22 +13,23 @@ from speciarl.verdict import Unscorable, Verdict
 
 
 class RolloutUnscorable(SpeciaRLError):
-    """This rollout has no verdict, so it must leave no trajectory."""
+    """A rollout has no verdict, so no trajectory of it may be stored."""
 
 
 class GroupUnderQuorum(SpeciaRLError):
-    """Too few rollouts of the group were scored for its rewards to mean anything."""
+    """A group has fewer scored rollouts than its quorum, so none of its rewards is used."""
 
 
 @dataclass(frozen=True, slots=True)
 class GroupOutcome:
-    """What a finished group knows."""
+    """The result of a finished group: its rewards and what they were computed from."""
 
     rewards: tuple[float | None, ...]
     """One per rollout, in session order; None for a rollout that failed or could not be scored."""
     reference: Category | None
-    """The level that the group reached, from which on a rollout earns in the dynamic reward; None when nothing was
-    scored. With verdict noise: of the verdicts that the reward saw."""
+    """The paper's c*, whatever reward is in use: the lowest category that earns in the dynamic reward with `support` 1;
+    None when nothing was scored. With verdict noise: computed from the noisy verdicts, which are what the reward
+    sees."""
     scored: int
     """Rollouts with a verdict or an unparsable answer."""
 
@@ -38,11 +39,11 @@ class GroupOutcome:
         return len({reward for reward in self.rewards if reward is not None}) > 1
 
 
-class RewardGroup:
-    """A barrier over the n rollouts of one prompt.
+class RewardBarrier:
+    """Barrier over the n rollouts (sessions) of one prompt.
 
-    Every session either arrives with what the verifier said or fails; the last one to do so sets the outcome.
-    Sessions that have done neither when the group expires are cancelled and counted as failed, so nobody waits
+    Each session arrives with its judgement or ends without one; the last to do so computes the group's outcome.
+    Stragglers, which have done neither at the group's deadline, are cancelled and count as failed, so no session waits
     for ever for a sibling that hangs.
     """
 
@@ -51,54 +52,57 @@ class RewardGroup:
             raise ValueError(f"a group needs at least one rollout, got {size}")
         self._reward = reward
         self._members: list[Member | None] = [None] * size
-        self._waiting = set(range(size))
+        self._pending = set(range(size))
         self._cancel: dict[int, Callable[[], object]] = {}
         self._outcome: asyncio.Future[GroupOutcome] = asyncio.get_running_loop().create_future()
 
-    def join(self, session: int, cancel: Callable[[], object]) -> None:
-        """Register a session with the function that cancels it; before it can arrive or fail, and again when something
-        else is to be cancelled in its place."""
+    def register(self, session: int, cancel: Callable[[], object]) -> None:
+        """Register the function that cancels a session at the deadline; a later call for the session replaces it."""
         self._cancel[session] = cancel
 
     def arrive(self, session: int, member: Member) -> None:
-        """The session's answer was judged, or found unparsable or unscorable."""
+        """Record a session's judgement, or that its answer is unparsable."""
         self._members[session] = member
-        self._settle(session)
+        self._complete(session)
 
-    def fail(self, session: int) -> None:
-        """The session ended, arrived or not: nobody waits for it any more."""
-        self._settle(session)
+    def deregister(self, session: int) -> None:
+        """Record that a session has ended. If it has not arrived, it counts as failed; else nothing changes."""
+        self._complete(session)
 
     def expire(self) -> None:
-        """Give up on every session that has neither arrived nor failed, and cancel it."""
-        for session in sorted(self._waiting):
+        """Cancel the stragglers: every session that has neither arrived nor ended. They count as failed."""
+        for session in sorted(self._pending):
             cancel = self._cancel.get(session)
-            self._settle(session)
+            # Not left to the end of the cancelled session, which may hang in its clean-up as well.
+            self._complete(session)
             if cancel is not None:
                 cancel()
 
     async def outcome(self) -> GroupOutcome:
-        """The group's rewards, once every session has arrived or failed."""
+        """The group's outcome, once every session has arrived or ended; raises what a custom reward raised."""
+        # Shielded, since all siblings await one future: cancelling one session must not cancel it for the others.
         return await asyncio.shield(self._outcome)
 
     @property
     def done(self) -> bool:
-        """Whether the outcome is known; never, if the reward raised an error."""
+        """Whether the outcome is known; False for good if the reward raised an error."""
         return self._outcome.done() and self._outcome.exception() is None
 
-    def _settle(self, session: int) -> None:
-        self._waiting.discard(session)
-        if self._waiting or self._outcome.done():
+    def _complete(self, session: int) -> None:
+        """Strike a session off the pending ones; the last one computes the outcome, which never changes again."""
+        self._pending.discard(session)
+        if self._pending or self._outcome.done():
             return
         present = [(index, member) for index, member in enumerate(self._members) if member is not None]
         try:
             earned = _checked(self._reward([member for _, member in present]), len(present))
         except Exception as error:  # noqa: BLE001  (a user's reward: its error is every waiting session's)
             self._outcome.set_exception(error)
-            self._outcome.exception()  # mark as seen: there may be nobody left to await it
+            self._outcome.exception()  # retrieved here, or asyncio complains where no session is left to await it
             return
         rewards: list[float | None] = [None] * len(self._members)
         for (index, member), reward in zip(present, earned, strict=True):
+            # Whatever a custom reward says: no verdict, no reward.
             rewards[index] = None if isinstance(member, Unscorable) else reward
         members = [member for _, member in present]
         scored = sum(isinstance(member, Verdict | Unparsable) for member in members)
@@ -106,7 +110,7 @@ class RewardGroup:
 
 
 def _checked(rewards: Sequence[float | None], size: int) -> Sequence[float | None]:
-    """What a reward returned, if it is one number, or None, per member; raises ValueError else."""
+    """The rewards as returned; raises ValueError unless they are one finite number, or None, per member."""
     if len(rewards) != size:
         raise ValueError(f"the reward returned {len(rewards)} values for {size} rollouts")
     odd = [reward for reward in rewards if reward is not None and not math.isfinite(reward)]

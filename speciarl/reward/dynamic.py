@@ -11,19 +11,19 @@ from speciarl.verdict import Verdict
 
 
 def earning_level(best: Category) -> Category:
-    """The category from which on a rollout earns, in a group whose best is `best`.
+    """The lowest category that earns in a group whose best verdict is `best`.
 
-    It is that best, except that MORE_SPECIFIC asks for SPECIFIC only, so that overshooting is never demanded, and that
-    WRONG asks for ABSTAIN, so that a group of wrong answers earns nothing.
+    It is `best` itself, with two exceptions: MORE_SPECIFIC lowers to SPECIFIC, so that overshooting is never demanded,
+    and WRONG rises to ABSTAIN, so that a group of wrong answers earns nothing.
     """
     return min(max(best, Category.ABSTAIN), Category.SPECIFIC)
 
 
 def reference_level(members: Sequence[Member], support: int = 1) -> Category | None:
-    """The category from which on a rollout of the group earns; None when nobody in it was scored.
+    """The reference level c*: the lowest category that earns in this group; None when no member has a verdict.
 
-    The group's best is the highest level that at least `support` of its scored members reach. With fewer scored
-    members than that it is the lowest of theirs: then everyone earns who is not wrong.
+    The group's best is the highest category that at least `support` members with a verdict reach. With fewer such
+    members than that it is their lowest category: then every member earns that is not wrong.
     """
     ranked = sorted((member.category for member in members if isinstance(member, Verdict)), reverse=True)
     return earning_level(ranked[:support][-1]) if ranked else None

@@ -23,8 +23,10 @@ def reaches(verdict: Verdict, level: Category) -> float:
 
 
 def rewards(members: Sequence[Member], *, confidence: Annotated[float, Field(gt=0, le=1)] = 0.5) -> list[float | None]:
-    """The group has reached the best level that some member reaches with probability `confidence` or more; from
-    there on as in the dynamic reward, but each verdict earns its probability of reaching the level that earns.
+    """One reward per member, shape (n,): its probability of reaching the group's reference level.
+
+    The group's best is the highest category that some member reaches with probability `confidence` or more; the
+    reference level follows from it as in the dynamic reward.
 
     In [0, 1]; -1 for an unparsable response, None for an unscorable one. With certain verdicts this is the dynamic
     reward. With uncertain ones a group of equal labels still has a signal, and a group of wrong answers may earn a

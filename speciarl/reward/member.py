@@ -1,4 +1,4 @@
-"""Group member: one rollout as a reward sees it."""
+"""Group member: one rollout as a reward function sees it: a verdict, unscorable, or unparsable."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,12 +7,12 @@ from typing import TypeAlias
 from speciarl.verdict import Judgement, Verdict
 
 UNPARSABLE_REWARD = -1.0
-"""What a response without an answer earns (reference implementation)."""
+"""Reward of a response without an answer (reference implementation)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unparsable:
-    """The response holds no answer, so there was nothing to judge."""
+    """A response without an answer, so without anything to judge."""
 
 
 Member: TypeAlias = Judgement | Unparsable

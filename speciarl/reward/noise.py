@@ -1,4 +1,4 @@
-"""Verdict noise: moves verdicts at random, to see what a less reliable judge does to training (paper, ablation)."""
+"""Verdict noise: moves verdicts at random, to measure what a less reliable judge does to training (paper, ablation)."""
 
 import hashlib
 from dataclasses import dataclass, replace
@@ -10,15 +10,15 @@ from speciarl.reward.member import Member
 from speciarl.verdict import Verdict
 
 LADDER = (Category.WRONG, Category.ABSTAIN, Category.GENERIC, Category.LESS_SPECIFIC, Category.SPECIFIC)
-"""The rungs that a verdict moves on. MORE_SPECIFIC stands on the rung of SPECIFIC."""
+"""Categories in the order in which noise moves a verdict, one at a time. MORE_SPECIFIC moves as SPECIFIC does."""
 
 
 @dataclass(frozen=True, slots=True)
 class RolloutIdentity:
-    """What names a rollout when a run is repeated or resumed. veRL's uids do not: they are random."""
+    """A rollout's name, the same when a run is repeated or resumed. veRL's uids are not: they are random."""
 
     image: str
-    """Data source and sample."""
+    """Data source and sample id."""
     step: int
     """Global step of the trainer."""
     session: int
@@ -26,7 +26,7 @@ class RolloutIdentity:
 
 
 class Noise(BaseModel):
-    """Moves verdicts by one rung, with a chance drawn from the rollout's identity alone.
+    """Noise that moves a verdict by one rung with a probability, drawn from the rollout's identity alone.
 
     So it depends neither on the number of workers nor on the order in which verdicts come, and a larger probability
     moves the same rollouts and more.
@@ -35,12 +35,13 @@ class Noise(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     probability: float = Field(default=0.0, ge=0, le=1)
-    """Of a verdict to move one rung up or down its ladder; from an end, in the one direction there is. 0: no noise."""
+    """Probability that a verdict moves one rung up or down `LADDER`; from an end, in the one direction there is. 0: no
+    noise."""
     seed: int = 42
-    """Another one moves other rollouts."""
+    """Seed of the draws; another one moves other rollouts."""
 
     def apply(self, member: Member, identity: RolloutIdentity) -> Member:
-        """What the reward sees of a member. Unparsable and unscorable ones pass unchanged.
+        """The member as the reward is to see it: moved or as it was. Unparsable and unscorable ones never change.
 
         A moved verdict has neither margin nor probabilities: the judge's were about another category.
         """
@@ -52,14 +53,15 @@ class Noise(BaseModel):
         return replace(member, category=moved(member.category, upwards), margin=None, probabilities=None)
 
     def _draw(self, identity: RolloutIdentity) -> tuple[float, bool]:
-        """A number in [0, 1) and a direction."""
+        """A number in [0, 1), and whether to move upwards."""
         key = "\0".join(map(str, (self.seed, identity.image, identity.step, identity.session)))
+        # A hash instead of a generator: no state, so no dependence on what was drawn before.
         digest = hashlib.blake2b(key.encode(), digest_size=8, person=b"verdict-noise").digest()
         return int.from_bytes(digest[:7], "big") / 2**56, bool(digest[7] & 1)
 
 
 def moved(category: Category, upwards: bool) -> Category:
-    """The neighbouring rung; from the lowest and the highest rung there is only one."""
+    """The category one rung up or down; the lowest and the highest rung have one neighbour only, whatever `upwards`."""
     rung = LADDER.index(min(category, Category.SPECIFIC))
     if rung == 0:
         return LADDER[1]

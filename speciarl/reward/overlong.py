@@ -1,10 +1,10 @@
-"""Overlong penalty of DAPO: a term of its own, added to what the group reward gave."""
+"""Overlong penalty (soft overlong punishment of DAPO): a term that is added to the group reward."""
 
 from pydantic import BaseModel, ConfigDict, Field
 
 
 class Overlong(BaseModel):
-    """Responses that end within a buffer before the length limit pay, the more the closer they come to it."""
+    """Settings of the penalty: it grows linearly over a buffer of tokens before the length limit."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -12,10 +12,10 @@ class Overlong(BaseModel):
     """Length of the buffer as a share of ``data.max_response_length`` (paper: 512 of 2048 tokens). A share, so that it
     fits any limit."""
     penalty: float = Field(default=1.0, gt=0)
-    """What a response pays that reaches the limit."""
+    """Penalty of a response that reaches the limit."""
 
     def term(self, tokens: int, limit: int) -> float:
-        """What is added to the reward of a response of so many tokens, in [-penalty, 0].
+        """The term to add to the reward of a response of so many tokens, in [-penalty, 0].
 
         0 up to the beginning of the buffer, then linear in the tokens beyond.
         """

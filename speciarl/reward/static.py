@@ -13,7 +13,7 @@ BINARY: Mapping[Category, float] = {
     Category.SPECIFIC: 1.0,
     Category.MORE_SPECIFIC: 1.0,
 }
-"""Exact answers only."""
+"""Reward 1 for exact answers only."""
 
 GRADED_1: Mapping[Category, float] = {
     **BINARY,
@@ -21,32 +21,32 @@ GRADED_1: Mapping[Category, float] = {
     Category.GENERIC: 0.5,
     Category.LESS_SPECIFIC: 0.75,
 }
-"""Every rung of the ladder pays, abstaining included."""
+"""Rewards that grow with each category, abstaining included."""
 
 GRADED_2: Mapping[Category, float] = {**BINARY, Category.GENERIC: 0.5, Category.LESS_SPECIFIC: 0.75}
-"""Every right answer pays."""
+"""Rewards for every right answer."""
 
 GRADED_3: Mapping[Category, float] = {**BINARY, Category.LESS_SPECIFIC: 0.75}
-"""Exact and nearly exact answers pay."""
+"""Rewards for exact and nearly exact answers."""
 
 
 def binary(members: Sequence[Member]) -> list[float | None]:
-    """`BINARY` of each verdict; -1 for an unparsable response, None for an unscorable one, as everywhere."""
+    """One reward per member by `BINARY`; -1 for an unparsable response, None for an unscorable one."""
     return by_category(members, BINARY)
 
 
 def graded_1(members: Sequence[Member]) -> list[float | None]:
-    """`GRADED_1` of each verdict."""
+    """One reward per member by `GRADED_1`; otherwise as `binary`."""
     return by_category(members, GRADED_1)
 
 
 def graded_2(members: Sequence[Member]) -> list[float | None]:
-    """`GRADED_2` of each verdict."""
+    """One reward per member by `GRADED_2`; otherwise as `binary`."""
     return by_category(members, GRADED_2)
 
 
 def graded_3(members: Sequence[Member]) -> list[float | None]:
-    """`GRADED_3` of each verdict."""
+    """One reward per member by `GRADED_3`; otherwise as `binary`."""
     return by_category(members, GRADED_3)
 
 

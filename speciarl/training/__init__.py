@@ -1,1 +1,1 @@
-"""SpeciaRL inside veRL: agent-loop worker, trainer and metrics. Only this package imports veRL."""
+"""SpeciaRL inside veRL: agent-loop worker, trainer, preflight checks and metrics."""

@@ -1,4 +1,4 @@
-"""The place that recipes named before 0.2; `speciarl.training.agent_loop.manager` is the present one."""
+"""Alias of `speciarl.training.agent_loop.manager`, under the name that recipes used before 0.2."""
 
 from speciarl.training.agent_loop.manager import GroupAgentLoopManager
 

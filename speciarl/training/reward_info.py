@@ -1,4 +1,4 @@
-"""Reward record: what travels with every trajectory beside its reward, one fixed set of keys (verl #7151)."""
+"""Reward record: stored with every trajectory beside its reward, always with the same keys (verl #7151)."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -21,13 +21,12 @@ def reward_extra_info(
     group_reward: float,
     overlong_penalty: float = 0.0,
 ) -> dict[str, Any]:
-    """The record of one scored rollout.
+    """The record of one scored rollout, as veRL's ``reward_extra_info``.
 
     ``category`` is the verifier's true verdict and ``seen_category`` what the reward saw, which verdict noise may have
     moved. ``group_reward`` is the reward before the overlong penalty: what group filtering looks at.
 
-    Strings are kept out of veRL's averages, and None is dropped from them, so ``margin`` averages over the
-    verdicts that have one.
+    veRL's validation averages skip strings and drop None, so ``margin`` is averaged over the verdicts that have one.
     """
     verdict = member if isinstance(member, Verdict) else None
     return {
@@ -46,12 +45,12 @@ def reward_extra_info(
 
 
 def sample_id(extra_info: Mapping[str, Any]) -> str:
-    """What tells the row of a data set from others: its ``sample_id``, else its ``index``, else nothing."""
+    """Id of a row of the data set: its ``sample_id``, else its ``index``, else an empty string."""
     return str(extra_info.get("sample_id", extra_info.get("index", "")))
 
 
 def image_name(data_source: str, extra_info: Mapping[str, Any]) -> str:
-    """Names an image in every repetition of a run, for whatever has to be told by the image alone."""
+    """Name of an image that is the same in every repetition of a run."""
     return f"{data_source}/{sample_id(extra_info)}"
 
 

@@ -1,1 +1,1 @@
-"""What every part may use and what knows of none: atomic files, ends of commands."""
+"""Utilities that depend on no other part: files, addresses, credentials, deadlines, errors of commands."""

@@ -1,13 +1,13 @@
-"""Addresses to listen on, and who reaches them."""
+"""Addresses to listen on: whether other machines can reach them."""
 
 import ipaddress
 
 KEY_REMEDY = "give `key_file`, or `open_without_key: true`"
-"""What makes a service fit for an address that others reach."""
+"""Remedy for a service without a key on an address that others reach."""
 
 
 def exposure(host: str, remedy: str) -> str | None:
-    """One line on an address that others reach, for what has no key; None for one that only this machine reaches."""
+    """Warning, in one line, about listening without a key on an address that others reach; None for loopback."""
     if is_loopback(host):
         return None
     return f"`host` {host} can be reached by others: {remedy} if everybody who reaches the port may judge"

@@ -14,27 +14,38 @@ from speciarl.errors import DataPrepError
 
 
 @contextlib.contextmanager
-def replacement(file: Path) -> Iterator[Path]:
-    """Path of a draft beside `file`, to be written; it takes the file's place at the end, or is removed."""
+def replacing(file: Path) -> Iterator[Path]:
+    """Path of a temporary neighbour that takes the place of `file` when the block ends, and is removed if it raises.
+
+    The content is on the disk before the name is, so that a machine that loses power leaves no empty file either.
+    Raises OSError when the folder cannot be written.
+    """
     draft = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     try:
         yield draft
+        with draft.open("rb+") as written:
+            os.fsync(written)
         os.replace(draft, file)
     finally:
         draft.unlink(missing_ok=True)
 
 
 def write_bytes(file: Path, content: bytes) -> None:
-    """Replace ``file`` with ``content``. Raises ``OSError`` when the folder cannot be written."""
-    with replacement(file) as draft:
+    """Replace `file` with `content`. Raises OSError when the folder cannot be written."""
+    with replacing(file) as draft:
         draft.write_bytes(content)
 
 
-class Drafts:
-    """Drafts beside the files they will become. Leaving the ``with`` block without `publish` removes them.
+def write_text(file: Path, content: str) -> None:
+    """Replace `file` with `content` in UTF-8. Raises OSError when the folder cannot be written."""
+    write_bytes(file, content.encode())
 
-    A draft is locked while it is written: a second build of the same file is refused, and one that a killed build
-    left is taken over.
+
+class Drafts:
+    """Drafts of files, beside the files that they will replace; removed when the ``with`` block ends without `publish`.
+
+    A draft is locked while it is written: a second build of the same file is refused, and the draft of a killed build
+    is taken over.
     """
 
     def __init__(self) -> None:
@@ -63,18 +74,18 @@ class Drafts:
             raise DataPrepError(
                 f"{file} is being written by another build; wait for it or choose another out="
             ) from error
-        os.ftruncate(handle, 0)
+        os.ftruncate(handle, 0)  # what a killed build left
         self._handles[file] = handle
         return draft
 
     def write(self, file: Path, content: bytes) -> None:
-        """A draft with this content."""
+        """Write a whole draft. Raises as `open` does."""
         self.open(file).write_bytes(content)
 
     def publish(self) -> None:
         """Put every draft in its file's place, in the order in which they were opened."""
         for file, handle in list(self._handles.items()):
-            os.fsync(handle)
+            os.fsync(handle)  # before the rename: a crash must not leave a new name with old or no content
             os.replace(_draft(file), file)
             os.close(handle)
             del self._handles[file]

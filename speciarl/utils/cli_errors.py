@@ -1,4 +1,4 @@
-"""Ends of commands: one line on standard error that begins with ``speciarl:``, and an exit code."""
+"""Errors of commands: one line on standard error that begins with ``speciarl:``, and an exit code."""
 
 from __future__ import annotations
 
@@ -7,46 +7,52 @@ import sys
 from collections.abc import Iterator
 from typing import NoReturn
 
-import typer
-
 from speciarl.errors import SpeciaRLError
 
 TROUBLE = 1
-"""Interrupted, disk or network trouble."""
+"""Exit code for an interruption and for disk trouble."""
 USAGE_ERROR = 2
-"""Wrong input or unfit data."""
+"""Exit code for whatever raises a SpeciaRLError: wrong input, unfit data, a download that failed."""
 
 
 def say(line: object) -> None:
-    """Tell the user one line, in a form that stands out among the logs of the libraries below."""
+    """Print one line for the user, in a form that stands out among the logs of libraries."""
     print(f"speciarl: {line}", file=sys.stderr, flush=True)
 
 
-def refuse(problem: object) -> NoReturn:
-    """End the command for what the user gave it."""
+def end(problem: object, code: int) -> NoReturn:
+    """End the process with one line, whoever runs the command: typer, Hydra or Python."""
     say(problem)
-    raise typer.Exit(USAGE_ERROR)
+    raise SystemExit(code)
+
+
+def refuse(problem: object) -> NoReturn:
+    """End the command with one line, because of what the user gave it."""
+    end(problem, USAGE_ERROR)
 
 
 @contextlib.contextmanager
 def one_line_errors() -> Iterator[None]:
-    """End the command at an error of ours with its one line."""
+    """End the command with one line for a SpeciaRLError."""
     try:
         yield
     except SpeciaRLError as error:
-        say(error)
-        raise typer.Exit(USAGE_ERROR) from error
+        refuse(error)
 
 
 @contextlib.contextmanager
-def told() -> Iterator[None]:
-    """The same for commands that read and write files: disk trouble and interruption get one line as well."""
+def one_line_io_errors(
+    interrupted: str = "interrupted; finished files are complete, no half-written ones are left",
+) -> Iterator[None]:
+    """End the command with one line for a SpeciaRLError, disk trouble or an interruption; for commands with files.
+
+    `interrupted` is what Ctrl-C leaves behind.
+    """
     try:
         with one_line_errors():
             yield
     except OSError as error:
-        say(f"{error.filename or 'file'}: {error.strerror or error}")
-        raise typer.Exit(TROUBLE) from error
-    except KeyboardInterrupt as error:
-        say("interrupted; finished files are complete, no half-written ones are left")
-        raise typer.Exit(TROUBLE) from error
+        problem = error.strerror or error
+        end(f"{error.filename}: {problem}" if error.filename else problem, TROUBLE)
+    except KeyboardInterrupt:
+        end(interrupted, TROUBLE)

@@ -1,4 +1,4 @@
-"""Credentials in URLs and key files: what may be shown of them, and what goes into requests."""
+"""Credentials in URLs and key files: what may be shown of a URL, and what goes into requests."""
 
 import os
 from base64 import b64encode
@@ -9,7 +9,7 @@ from speciarl.errors import VerifierStartError
 
 
 def split(url: str) -> SplitResult | None:
-    """The parts of a URL; None for one of which it cannot be told what is the host and what a password."""
+    """The parts of a URL; None where host and password cannot be told apart."""
     try:
         parts = urlsplit(url)
         _ = parts.port  # raises where it is no number, as behind a password with a slash in it
@@ -27,13 +27,13 @@ def public_url(url: str) -> str:
 
 
 def passwords(url: str) -> set[str]:
-    """The password in a URL, as it stands there and as it is meant; empty where there is none."""
+    """The password in a URL, as written and percent-decoded; empty where there is none."""
     parts = split(url)
     return {parts.password, unquote(parts.password)} if parts is not None and parts.password else set()
 
 
 def authorization(url: str, key: str | None = None) -> str | None:
-    """The header for a key or, without one, for user name and password of a URL; None without either."""
+    """Authorization header for the key, else for user name and password of the URL; None without either."""
     if key:
         return f"Bearer {key}"
     parts = split(url)
@@ -44,7 +44,7 @@ def authorization(url: str, key: str | None = None) -> str | None:
 
 
 def write_key(path: Path, key: str) -> None:
-    """Write a key where only its owner can read it."""
+    """Write a key file that only its owner can read."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.unlink(missing_ok=True)  # of an earlier run, which may have had another mode
     with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:

@@ -8,10 +8,10 @@ T = TypeVar("T")
 
 
 async def within(seconds: float | None, work: Awaitable[T]) -> T:
-    """Await `work`; raises TimeoutError when it takes longer. No limit where `seconds` is None.
+    """Result of `work`, awaited for at most `seconds` (None: no limit); raises TimeoutError past that.
 
-    Before Python 3.12 `asyncio.wait_for` forgets a cancellation that falls into the instant in which the work ends
-    (python/cpython#86296): whoever was told to stop would then go on. This one does not.
+    In place of `asyncio.wait_for`, which before Python 3.12 forgets a cancellation that comes in the instant in which
+    the work ends (python/cpython#86296): the cancelled task would go on.
     """
     async with asyncio.timeout(seconds):
         return await work

@@ -1,4 +1,4 @@
-"""Quoting of text in messages."""
+"""Text in messages: quoted on one line."""
 
 
 def shorten(text: str, limit: int = 120) -> str:

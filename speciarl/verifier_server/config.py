@@ -99,6 +99,13 @@ class StoreConfig(BaseModel):
         return self
 
 
+def _request_timeout_s(validated: dict[str, Any]) -> float:
+    """The default: a request for one token hangs if it takes longer, one for much text may well take as long."""
+    # A field that was refused is absent; the refusal is what the user hears of.
+    says_little = not validated.get("thinking") and validated.get("pairs_per_request", 1) == 1
+    return 15 if validated.get("kind") == "vllm" and says_little and not validated.get("service_url") else 120
+
+
 class VerifierConfig(BaseModel):
     """One judge."""
 
@@ -146,14 +153,23 @@ class VerifierConfig(BaseModel):
     max_string_chars: int = Field(default=512, ge=1)
     """Longest normalised string that is judged, by whatever judge. A longer prediction is no label and counts as
     wrong; a longer ground truth is unscorable(too_long)."""
-    max_concurrency: int = Field(default=128, ge=1)
-    """Requests in flight at once over all endpoints, per process; the rest wait in a local queue. Chats that share
+    max_concurrency: int = Field(default=256, ge=1)
+    """Requests in flight at once over all endpoints; the rest wait in a local queue. Chats that share
     an HTTP request count each."""
     chats_per_request: int = Field(default=8, ge=1)
     """Most chats that leave in the same instant and share one HTTP request, where a vLLM server takes several and the
     decoding is `first_token`; saves both sides' work on HTTP. 1 sends each by itself."""
-    request_timeout_s: float = Field(default=60, gt=0)
-    """Seconds one HTTP request may take."""
+    pairs_per_request: int = Field(default=1, ge=1, le=200)
+    """Most pairs in one request, for hosted APIs where requests are dear; more than 1 needs a prompt of format
+    `many`."""
+    service_url: str | None = None
+    """Base URL of a verifier service (`speciarl verifier serve`) that judges instead of this process. Its judge is
+    the one called `name`; what describes a judge here (model, endpoints, prompt, …) is then the service's
+    business and must be left out."""
+    request_timeout_s: float = Field(default_factory=_request_timeout_s, gt=0)
+    """Seconds one HTTP request may take; a later one is broken off and tried again, elsewhere where there is another
+    endpoint. When not given, 15 for a judge of kind `vllm` that says little (no `thinking`, one pair per request, no
+    `service_url`), and 120 for all else: hosted APIs, thoughts, many pairs per request, a service."""
     total_deadline_s: float = Field(default=300, gt=0)
     """Seconds one pair may take: local queue, requests and retries together."""
     retries: int = Field(default=8, ge=0)
@@ -175,24 +191,12 @@ class VerifierConfig(BaseModel):
     store: StoreConfig | None = None
     """Where verdicts are kept beyond this process; None keeps them in memory only. Without effect for `kind:
     taxonomy`, which has nothing to keep, and beside `service_url`, where the service keeps its own."""
-    pairs_per_request: int = Field(default=1, ge=1, le=200)
-    """Most pairs in one request, for hosted APIs where requests are dear; more than 1 needs a prompt of format
-    `many`."""
     gather_s: float = Field(default=0.03, ge=0)
     """Seconds for which a pair waits at most for others to share its request, with `pairs_per_request` above 1."""
     max_waiting: int = Field(default=100_000, ge=1)
     """Pairs that may wait in the local queue; one more is unscorable(overloaded) at once."""
     health_interval_s: float = Field(default=5.0, gt=0)
     """Longest pause between two health checks of an ejected endpoint, in seconds."""
-    hedge_share: float = Field(default=0.1, ge=0, le=1)
-    """Share of requests that may be sent a second time when the reply is oddly late (3 x the recent 95th
-    percentile), so that a hung connection costs little; 0 sends no copies."""
-    hedge_after_s: float = Field(default=1.0, gt=0)
-    """No copy is sent earlier than this many seconds after the request."""
-    service_url: str | None = None
-    """Base URL of a verifier service (`speciarl verifier serve`) that judges instead of this process. Its judge is
-    the one called `name`; what describes a judge here (model, endpoints, prompt, …) is then the service's
-    business and must be left out."""
 
     @property
     def served_name(self) -> str:

@@ -17,7 +17,6 @@ from speciarl.verdict import Judgement, Pair, Reason, Source, Unscorable, Verdic
 from speciarl.verifier_server.client.chat_batch import Coalescer, takes_several
 from speciarl.verifier_server.client.dispatcher import Dispatcher
 from speciarl.verifier_server.client.http import Client
-from speciarl.verifier_server.client.in_flight import Flight
 from speciarl.verifier_server.client.pair_batch import Batcher
 from speciarl.verifier_server.client.router import Endpoint, Router
 from speciarl.verifier_server.config import VerifierConfig
@@ -120,7 +119,7 @@ class LLMVerifier(HttpVerifier):
 
     async def aclose(self) -> None:
         """See `Verifier.aclose`."""
-        session, self._session, self._dispatcher = self._session, None, None  # no new flights from here on
+        session, self._session, self._dispatcher = self._session, None, None  # nothing new is judged from here on
         if self._health is not None:
             await self._health.aclose()
         await self._cache.aclose()
@@ -154,14 +153,11 @@ class LLMVerifier(HttpVerifier):
             return Verdict(category=Category.ABSTAIN, margin=None, source=Source.SHORTCUT)
         return None
 
-    async def _judge(self, pair: Pair, dispatcher: Dispatcher, decoder: AnyDecoder, flight: Flight) -> Judgement:
+    async def _judge(self, pair: Pair, dispatcher: Dispatcher, decoder: AnyDecoder) -> Judgement:
         async def judge(within_s: float) -> Judgement:
             if self._batcher is not None:
-                flight.depart()  # asked about with others, it cannot be called back
                 return await self._batcher.judge(pair)
-            (judgement,) = await ask(
-                dispatcher, self.config, self.prompt, decoder, [pair], flight=flight, deadline_s=within_s
-            )
+            (judgement,) = await ask(dispatcher, self.config, self.prompt, decoder, [pair], deadline_s=within_s)
             return judgement
 
         if self._known is None:

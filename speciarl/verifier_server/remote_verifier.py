@@ -16,7 +16,6 @@ from speciarl.verdict import Judgement, Pair, Reason, Unscorable
 from speciarl.verifier_server.client.batching import Asked, Bundler
 from speciarl.verifier_server.client.dispatcher import Dispatcher
 from speciarl.verifier_server.client.http import Client, Failure
-from speciarl.verifier_server.client.in_flight import Flight
 from speciarl.verifier_server.client.router import Endpoint
 from speciarl.verifier_server.config import VerifierConfig
 from speciarl.verifier_server.judge.decoding import Mode
@@ -41,6 +40,10 @@ EXACT = frozenset(mode.value for mode in Mode if mode.exact)
 DEADLINE_SHARE = 0.9
 """Of `request_timeout_s`, what the service gets to answer with the verdicts it has by then."""
 
+LONGEST_ANSWER_S = 60.0
+"""The most it gets, however long a request may take: one slow pair holds up neither the others of its request for long,
+nor those that wait for a trial to succeed."""
+
 
 class ServiceClient(Client):
     """One verifier service. What the dispatcher calls a chat is a batch of pairs here."""
@@ -60,7 +63,7 @@ class ServiceClient(Client):
 class RemoteVerifier(HttpVerifier):
     """Judges pairs through a verifier service, with the results that its judge would give in process.
 
-    Pairs asked for at about the same time travel together. Memory and single flight work as in `LLMVerifier`;
+    Pairs asked for at about the same time travel together. Memory and single-flight work as in `LLMVerifier`;
     the service behind it has its own, for all its clients.
     """
 
@@ -96,9 +99,8 @@ class RemoteVerifier(HttpVerifier):
         except BaseException:
             await self.aclose()
             raise
-        calm = config.model_copy(update={"hedge_share": 0.0})  # the service hedges; a copy would only be judged twice
         self._bundler = Bundler(
-            partial(self._send, self._connect([Endpoint(client)], calm)),
+            partial(self._send, self._connect([Endpoint(client)], config)),
             min(MOST_PAIRS, most_pairs),
             GATHER_S,
             closed=Unscorable(Reason.CANCELLED, "the verifier was closed"),
@@ -135,10 +137,9 @@ class RemoteVerifier(HttpVerifier):
 
         return Pair(portable(pair.ground_truth), portable(pair.prediction))
 
-    async def _judge(self, pair: Pair, bundler: Bundler[Pair, Judgement], flight: Flight) -> Judgement:
+    async def _judge(self, pair: Pair, bundler: Bundler[Pair, Judgement]) -> Judgement:
         """Ask until there is a verdict or time is up. A pair that was late in one answer is not lost: the
         service goes on with it, and the next request for it joins."""
-        flight.depart()  # bundled with others, it cannot be called back
         clock = asyncio.get_running_loop().time
         deadline_s = self.config.total_deadline_s
         expires = clock() + deadline_s
@@ -155,9 +156,10 @@ class RemoteVerifier(HttpVerifier):
     async def _send(self, dispatcher: Dispatcher, asked: Sequence[Asked[Pair, Judgement]]) -> None:
         config = self.config
         pairs = [one.question for one in asked]
+        answer_s = DEADLINE_SHARE * min(config.request_timeout_s, config.total_deadline_s)
         body = {
             "judge": config.name,
-            "deadline_s": DEADLINE_SHARE * min(config.request_timeout_s, config.total_deadline_s),
+            "deadline_s": min(answer_s, LONGEST_ANSWER_S),
             "pairs": [{"ground_truth": pair.ground_truth, "prediction": pair.prediction} for pair in pairs],
         }
         answer = await dispatcher.ask(body, partial(read_results, count=len(pairs)), pairs=len(pairs))

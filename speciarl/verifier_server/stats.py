@@ -55,17 +55,15 @@ class Stats:
     abandoned: int = 0
     """Callers that went away before their verdict came."""
     dropped: int = 0
-    """Pairs that left the local queue because all their callers had gone away."""
+    """Pairs given up, in the local queue or at a judge, because all their callers had gone away."""
     rejected: int = 0
     """Pairs turned away because the local queue was full (`max_waiting`)."""
     attempts: int = 0
-    """Requests to a judge, copies included; chats that share an HTTP request count each."""
+    """Requests to a judge; chats that share an HTTP request count each."""
     retries: int = 0
     """Attempts after one that failed."""
-    hedges: int = 0
-    """Copies of requests whose reply was oddly late."""
     ejections: int = 0
-    """Times an endpoint was shut out for its failures."""
+    """Times an endpoint was shut out, for its failures or because it asked for that (Retry-After)."""
     returns: int = 0
     """Times an ejected endpoint came back."""
     prompt_tokens: int = 0

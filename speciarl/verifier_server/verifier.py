@@ -48,7 +48,7 @@ class Verifier(Protocol):
 
 
 class HttpVerifier(abc.ABC):
-    """Counters, memory and single flight, and the way to some endpoints."""
+    """Counters, memory and single-flight, and the way to some endpoints."""
 
     def __init__(self, config: VerifierConfig, chance: random.Random | None = None) -> None:
         """Opens nothing."""

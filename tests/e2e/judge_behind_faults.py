@@ -33,7 +33,7 @@ def describe() -> VerifierConfig:
     pool = {"dtype": "float32", "gpus_per_replica": 0, "max_model_len": 512, "engine_args": engine}
     return parse_config(
         {"name": "laptop", "model": JUDGE, "served_model_name": NAME, "prompt": "compact", "max_string_chars": 120,
-         "pool": pool}
+         "request_timeout_s": 60, "pool": pool}
     )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 
-from speciarl.training.trainer.checkpoint import is_complete, newest_complete, tracked
+from speciarl.training.trainer.checkpoint import is_complete, newest_complete, tracked_step
 
 DEADLINE_S = 600.0
 POLL_S = 0.05
@@ -123,7 +123,7 @@ class LongRun:
         """The step that the next attempt resumes from; 0 without a checkpoint.
 
         As in the run: what the tracker names, which is written after everything else of a checkpoint."""
-        step = tracked(self.folder)
+        step = tracked_step(self.folder)
         if step is not None and is_complete(self.folder / f"global_step_{step}"):
             return step
         return newest_complete(self.folder) or 0

@@ -71,6 +71,7 @@ def test_wheel_holds_the_data_and_nothing_else(wheel: Path) -> None:
         ("recipe", "**/*.yaml"),
         ("speciarl/verifier_server/prompts", "*.yaml"),
         ("speciarl/laptop/models", "**/*.*"),
+        ("speciarl/training/observability", "*.jinja"),
         ("data_prep/emoji", "*.csv"),
         ("data_prep/conf", "**/*.yaml"),
         ("data_prep/prompts", "*.txt"),

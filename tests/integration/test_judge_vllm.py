@@ -51,8 +51,8 @@ def describe(model: str, **changes: Any) -> VerifierConfig:
         small["gpus_per_replica"] = 1
         engine |= {"gpu_memory_utilization": 0.1, "kv_cache_memory_bytes": 2**30}  # vLLM measures nothing then
     pool = small | {"startup_deadline_s": STARTUP_S, "engine_args": engine} | changes.pop("pool", {})
-    mapping = {"model": model, "served_model_name": "tiny", "prompt": "compact", "max_string_chars": 200, "pool": pool}
-    return parse_config(mapping | changes)
+    mapping = {"model": model, "served_model_name": "tiny", "prompt": "compact", "max_string_chars": 200}
+    return parse_config(mapping | {"request_timeout_s": 60, "pool": pool} | changes)
 
 
 def surroundings() -> dict[str, str]:

@@ -42,7 +42,7 @@ def describe(name: str, **pool: Any) -> VerifierConfig:
     }  # fmt: skip
     return parse_config(
         {"name": name, "model": LAPTOP_JUDGE, "served_model_name": "tiny", "prompt": "compact", "max_string_chars": 200,
-         "pool": small | pool}
+         "request_timeout_s": 60, "pool": small | pool}
     )  # fmt: skip
 
 

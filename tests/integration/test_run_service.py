@@ -1,5 +1,8 @@
-"""The verifier service of a run, in a real Ray actor: each pair is judged once for all workers, and its death costs
-none of them a verdict. The judge is the scripted one of the unit tests."""
+"""The verifier service of a run, in an actor on a real Ray cluster of two nodes: each pair is judged once for all
+workers, its death costs none of them a verdict, and it is reached by its node's address with the key.
+
+The judge is the scripted one of the unit tests. That a cluster of one node uses the loopback interface shows in the
+runs of tests/e2e."""
 
 import asyncio
 import importlib.util
@@ -11,6 +14,7 @@ from typing import Any
 
 import pytest
 import ray
+from ray.cluster_utils import Cluster
 
 from speciarl.errors import VerifierStartError
 from speciarl.training.trainer.run_verifier import client_config, own_address, service_settings
@@ -30,9 +34,12 @@ IN_FLIGHT = 8
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    nodes.add_node(num_cpus=1)
+    nodes.connect()
     yield
     ray.shutdown()
+    nodes.shutdown()
 
 
 @pytest.fixture
@@ -76,6 +83,7 @@ async def test_four_workers_one_judgement_a_pair_and_a_death(cluster: None, judg
     try:
         for client in clients:
             await client.start()
+        assert f"//{ray.util.get_node_ip_address()}:" in service.url
         judge.arm()
         first = await ask_all(clients, PAIRS)
         assert all(isinstance(one, Verdict) for one in first)

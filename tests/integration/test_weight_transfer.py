@@ -13,7 +13,7 @@ from verl.workers.config import CheckpointEngineConfig
 
 from speciarl.errors import WeightTransferFailed, WeightTransferStuck
 from speciarl.patches.verl import job_of_cluster
-from speciarl.training.trainer.weight_deadline import bound
+from speciarl.training.trainer.weight_deadline import set_deadline
 
 HANGS_S = 600.0
 WELL, REFUSES_A_WEIGHT, REFUSES_TO_BEGIN, DIES = range(4)
@@ -136,7 +136,7 @@ def senders(cluster: None) -> Senders:
 
 def test_a_hung_sender_ends_the_wait_and_a_well_one_does_not(senders: Senders) -> None:
     manager = CheckpointEngineManager(CheckpointEngineConfig(backend="naive"), senders, [])
-    bound(manager, 10.0)
+    set_deadline(manager, 10.0)
     assert manager.update_weights(1) == {}
     began = time.monotonic()
     with pytest.raises(WeightTransferStuck):
@@ -148,7 +148,7 @@ def test_a_server_that_fails_ends_the_transfer_with_its_error(cluster: None) -> 
     server = Server.options(name="vllm_server_0_0").remote()
     trainers = Trainers()
     manager = CheckpointEngineManager(CheckpointEngineConfig(backend="naive"), trainers, [])
-    bound(manager, 300.0)
+    set_deadline(manager, 300.0)
     for behaviour, cause in (
         (WELL, ""),
         (REFUSES_A_WEIGHT, "ValueError: 'Parameter' object has no attribute 'weight_loader'"),

@@ -161,6 +161,7 @@ class FakeJudge:
             response: web.StreamResponse = await fault(self, request)
             return response
         await asyncio.sleep(self.delay_s)
+        await self.gate.wait()
         choices = [self.completion(chat)["choices"][0] | {"index": index} for index, chat in enumerate(chats)]
         usage = {"prompt_tokens": 50 * len(chats), "completion_tokens": len(chats)}
         return web.json_response({"object": "chat.completion", "choices": choices[::-1], "usage": usage})

@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-LIGHT = ["speciarl.config", "speciarl.reward", "speciarl.verifier_server.service.app", "speciarl.cli", "data_prep.cli"]
+LIGHT = [
+    "speciarl.config", "speciarl.reward", "speciarl.verifier_server.service.app", "speciarl.cli", "speciarl.laptop.cli",
+    "data_prep.cli",
+]  # fmt: skip
 HEAVY = ("torch", "verl", "vllm", "ray", "transformers", "hydra")
 
 

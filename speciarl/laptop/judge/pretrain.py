@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import time
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from speciarl.laptop.judge.pairs import GradedPair, PairSource
 from speciarl.laptop.judge.runner import JudgeRunner
 from speciarl.laptop.judge.tree_probe import TreeMap, TreeProbe
 from speciarl.laptop.schedule import JudgeSchedule
+from speciarl.utils.atomic_files import replacing
 from speciarl.verdict import Pair
 from speciarl.verifier_server.judge.prompt import load_prompt
 
@@ -55,9 +55,8 @@ def pretrain_judge(run: JudgeRun, report: Report) -> tuple[JudgeRunner, PairSour
     started = time.monotonic()
     _train(runner, source, run, report)
     seconds = round(time.monotonic() - started, 1)
-    draft = file.with_suffix(".tmp")
-    torch.save({"weights": runner.model.state_dict(), "seconds": seconds}, draft)
-    os.replace(draft, file)
+    with replacing(file) as draft:
+        torch.save({"weights": runner.model.state_dict(), "seconds": seconds}, draft)
     return runner, source, seconds
 
 

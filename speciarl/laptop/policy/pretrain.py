@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -18,6 +16,7 @@ from speciarl.laptop.policy.picture_bank import Pictures, draw_views
 from speciarl.laptop.policy.runner import PolicyRunner, patches, response_ids
 from speciarl.laptop.schedule import POLICY_STAGES, Stage
 from speciarl.laptop.world import Response, World
+from speciarl.utils.atomic_files import replacing
 
 BANK_VIEWS = 64
 """Views per concept in pre-training."""
@@ -60,7 +59,8 @@ def pretrain_policy(run: PolicyRun, report: Report) -> tuple[PolicyRunner, World
         started = time.monotonic()
         run_stage(runner, world, bank, stage, run.seed, report)
         seconds[stage.name] = round(time.monotonic() - started, 1)
-        _save(file, {"weights": runner.model.state_dict(), "seconds": seconds[stage.name]})
+        with replacing(file) as draft:
+            torch.save({"weights": runner.model.state_dict(), "seconds": seconds[stage.name]}, draft)
     return runner, world, seconds
 
 
@@ -100,9 +100,3 @@ def _loss(runner: PolicyRunner, pixels: torch.Tensor, rows: list[list[int]]) -> 
     targets = torch.tensor([row + [runner.pad] * (width - len(row)) for row in rows], device=runner.device)
     logits = runner.response_logits(pixels, targets)
     return torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=runner.pad)
-
-
-def _save(file: Path, content: dict[str, Any]) -> None:
-    draft = file.with_suffix(".tmp")
-    torch.save(content, draft)
-    os.replace(draft, file)

@@ -1,1 +1,1 @@
-"""veRL's agent-loop worker and manager, with prompts whose rollouts are judged as one group."""
+"""Agent loop: veRL's worker and manager, with the rollouts of a prompt rewarded as one group."""

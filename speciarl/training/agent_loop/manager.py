@@ -1,4 +1,4 @@
-"""Agent-loop manager: veRL's, with our workers."""
+"""Agent-loop manager: veRL's, with workers that reward whole groups."""
 
 import asyncio
 from typing import Any
@@ -12,7 +12,7 @@ from speciarl.utils.credentials import read_key
 
 
 class GroupAgentLoopManager(AgentLoopManagerTQ):
-    """veRL's manager with our workers.
+    """Agent-loop manager with `GroupAgentLoopWorker` as its workers.
 
     Named in ``actor_rollout_ref.rollout.agent.agent_loop_manager_class``.
     """
@@ -21,20 +21,22 @@ class GroupAgentLoopManager(AgentLoopManagerTQ):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        # After veRL's constructor, which sets its own class.
         self.agent_loop_workers_class = ray.remote(GroupAgentLoopWorker)
 
     async def _init_agent_loop_workers(self) -> None:
         await super()._init_agent_loop_workers()
-        # The file is here; a worker may be on another node.
+        # Read here, where the key file is: a worker may be on another node.
         file = self.config.speciarl.verifier.get("api_key_file")
         key = read_key(file, "the verifier service") if file else None
         await asyncio.gather(*[worker.start_verifier.remote(key) for worker in self.agent_loop_workers])
 
     def generate_sequences(self, prompts: Any) -> None:
-        """Dispatch a batch of prompts; the workers are rotated so that refills of few prompts spread over all."""
+        """Dispatch a batch of prompts without waiting for rollouts; raises WorkerLost when a worker is dead."""
         try:
             super().generate_sequences(prompts)
         except ray.exceptions.RayActorError as error:
-            raise calls.lost(error) from error
+            raise calls.worker_lost(error) from error
+        # veRL always begins with the first worker: unrotated, it would get every refill of a single prompt.
         used = min(len(prompts), len(self.agent_loop_workers))
         self.agent_loop_workers = self.agent_loop_workers[used:] + self.agent_loop_workers[:used]

@@ -1,4 +1,4 @@
-"""Seeds and prompt names that are the same whenever a run is repeated or resumed.
+"""Seeding: sampling seeds and prompt uids that are the same whenever a run is repeated or resumed.
 
 veRL draws a random uid per prompt, and rollout servers draw from one stream that depends on the order in which requests
 happen to arrive. With these, a run whose verdicts are kept repeats its rewards.
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 _BITS = 31
-"""vLLM hands a request's seed to a torch generator; every one takes this many bits."""
+"""Bits of a sampling seed: vLLM hands it to a torch generator, and the generators of all devices take so many."""
 
 
 def prompt_uid(seed: int, step: int, ordinal: int) -> str:
@@ -20,27 +20,29 @@ def prompt_uid(seed: int, step: int, ordinal: int) -> str:
 
 
 class PromptUids:
-    """Hands out the uids of one process's prompts, in the order in which each step fetches them."""
+    """Sequence of the uids of a run's prompts, in the order in which each step fetches them."""
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
         self._step = self._fetched = 0
-        self._taken: frozenset[str] = frozenset()
+        self._excluded: frozenset[str] = frozenset()
 
-    def take(self, uids: Iterable[str]) -> None:
-        """Leave out these: prompts that a checkpoint of an asynchronous mode holds. A step that was given up is fetched
-        for again after the resume, while the prompts that it had fetched before are still under way."""
-        self._taken = frozenset(uids)
+    def exclude(self, uids: Iterable[str]) -> None:
+        """Exclude uids that are in use: of prompts that a checkpoint of an asynchronous mode restored.
+
+        A step that was given up fetches anew after the resume, while its earlier prompts are still in flight.
+        """
+        self._excluded = frozenset(uids)
 
     def draw(self, step: int, count: int) -> list[str]:
-        """The uids of the next `count` prompts that are fetched in a step."""
+        """Uids of the next `count` prompts that are fetched in a step; its ordinals begin anew with each step."""
         if step != self._step:
             self._step, self._fetched = step, 0
         drawn: list[str] = []
         while len(drawn) < count:
             uid = prompt_uid(self._seed, step, self._fetched)
             self._fetched += 1
-            if uid not in self._taken:
+            if uid not in self._excluded:
                 drawn.append(uid)
         return drawn
 
@@ -51,7 +53,8 @@ def rollout_seed(seed: int, prompt: str, session: int) -> int:
 
 
 def seeded(params: Mapping[str, Any], seed: int | None, prompt: str, session: int) -> dict[str, Any]:
-    """Sampling parameters of one rollout; without a seed the rollout server draws as it likes."""
+    """Sampling parameters of one rollout, with its seed; unchanged without `seed`: the rollout server then draws as it
+    likes."""
     return dict(params) if seed is None else {**params, "seed": rollout_seed(seed, prompt, session)}
 
 

@@ -1,12 +1,12 @@
-"""Agent-loop worker: veRL's, rewarding whole groups.
+"""Agent-loop worker: veRL's, with rewards that depend on the whole group of a prompt.
 
 veRL computes a rollout's reward before it stores the trajectory, one rollout at a time. Our reward needs the
-whole group, and veRL runs all rollouts of a prompt in one worker process, so a barrier in that process is all it
-takes: each rollout's verdict is asked for the moment it ends, while its siblings still generate, and when the last
-verdict is in, every reward of the group is final before any trajectory is stored.
+whole group, and veRL runs all rollouts of a prompt in one worker process, so a barrier in that process is enough:
+each rollout is judged the moment it ends, while its siblings still generate, and no trajectory is stored before the
+last verdict is in and every reward of the group is final.
 
-With ``speciarl.training.late_verdicts`` trajectories do not wait for that: the trainer comes for their rewards when it
-cannot go on without (`settlement.py`).
+With ``speciarl.training.late_verdicts`` trajectories are stored at once, and the trainer fetches their rewards before
+it computes advantages (`trainer/late_rewards.py`).
 """
 
 import asyncio
@@ -16,18 +16,14 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from verl.experimental.agent_loop.agent_loop import DictConfigWrap
-from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopWorkerTQ
-from verl.utils.rollout_trace import rollout_trace_attr
-
 from speciarl import answer, reward, verifier_server
 from speciarl.config import load
-from speciarl.reward.barrier import GroupUnderQuorum, RewardGroup, RolloutUnscorable
+from speciarl.reward.barrier import GroupUnderQuorum, RewardBarrier, RolloutUnscorable
 from speciarl.reward.noise import RolloutIdentity
 from speciarl.training.agent_loop.late_scores import PENDING, LateScores, Score
 from speciarl.training.agent_loop.prompt_group import OpenGroup
 from speciarl.training.agent_loop.seeding import seeded
-from speciarl.training.agent_loop.shared_prompt import FEATURES, GroupRollout, ImageFeatures
+from speciarl.training.agent_loop.shared_prompt import SINGLE_TURN, SharedPromptWorker
 from speciarl.training.observability.rollout_samples import SampleBook, SampledGroup
 from speciarl.training.observability.rollout_stats import RolloutStats, merge
 from speciarl.training.observability.stall_timer import Phase, SilenceClock, WaitClock
@@ -37,19 +33,9 @@ from speciarl.verdict import Judgement, Pair, Unscorable, Verdict
 
 logger = logging.getLogger(__name__)
 
-SINGLE_TURN = "single_turn_agent"
-"""veRL's name of the agent loop whose work we share among the rollouts of a group; others run as they are."""
 
-STORED_COLUMNS = ("uid", "session_id", "global_steps", "data_source", "reward_model")
-"""What veRL's trainer reads of a prompt's columns once its rewards are known. Storing the others with every rollout,
-the image among them, costs more than generating at laptop scale."""
-
-
-_StockWorker: Any = AgentLoopWorkerTQ.__ray_actor_class__  # the plain class behind veRL's Ray actor
-
-
-class GroupAgentLoopWorker(_StockWorker):
-    """veRL's worker with a verifier and one reward barrier per open prompt."""
+class GroupAgentLoopWorker(SharedPromptWorker):
+    """Agent-loop worker with a verifier and one reward barrier per prompt that is in flight."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -66,15 +52,17 @@ class GroupAgentLoopWorker(_StockWorker):
         self._samples = SampleBook(training.samples_every, training.samples_per_step)
 
     async def start_verifier(self, key: str | None = None) -> None:
-        """Reach the verifier, with a service's `key` if it has one; raises VerifierStartError, or ConfigError for a
-        judge that the reward cannot be made from."""
-        if key is not None:
+        """Connect to the verifier, with a service's `key` if it has one; called once, before the first prompt.
+
+        Raises VerifierStartError, or ConfigError for a judge whose verdicts lack what the reward is computed from.
+        """
+        if key is not None:  # the constructor's verifier could not read it, where the key file is on another node
             self._verifier = verifier_server.build(self._settings.verifier, key)
         await self._verifier.start()
         check_probabilities(self._settings, self._reward, self._verifier)
 
     async def drain_stats(self, validate: bool = False) -> tuple[RolloutStats, dict[str, float]]:
-        """The counters of training or validation since the last such call, and the verifier's totals since its
+        """Rollout counters of training or validation since the last such call, and the verifier's totals since its
         start."""
         drained, self._stats[validate] = self._stats[validate], RolloutStats()
         drained.silent_s = self._silence.seconds()
@@ -83,19 +71,20 @@ class GroupAgentLoopWorker(_StockWorker):
         return drained, self._verifier.stats()
 
     async def drain_samples(self) -> list[SampledGroup]:
-        """The groups kept for the sample page since the last call."""
+        """Groups kept for the sample page since the last call."""
         return self._samples.drain()
 
     async def stats_so_far(self) -> RolloutStats:
-        """The counters of training and validation since their last drain, which go on."""
+        """Rollout counters of training and validation since their last drain; nothing is reset."""
         total = merge(self._stats.values())
         total.silent_s = self._silence.seconds()
         return total
 
     async def late_scores(self) -> dict[str, Score | None]:
-        """What the rollouts earned whose trajectories were stored without since the last call, by
-        ``{uid}_{session}``, once all their verdicts are in; None for one that earned nothing that may be learnt
-        from."""
+        """Scores, by ``{uid}_{session}``, of the trajectories that were stored without one since the last call.
+
+        Waits until all their groups have ended. None for a rollout without a score, which nothing may be learnt from.
+        """
         late, self._late = self._late, {}
         groups = {uid: await scores.final() for uid, scores in late.items()}
         return {f"{uid}_{session}": score for uid, scores in groups.items() for session, score in scores.items()}
@@ -113,7 +102,8 @@ class GroupAgentLoopWorker(_StockWorker):
         uid = prompt["uid"]
         ground_truth, data_source = prompt["reward_model"]["ground_truth"], str(prompt.get("data_source", "unknown"))
         extra_info, step = prompt.get("extra_info") or {}, int(trajectory.get("step", 0))
-        barrier = RewardGroup(size, self._reward)
+        # Before veRL's method, which starts the sessions and takes ``__rollout_n__`` out of the prompt.
+        barrier = RewardBarrier(size, self._reward)
         late = None if validate or not self._settings.training.late_verdicts else LateScores()
         group = self._groups[uid] = OpenGroup(
             uid,
@@ -124,6 +114,7 @@ class GroupAgentLoopWorker(_StockWorker):
             extra_info,
             validate,
             step,
+            # veRL draws validation uids at random, while `PromptUids` makes those of training repeatable.
             identity=f"validation/{prompt.get('index')}" if validate else uid,
             rollout=self._group_rollout() if prompt["agent_name"] == SINGLE_TURN else None,
             draft=None if validate else self._samples.draft(step, ground_truth, data_source, sample_id(extra_info)),
@@ -136,20 +127,20 @@ class GroupAgentLoopWorker(_StockWorker):
             await super()._run_prompt(prompt, sampling_params, trajectory=trajectory, trace=trace)
         finally:
             if late is not None:
-                await late.finish()
-            expiry.cancel()
-            await self._close(group)
+                await late.wait()
+            expiry.cancel()  # not before: the group's deadline holds for its late verdicts as well
+            await self._close_group(group)
 
-    async def _close(self, group: OpenGroup) -> None:
-        """All that will be known of a group is."""
+    async def _close_group(self, group: OpenGroup) -> None:
+        """Count a group that has ended, hand over its sample and let its late scores be fetched."""
         del self._groups[group.uid]
         try:
             if group.validate or not group.barrier.done:
                 return
             outcome = await group.barrier.outcome()
-            self._stats[group.validate].close(outcome, under_quorum=outcome.scored < group.quorum)
+            self._stats[group.validate].record_group(outcome, under_quorum=outcome.scored < group.quorum)
             if group.draft is not None:
-                self._samples.keep(group.draft.finish(outcome, group.rollout and group.rollout.image))
+                self._samples.add(group.draft.finish(outcome, group.rollout and group.rollout.image))
         finally:
             if group.late is not None:
                 group.late.close()
@@ -160,88 +151,46 @@ class GroupAgentLoopWorker(_StockWorker):
             return 0.0
         return overlong.term(tokens, int(self.config.actor_rollout_ref.rollout.response_length))
 
-    def _group_rollout(self) -> GroupRollout:
-        return GroupRollout(
-            trainer_config=DictConfigWrap(self.config),
-            server_manager=self.llm_client,
-            tokenizer=self.tokenizer,
-            processor=self.processor,
-            dataset_cls=self.dataset_cls,
-            data_config=DictConfigWrap(self.config.data),
-            hf_model_type=self.hf_model_type,
-        )
-
     async def _run_agent_loop(self, sampling_params: dict[str, Any], trajectory: dict[str, Any], **kwargs: Any) -> Any:
         group, session = self._groups[kwargs["uid"]], kwargs["session_id"]
         task = asyncio.current_task()
-        assert task is not None  # veRL starts every session as a task
-        group.barrier.join(session, task.cancel)
-        self._clocks[group.validate].enter((group.uid, session), Phase.GENERATING)
+        assert task is not None  # veRL starts every session as a task, and the barrier cancels that task
+        group.barrier.register(session, task.cancel)
+        self._clocks[group.validate].begin((group.uid, session), Phase.GENERATING)
         params = seeded(sampling_params, self._settings.training.seed, group.identity, session)
         try:
             if group.rollout is None:
                 return await super()._run_agent_loop(params, trajectory, **kwargs)
             return await self._run_shared(group.rollout, params, trajectory, **kwargs)
         except BaseException as error:
-            self._count_error(group, error)
+            self._record_error(group, error)
             raise
         finally:
+            # A late score is still on its way when the session ends; `_late_score_ended` ends it then.
             if not group.is_late(session):
-                self._leave(group, session)
+                self._end_session(group, session)
 
-    def _count_error(self, group: OpenGroup, error: BaseException) -> None:
-        """A session has ended in an error; cancellation is how one of a group that expired does."""
-        if not isinstance(error, RolloutUnscorable | GroupUnderQuorum):  # these are counted by their causes
-            self._stats[group.validate].fail(error)
+    def _record_error(self, group: OpenGroup, error: BaseException) -> None:
+        """Count a session that ended in an error; stragglers of a group past its deadline end in CancelledError."""
+        # These two are counted already, as an unscorable rollout and as a group under quorum.
+        if not isinstance(error, RolloutUnscorable | GroupUnderQuorum):
+            self._stats[group.validate].record_failure(error)
 
-    def _leave(self, group: OpenGroup, session: int) -> None:
-        """A session has ended, in whatever way: nobody is to wait for it."""
-        self._clocks[group.validate].leave((group.uid, session))
-        group.barrier.fail(session)
-
-    async def _run_shared(
-        self,
-        rollout: GroupRollout,
-        sampling_params: dict[str, Any],
-        trajectory: dict[str, Any],
-        *,
-        agent_name: str,
-        trace: bool = True,
-        **kwargs: Any,
-    ) -> Any:
-        """As veRL's `_run_agent_loop`, with the group's agent loop in place of a new one."""
-        with rollout_trace_attr(
-            step=trajectory["step"],
-            sample_index=trajectory["sample_index"],
-            rollout_n=trajectory["rollout_n"],
-            validate=trajectory["validate"],
-            name="agent_loop",
-            trace=trace,
-        ):
-            output = await rollout.run(sampling_params, **kwargs)
-            return await self._agent_loop_postprocess(output, trajectory["validate"], **kwargs)
-
-    async def _agent_loop_postprocess(self, output: Any, validate: bool, **kwargs: Any) -> None:
-        stored = {name: kwargs[name] for name in STORED_COLUMNS if name in kwargs}
-        await super()._agent_loop_postprocess(output, validate, **stored)
-
-    def _compute_multi_modal_inputs(self, output: Any, input_ids: Any) -> dict[str, Any]:
-        shared: ImageFeatures | None = (output.multi_modal_data or {}).get(FEATURES)
-        if shared is not None and shared.value is not None:
-            return dict(shared.value)  # veRL takes entries out
-        computed: dict[str, Any] = super()._compute_multi_modal_inputs(output, input_ids)
-        if shared is not None:
-            shared.keep(computed)
-        return computed
+    def _end_session(self, group: OpenGroup, session: int) -> None:
+        """Take a session that has ended, with or without a score, off the clock and the barrier."""
+        self._clocks[group.validate].end((group.uid, session))
+        group.barrier.deregister(session)
 
     async def _compute_score(self, outputs: list[Any], kwargs: dict[str, Any]) -> None:
+        # veRL calls this before it stores a trajectory; an error raised here is what keeps it from being stored.
         group, session, final = self._groups[kwargs["uid"]], kwargs["session_id"], outputs[-1]
         if group.late is not None:
             scoring = group.late.start(session, self._score(group, session, final.response_ids))
             scoring.add_done_callback(partial(self._late_score_ended, group, session))
-            group.barrier.join(session, scoring.cancel)
+            group.barrier.register(session, scoring.cancel)  # past the deadline only the score is given up
+            # A reward must be stored now: without one veRL writes no `rm_scores`, the column that is filled in later.
             final.reward_score, final.extra_fields["reward_extra_info"] = PENDING, {}
-            await asyncio.sleep(0)  # lets the verdict be asked for before the work of storing
+            await asyncio.sleep(0)  # lets the scoring task send its pair before storing keeps the event loop busy
             return
         score = await self._score(group, session, final.response_ids)
         final.reward_score, final.extra_fields["reward_extra_info"] = score.reward, score.record
@@ -250,40 +199,40 @@ class GroupAgentLoopWorker(_StockWorker):
     def _late_score_ended(self, group: OpenGroup, session: int, scoring: "asyncio.Task[Score]") -> None:
         error = asyncio.CancelledError() if scoring.cancelled() else scoring.exception()
         if error is not None:
-            self._count_error(group, error)
+            self._record_error(group, error)
             logger.error("rollout %s_%d has no score", group.uid, session, exc_info=error)  # as veRL does of a session
-        self._leave(group, session)
+        self._end_session(group, session)
 
     async def _score(self, group: OpenGroup, session: int, response_ids: Sequence[int]) -> Score:
-        """Judge an answer, wait for its siblings, and say what it earned.
+        """The score of a response: its answer is judged at once, its reward known when all siblings have arrived.
 
-        Raises RolloutUnscorable or GroupUnderQuorum when that is nothing one could learn from.
+        Raises RolloutUnscorable without a verdict or a reward, GroupUnderQuorum when too few siblings were scored.
         """
         stats, clock = self._stats[group.validate], self._clocks[group.validate]
-        clock.enter((group.uid, session), Phase.JUDGING)
+        clock.begin((group.uid, session), Phase.JUDGING)
         started = time.time()
         response = self.tokenizer.decode(response_ids, skip_special_tokens=True)
         text = answer.parse(response)
         member: reward.Member = reward.Unparsable()
         if text is not None:
             member = await self._verify(Pair(group.ground_truth, text))
-        clock.enter((group.uid, session), Phase.JUDGED)
+        clock.begin((group.uid, session), Phase.JUDGED)
         stats.judge_seconds += time.time() - started
-        stats.count(member)
+        stats.record_rollout(member)
         seen = member
         if not group.validate:
             seen = self._settings.reward.noise.apply(member, RolloutIdentity(group.image, group.step, session))
         if group.draft is not None:
-            group.draft.note(session, response, text, member, seen)
+            group.draft.record(session, response, text, member, seen)
         group.barrier.arrive(session, seen)
         outcome = await group.barrier.outcome()
-        clock.leave((group.uid, session))
+        clock.end((group.uid, session))
         if isinstance(member, Unscorable):
             raise RolloutUnscorable(f"no verdict for rollout {session}: {member.reason.value} ({member.detail})")
         if outcome.scored < group.quorum:
             raise GroupUnderQuorum(f"only {outcome.scored} of {len(outcome.rewards)} rollouts were scored")
         earned = outcome.rewards[session]
-        if earned is None:  # the group expired before this verdict came in, or a custom reward gave none
+        if earned is None:  # the verdict came after the group's deadline, or a custom reward gave none
             raise RolloutUnscorable(f"rollout {session} has a verdict but no reward")
         penalty = self._overlong_term(len(response_ids), group.validate)
         record = reward_extra_info(
@@ -299,10 +248,10 @@ class GroupAgentLoopWorker(_StockWorker):
         return Score(earned + penalty, record, time.time() - started)
 
     async def _verify(self, pair: Pair) -> Judgement:
-        self._silence.ask()
+        self._silence.begin_wait()
         judgement: Judgement | None = None
         try:
             judgement = await self._verifier.verify(pair)
         finally:
-            self._silence.answer(judgement.source if isinstance(judgement, Verdict) else None)
+            self._silence.end_wait(judgement.source if isinstance(judgement, Verdict) else None)
         return judgement

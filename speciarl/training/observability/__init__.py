@@ -1,1 +1,1 @@
-"""What a run tells of itself: metrics, stored rollouts, pages of samples."""
+"""Observability of a run: metrics, dumps of rollouts, pages of samples."""

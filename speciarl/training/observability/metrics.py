@@ -1,4 +1,4 @@
-"""Metrics: stored records and workers' counters as the numbers that veRL logs. Names: docs/metrics.md."""
+"""Metrics: computed from stored reward records and the workers' counters, logged by veRL. Names: docs/metrics.md."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,17 +14,17 @@ from speciarl.training.reward_info import outcome_of
 from speciarl.verdict import Source
 
 QUANTILES = (10, 50, 90)
-"""Percentiles of the margins that are logged."""
+"""Percentiles of margins that are logged."""
 
 
 def summary_metrics(prefix: str, summary: Summary) -> dict[str, float]:
-    """Flat metrics of one summary; specificity is left out where it is undefined."""
+    """Rates and scores of one summary, as flat metrics under `prefix`."""
     metrics = {f"{prefix}/rate/{name}": share for name, share in summary.rates.items()}
     return metrics | score_metrics(prefix, summary)
 
 
 def score_metrics(prefix: str, summary: Summary) -> dict[str, float]:
-    """The three scores of one summary, without its rates."""
+    """Correctness, specificity (left out where undefined) and their harmonic mean, as flat metrics under `prefix`."""
     metrics = {f"{prefix}/correctness": summary.correctness, f"{prefix}/hm": summary.hm}
     if summary.specificity is not None:
         metrics[f"{prefix}/specificity"] = summary.specificity
@@ -42,7 +42,7 @@ def training_metrics(
     Args:
         infos: the ``reward_extra_info`` record of every trajectory of the step's batch.
         stats: all workers' counters since the step before.
-        verifier_totals: each worker's verifier counters since its start.
+        verifier_totals: the verifier's counters since its start, one mapping for each process that counts.
         low_margin: nats below which a verdict counts as a close call.
     """
     infos = list(infos)
@@ -74,7 +74,7 @@ def _margin_metrics(infos: Sequence[Mapping[str, Any]], low_margin: float) -> di
 
 
 def _reward_metrics(infos: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """What stands between a verdict and the score: noise before the reward, a penalty after it."""
+    """Metrics of what comes between verdict and stored reward: noise before the group reward, a penalty after it."""
     if not infos:
         return {}
     return {
@@ -106,7 +106,7 @@ def _verifier_metrics(
     if sources:
         for source in Source:
             metrics[f"speciarl/verifier/from/{source}"] = sources[source] / sources.total()
-    for name, value in _added(totals).items():
+    for name, value in _summed(totals).items():
         metrics[f"speciarl/verifier/total/{name}"] = value
     return metrics
 
@@ -117,13 +117,13 @@ def validation_metrics(
     infos: Mapping[str, Sequence[Any]],
     expected: Mapping[tuple[str, str], int],
 ) -> dict[str, float]:
-    """Metrics of one validation pass: one set per data source, and the mean over sources.
+    """Metrics of one validation pass, under ``val-core/``: one set per data source, and the mean over sources.
 
     Args:
         data_sources: the source of each scored answer, shape (answers,).
         uids: the prompt of each scored answer, shape (answers,).
         infos: veRL's column-wise ``reward_extra_info``; columns ``category`` and ``answer`` are read, shape (answers,).
-        expected: answers asked for, per (data source, prompt uid).
+        expected: rollouts that were asked for, per (data source, prompt uid); more than `answers` where some failed.
     """
     groups: dict[str, dict[str, list[Category | None]]] = defaultdict(lambda: defaultdict(list))
     hedged: Counter[str] = Counter()
@@ -157,7 +157,7 @@ def validation_metrics(
 
 
 def _tries(most: int) -> Iterator[int]:
-    """2, 4, 8, … below `most`, and `most` itself; nothing for one answer per prompt."""
+    """Values of k for best@k: 2, 4, 8, … below `most`, and `most` itself; none for one answer per prompt."""
     k = 2
     while k < most:
         yield k
@@ -177,7 +177,7 @@ def _mean_scores(prefix: str, summaries: Sequence[Summary]) -> dict[str, float]:
     return metrics
 
 
-def _added(totals: Sequence[Mapping[str, float]]) -> dict[str, float]:
+def _summed(totals: Sequence[Mapping[str, float]]) -> dict[str, float]:
     added: dict[str, float] = defaultdict(float)
     for total in totals:
         for name, value in total.items():

@@ -1,4 +1,4 @@
-"""Metrics file: keeps that of an earlier attempt, where veRL's logger ``file`` begins it anew at every start."""
+"""Metrics file: rotated at the start of a run, since veRL's logger ``file`` truncates what an earlier attempt wrote."""
 
 import itertools
 import os
@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 
 
 def location(trainer: DictConfig) -> Path:
-    """Where veRL 0.9.1 writes it: its two environment variables, else ``project_name/experiment_name.jsonl``."""
+    """Path in veRL 0.9.1: from its two environment variables, else ``project_name/experiment_name.jsonl``."""
     given = os.environ.get("VERL_FILE_LOGGER_PATH")
     if given is not None:
         return Path(given)
@@ -16,10 +16,10 @@ def location(trainer: DictConfig) -> Path:
     return root.joinpath(trainer.project_name, f"{trainer.experiment_name}.jsonl")
 
 
-def set_aside(trainer: DictConfig) -> Path | None:
+def rotate(trainer: DictConfig) -> Path | None:
     """Rename the file of an earlier attempt to ``NAME.jsonl.0``, ``NAME.jsonl.1`` and so on; returns its new name.
 
-    None where the logger is not in use or the attempt left nothing.
+    Returns None where the logger is not in use or the attempt left nothing.
     """
     loggers = [trainer.logger] if isinstance(trainer.logger, str) else trainer.logger
     path = location(trainer)

@@ -1,4 +1,4 @@
-"""Rollout dump: our columns in ``trainer.rollout_data_dir``, beside veRL's own (text, score, ground truth)."""
+"""Rollout dump: our columns in the files of ``trainer.rollout_data_dir``, beside veRL's (text, score, ground truth)."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,7 +7,7 @@ import transfer_queue as tq
 
 
 def without_padding(batch: Any) -> Any:
-    """The batch without the empty trajectories that veRL adds to fill it up: they carry another one's record."""
+    """A batch without its padding rows, which carry a copy of another row's record."""
     real = [index for index, tag in enumerate(batch.tags) if not tag.get("is_padding", False)]
     return tq.KVBatchMeta(
         keys=[batch.keys[index] for index in real],
@@ -19,8 +19,11 @@ def without_padding(batch: Any) -> Any:
 
 
 def columns(keys: Sequence[str], partition_id: str = "train") -> dict[str, list[Any]]:
-    """Columns of the trajectories, in the order of their keys: the ``reward_extra_info`` record, ``advantage`` (of the
-    first token; GRPO gives all tokens of a response the same) and ``response_tokens``."""
+    """Columns of the trajectories, in the order of their keys.
+
+    The ``reward_extra_info`` record, ``advantage`` (of the first token; GRPO gives all tokens of a response the same)
+    and ``response_tokens``.
+    """
     data = tq.kv_batch_get(
         keys=list(keys), partition_id=partition_id, select_fields=["extra_fields", "advantages", "responses"]
     )

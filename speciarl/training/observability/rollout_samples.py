@@ -1,4 +1,4 @@
-"""Rollout samples: a few rollouts of a training step, kept whole for a person to look at."""
+"""Rollout samples: whole groups of a few training steps, kept for the sample page."""
 
 import io
 from dataclasses import dataclass, field
@@ -10,14 +10,14 @@ from speciarl.reward.barrier import GroupOutcome
 from speciarl.verdict import Unscorable, Verdict
 
 THUMBNAIL_PIXELS = 128
-"""Longest side. A picture is to be recognised, not studied: at 8 groups a page has some 50 kB of them."""
+"""Longest side of a thumbnail: enough to recognise the picture, and 8 groups take some 50 kB of a page."""
 RESPONSE_CHARS = 600
-"""What is kept of each end of a long response."""
+"""Characters kept of each end of a long text."""
 
 
 @dataclass(frozen=True, slots=True)
 class SampledRollout:
-    """One rollout; all texts are the model's or the judge's, and to be trusted in nothing."""
+    """One rollout as shown. Its texts come from the model or the judge and are untrusted: escape them."""
 
     session: int
     response: str
@@ -25,8 +25,8 @@ class SampledRollout:
     """None when the response holds none."""
     category: str
     """Metric key of the category, ``unparsable`` or ``unscorable``."""
-    note: str
-    """Where the verdict came from, or why there is none."""
+    provenance: str
+    """Where the verdict came from and whether noise moved it, or why there is none."""
     margin: float | None
     reward: float | None
     """None when the rollout left no trajectory."""
@@ -34,7 +34,7 @@ class SampledRollout:
 
 @dataclass(frozen=True, slots=True)
 class SampledGroup:
-    """One prompt and its rollouts."""
+    """One prompt and its rollouts, as shown."""
 
     step: int
     ground_truth: str
@@ -43,12 +43,12 @@ class SampledGroup:
     reference: str
     """Metric key of the group's c*, ``none`` if nothing was scored."""
     thumbnail: bytes | None
-    """JPEG; None when the prompt has no image that we know of."""
+    """JPEG bytes; None when the prompt has no image, or an agent loop that shares none."""
     rollouts: tuple[SampledRollout, ...]
 
 
 @dataclass(slots=True)
-class _Note:
+class _Record:
     response: str
     answer: str | None
     member: Member
@@ -57,22 +57,24 @@ class _Note:
 
 @dataclass(slots=True)
 class GroupDraft:
-    """What is known of a group that is to be sampled, while its rollouts come in."""
+    """Draft of a group that is to be shown, filled in while its rollouts are judged."""
 
     step: int
     ground_truth: str
     data_source: str
     sample_id: str
-    _notes: dict[int, _Note] = field(default_factory=dict)
+    _records: dict[int, _Record] = field(default_factory=dict)
 
-    def note(self, session: int, response: str, answer: str | None, member: Member, seen: Member | None = None) -> None:
-        """A rollout was judged; `seen` is what the reward sees of it, where verdict noise has moved it."""
-        self._notes[session] = _Note(clipped(response), answer if answer is None else clipped(answer), member, seen)
+    def record(
+        self, session: int, response: str, answer: str | None, member: Member, seen: Member | None = None
+    ) -> None:
+        """Record a judged rollout; `seen` is the member as the reward sees it, which verdict noise may have moved."""
+        self._records[session] = _Record(clipped(response), answer if answer is None else clipped(answer), member, seen)
 
     def finish(self, outcome: GroupOutcome, image: Any | None) -> SampledGroup:
-        """The group with its rewards. `image`: a PIL image or None."""
+        """The group with its rewards, ready to be shown. `image`: a PIL image or None."""
         rollouts = tuple(
-            _rollout(session, note, outcome.rewards[session]) for session, note in sorted(self._notes.items())
+            _rollout(session, record, outcome.rewards[session]) for session, record in sorted(self._records.items())
         )
         return SampledGroup(
             self.step,
@@ -86,7 +88,7 @@ class GroupDraft:
 
 
 class SampleBook:
-    """Keeps the first few groups of every n-th step, and never more than two steps' worth."""
+    """Sample book of one worker: the first few groups of every n-th step, and never more than two steps' worth."""
 
     def __init__(self, every: int, per_step: int) -> None:
         """`every`: steps from one sampled step to the next, 0 for none. `per_step`: groups of a sampled step."""
@@ -96,24 +98,24 @@ class SampleBook:
         self._kept: list[SampledGroup] = []
 
     def draft(self, step: int, ground_truth: str, data_source: str, sample_id: str) -> GroupDraft | None:
-        """A draft if this group is to be sampled, which takes one of the step's places."""
+        """A draft, which takes one of the step's places, if this group is to be sampled; else None."""
         if not self._every or step < 1 or step % self._every or self._begun.get(step, 0) >= self._per_step:
             return None
-        self._begun = {step: self._begun.get(step, 0) + 1}  # steps do not come back
+        self._begun = {step: self._begun.get(step, 0) + 1}  # one entry: steps only go forward
         return GroupDraft(step, ground_truth, data_source, sample_id)
 
-    def keep(self, group: SampledGroup) -> None:
-        """A drafted group is finished."""
+    def add(self, group: SampledGroup) -> None:
+        """Keep a finished group until the next drain; the oldest go where nobody drains."""
         self._kept = [*self._kept, group][-2 * self._per_step :]
 
     def drain(self) -> list[SampledGroup]:
-        """The groups kept since the last call."""
+        """Groups kept since the last call; the book is empty then."""
         drained, self._kept = self._kept, []
         return drained
 
 
 def thumbnail(image: Any) -> bytes:
-    """A small JPEG of a PIL image, which stays as it is."""
+    """A small JPEG of a PIL image, which is not changed."""
     small = image.convert("RGB")  # a copy, even of an RGB image
     small.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
     buffer = io.BytesIO()
@@ -122,20 +124,20 @@ def thumbnail(image: Any) -> bytes:
 
 
 def clipped(text: str) -> str:
-    """The text, or its two ends if it is long."""
+    """The text, or its two ends where it is longer than both together."""
     if len(text) <= 2 * RESPONSE_CHARS:
         return text
     return f"{text[:RESPONSE_CHARS]} […] {text[-RESPONSE_CHARS:]}"
 
 
-def _rollout(session: int, note: _Note, reward: float | None) -> SampledRollout:
-    member = note.member
+def _rollout(session: int, record: _Record, reward: float | None) -> SampledRollout:
+    member = record.member
     if isinstance(member, Verdict):
-        category, remark, margin = key(member.category), member.source.value, member.margin
-        if isinstance(note.seen, Verdict) and note.seen.category is not member.category:
-            remark += f"; moved to {note.seen.category.label} by noise"
+        category, provenance, margin = key(member.category), member.source.value, member.margin
+        if isinstance(record.seen, Verdict) and record.seen.category is not member.category:
+            provenance += f"; moved to {record.seen.category.label} by noise"
     elif isinstance(member, Unscorable):
-        category, remark, margin = "unscorable", clipped(f"{member.reason}: {member.detail}"), None
+        category, provenance, margin = "unscorable", clipped(f"{member.reason}: {member.detail}"), None
     else:
-        category, remark, margin = key(None), "no answer in the response", None
-    return SampledRollout(session, note.response, note.answer, category, remark, margin, reward)
+        category, provenance, margin = key(None), "no answer in the response", None
+    return SampledRollout(session, record.response, record.answer, category, provenance, margin, reward)

@@ -1,4 +1,4 @@
-"""Rollout counters of one agent-loop worker, between two looks of the trainer."""
+"""Rollout counters of one agent-loop worker, from one drain by the trainer to the next."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -9,12 +9,12 @@ from speciarl.reward.barrier import GroupOutcome
 from speciarl.verdict import Unscorable
 
 MOST_CHARS = 300
-"""Of an error that is shown in one line."""
+"""Longest message of `last_failure`."""
 
 
 @dataclass(slots=True)
 class RolloutStats:
-    """Counters of one worker and, added up, of all workers. Times are Unix seconds on the worker's clock."""
+    """Rollout counters of one worker or, merged, of all workers. Times are durations in seconds."""
 
     rollouts: int = 0
     """Sessions that were judged, unparsable or unscorable ones included."""
@@ -28,7 +28,7 @@ class RolloutStats:
     groups_no_signal: int = 0
     """Groups whose scored rollouts all earned the same."""
     groups_under_quorum: int = 0
-    """Groups thrown away because too few rollouts were scored."""
+    """Groups of which no rollout is used, because too few were scored."""
     references: Counter[str] = field(default_factory=Counter)
     """Groups by reference level."""
     waited_s: float = 0.0
@@ -39,24 +39,24 @@ class RolloutStats:
     judge_seconds: float = 0.0
     """Sum over rollouts of the time from answer to verdict, cache hits included."""
     silent_s: float | None = None
-    """Seconds in which verdicts were waited for since the last one came; None while nobody waits and the last answer
-    was one. Not a count: the state at the time of the report."""
+    """Seconds in which verdicts were waited for since the judge gave the last one; None while nobody waits and nothing
+    went unanswered. Not a count: the state at the time of the report."""
     last_failure: str = ""
     """The error of the session that failed last, in one line."""
 
-    def count(self, member: Member) -> None:
-        """Note one judged rollout."""
+    def record_rollout(self, member: Member) -> None:
+        """Count a judged rollout."""
         self.rollouts += 1
         if isinstance(member, Unscorable):
             self.unscorable[member.reason.value] += 1
 
-    def fail(self, error: BaseException) -> None:
-        """Note a session that ended in an error."""
+    def record_failure(self, error: BaseException) -> None:
+        """Count a session that ended in an error of its own."""
         self.failed += 1
         self.last_failure = " ".join(f"{type(error).__name__}: {error}".split())[:MOST_CHARS]
 
-    def close(self, outcome: GroupOutcome, under_quorum: bool) -> None:
-        """Note one finished training group."""
+    def record_group(self, outcome: GroupOutcome, under_quorum: bool) -> None:
+        """Count a training group that ended."""
         self.groups += 1
         self.groups_under_quorum += under_quorum
         self.groups_no_signal += not outcome.has_signal
@@ -65,18 +65,20 @@ class RolloutStats:
 
     @property
     def scored(self) -> int:
-        """Rollouts with a verdict or without an answer."""
+        """Rollouts with a verdict, and unparsable ones."""
         return self.rollouts - self.unscorable.total()
 
     @property
     def unscorable_rate(self) -> float:
-        """Share of judged rollouts without a verdict; 0 when nothing was judged."""
+        """Share of judged rollouts that are unscorable; 0 when nothing was judged."""
         return self.unscorable.total() / self.rollouts if self.rollouts else 0.0
 
 
 def merge(parts: Iterable[RolloutStats]) -> RolloutStats:
-    """Add up the workers' counters. The verifier is as silent as it is for the worker that heard from it last; workers
-    that wait for nothing have no say."""
+    """Sum of the workers' counters; `waited_s` and `judging_s` are the largest.
+
+    `silent_s` is the smallest among the workers that wait: one that got a verdict proves that the verifier answers.
+    """
     total = RolloutStats()
     for part in parts:
         total.rollouts += part.rollouts

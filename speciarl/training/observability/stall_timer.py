@@ -7,22 +7,23 @@ from enum import Enum
 
 from speciarl.verdict import Source
 
-_SPOKEN = (Source.LIVE, Source.TAXONOMY)
+_JUDGED_NOW = (Source.LIVE, Source.TAXONOMY)
+"""Sources of verdicts that prove the judge alive; others were known before."""
 
 
 class Phase(Enum):
-    """What a rollout is doing."""
+    """Phase of a rollout in its worker."""
 
     GENERATING = "generating"
     JUDGING = "judging"
-    """Its answer is out and its verdict is not."""
+    """Its response is complete, its verdict not yet in."""
     JUDGED = "judged"
-    """It has its verdict and waits for its siblings."""
+    """Its verdict is in; it waits at the barrier for its siblings."""
 
 
 @dataclass(frozen=True, slots=True)
 class Waits:
-    """Seconds of wall time."""
+    """Wall time of two kinds of waiting, in seconds."""
 
     waited_s: float = 0.0
     """No rollout generated and at least one had no verdict yet."""
@@ -31,7 +32,7 @@ class Waits:
 
 
 class WaitClock:
-    """Adds up the seconds in which no rollout generates and at least one waits for a verdict.
+    """Clock of one worker: seconds in which no rollout generates and at least one waits for a verdict.
 
     That is the time a verifier of infinite speed would save: judging that overlaps with generation costs nothing.
     """
@@ -43,21 +44,21 @@ class WaitClock:
         self._waited_s = self._judging_s = 0.0
         self._since = now()
 
-    def enter(self, rollout: Hashable, phase: Phase) -> None:
-        """A rollout begins a phase, and ends the one it was in."""
-        self.leave(rollout)
+    def begin(self, rollout: Hashable, phase: Phase) -> None:
+        """Record that a rollout begins a phase; the one it was in ends."""
+        self.end(rollout)
         self._phases[rollout] = phase
         self._counts[phase] += 1
 
-    def leave(self, rollout: Hashable) -> None:
-        """A rollout is done, in whatever way."""
+    def end(self, rollout: Hashable) -> None:
+        """Record that a rollout has ended; harmless when repeated."""
         self._advance()
         phase = self._phases.pop(rollout, None)
         if phase is not None:
             self._counts[phase] -= 1
 
     def drain(self) -> Waits:
-        """What was added up since the last call."""
+        """Seconds since the last call; both sums begin anew."""
         self._advance()
         waits = Waits(self._waited_s, self._judging_s)
         self._waited_s = self._judging_s = 0.0
@@ -73,11 +74,11 @@ class WaitClock:
 
 
 class SilenceClock:
-    """Adds up the seconds in which verdicts were waited for, since the judge gave the last one.
+    """Clock of one worker: seconds in which verdicts were waited for since the judge gave the last one.
 
-    Time in which nobody asks does not count: between two steps a run may train for longer than an outage may last.
-    A verdict that was known already says nothing of the judge: a run whose judge is gone would otherwise go on for as
-    long as some pairs of each step are known, and learn from these alone.
+    Time in which nobody waits does not count: between two steps a run may train for longer than an outage may last.
+    A verdict from memory or store is no sign of life: a run whose judge is gone would otherwise go on for as long as
+    some pairs of each step are known, and learn from these alone.
     """
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
@@ -88,27 +89,27 @@ class SilenceClock:
         self._failed = False
         self._before = 0.0
 
-    def ask(self) -> None:
-        """Somebody begins to wait for a verdict."""
+    def begin_wait(self) -> None:
+        """Record that a rollout begins to wait for a verdict."""
         self._advance()
         if not self._pending:
             self._before, self._failed = self._silent_s, False
         self._pending += 1
 
-    def answer(self, source: Source | None) -> None:
-        """Somebody's wait is over, with a verdict from there, or without one."""
+    def end_wait(self, source: Source | None) -> None:
+        """Record that a rollout's wait is over, with a verdict of that source; None: without one."""
         self._advance()
         self._pending -= 1
-        if source in _SPOKEN:
+        if source in _JUDGED_NOW:
             self._silent_s = self._before = 0.0
             self._failed = False
         elif source is None:
             self._failed = True
         elif not self._pending and not self._failed:
-            self._silent_s = self._before  # all were known: looking them up is no waiting for the judge
+            self._silent_s = self._before  # all were known: the time of look-ups is not the judge's
 
     def seconds(self) -> float | None:
-        """Seconds of silence so far; None when nobody waits and none was left without a verdict."""
+        """Seconds of silence so far; None when nobody waits and no wait since the last verdict ended without one."""
         self._advance()
         return self._silent_s if self._pending or self._silent_s else None
 

@@ -1,4 +1,4 @@
-"""Attention check: refuses an implementation of attention that this installation does not have."""
+"""Attention check: refuses an attention implementation that this installation lacks."""
 
 from omegaconf import DictConfig
 
@@ -8,7 +8,7 @@ from speciarl.hydra_support import resolvers
 
 
 def check_attention(config: DictConfig) -> None:
-    """Packing and flash_attention_2 are refused where flash-attention is not installed."""
+    """Raise ConfigError for packing or flash_attention_2 where flash-attention is not installed."""
     if flash_attention.installed():
         return
     model = config.actor_rollout_ref.model
@@ -17,7 +17,7 @@ def check_attention(config: DictConfig) -> None:
             "actor_rollout_ref.model.use_remove_padding=True: sequences are packed for flash-attention, which is not "
             f"installed ({flash_attention.REMEDY}); leave it out, or set it to False"
         )
-    # What veRL asks transformers for if the configuration says nothing.
+    # veRL's own default, which it asks transformers for if the configuration says nothing.
     asked = model.override_config.get("attn_implementation", "flash_attention_2")
     if asked == "flash_attention_2":
         raise ConfigError(
@@ -27,7 +27,7 @@ def check_attention(config: DictConfig) -> None:
 
 
 def attention_notice() -> str:
-    """One line for runs on GPUs that go without flash-attention; empty for all others."""
+    """Notice, in one line, for a run on GPUs without flash-attention; empty for all others."""
     if flash_attention.installed() or resolvers.device() != "cuda":
         return ""
     return f"flash-attention is not installed, so {flash_attention.WITHOUT} ({flash_attention.REMEDY})"

@@ -1,5 +1,8 @@
-"""How a batch divides into mini-batches, devices and micro-batches, by rollouts or by tokens. veRL finds a misfit on
-the workers, after models were loaded and a batch was generated, by an assertion that names no key."""
+"""Batch-size check: how a batch divides into mini-batches, devices and micro-batches, by rollouts or by tokens.
+
+veRL finds a misfit only on the workers, after models were loaded and a batch was generated, and its assertion names no
+key.
+"""
 
 import math
 from collections.abc import Iterator
@@ -18,12 +21,14 @@ TOKEN_BUDGETS = (
 
 
 def check_batch_sizes(config: DictConfig) -> None:
-    """Raises a ConfigError for the first size that does not divide what it has to. FSDP only: other engines divide
-    devices in other ways."""
+    """Raise ConfigError for the first size that does not divide what it has to.
+
+    All but the first check are for FSDP only: other engines share out devices in other ways.
+    """
     actor, rollout, data = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout, config.data
     one_by_one = str(config.trainer.v1.trainer_mode).endswith("separate_async")
     updates = math.ceil(data.train_batch_size / actor.ppo_mini_batch_size)
-    # The second may be an interpolation that cannot be resolved unless the first holds.
+    # In this order: the second may be an interpolation that cannot be resolved unless the first holds.
     if one_by_one and (
         data.train_batch_size % actor.ppo_mini_batch_size
         or updates != config.trainer.v1.separate_async.parameter_sync_step
@@ -55,8 +60,10 @@ def check_batch_sizes(config: DictConfig) -> None:
 
 
 def check_token_budgets(config: DictConfig) -> None:
-    """Raises a ConfigError where micro-batches by tokens are asked of one half of the actor's work only, or where the
-    longest sample that there may be has no room in one."""
+    """Raise ConfigError for token-based micro-batches (`use_dynamic_bsz`) that cannot work.
+
+    They must be on for both the update and the log-probabilities or for neither, and have room for the longest sample.
+    """
     actor, rollout, data = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout, config.data
     if actor.use_dynamic_bsz != rollout.log_prob_use_dynamic_bsz:
         raise ConfigError(
@@ -76,7 +83,7 @@ def check_token_budgets(config: DictConfig) -> None:
 
 
 def _micro_batches(config: DictConfig, update: int, step: int) -> Iterator[tuple[str, int | None, int]]:
-    """Key, size and the rollouts to divide, of each micro-batch size that the run makes use of."""
+    """Key, size, and number of rollouts to divide, of each micro-batch size that the run uses."""
     actor, ref, rollout = (config.actor_rollout_ref[part] for part in ("actor", "ref", "rollout"))
     if not actor.use_dynamic_bsz:
         yield f"{ACTOR}.ppo_micro_batch_size_per_gpu", actor.ppo_micro_batch_size_per_gpu, update

@@ -1,4 +1,4 @@
-"""Preflight checks, run in the driver before Ray starts: a wrong setting should cost seconds, not minutes."""
+"""Preflight checks, run in the driver before Ray starts, so that a wrong setting costs seconds and not minutes."""
 
 import asyncio
 import re
@@ -22,20 +22,17 @@ from speciarl.training.preflight.batch_sizes import check_batch_sizes
 from speciarl.training.preflight.deadlines import check_deadlines
 from speciarl.training.preflight.probabilities import check_probabilities
 from speciarl.training.reward_info import sample_id
-from speciarl.utils.cli_errors import say
+from speciarl.utils.cli_errors import refuse, say
 from speciarl.verifier_server import VerifierConfig, build
 from speciarl.verifier_server.pool.ray_pool import refuse_clashing_labels
 from speciarl.verifier_server.verifier import Verifier
 
 MERGER = "model.visual.merger.mlp.0"
-"""Of Qwen2.5-VL: a linear layer outside of all transformer layers, the only kind beside the output layer."""
-
-EXIT_CODE = 2
-"""Exit status of a run that ended with one of our errors."""
+"""A linear layer of Qwen2.5-VL outside of all transformer layers; only the output layer is another one."""
 
 
 def check_run(config: DictConfig) -> SpeciaRLConfig:
-    """Check the whole configuration of a run against the world, as far as the driver can see it.
+    """The validated settings of a run, after all checks that the driver can make: keys, files, sizes, verifier.
 
     Raises a SpeciaRLError with one line for the first problem found.
     """
@@ -62,7 +59,10 @@ def check_run(config: DictConfig) -> SpeciaRLConfig:
 
 
 def check_support(config: DictConfig, settings: SpeciaRLConfig) -> None:
-    """A dynamic reward that asks for more supporters than a group has would silently become "not wrong"."""
+    """Raise ConfigError for a dynamic reward with more `support` than a group has rollouts.
+
+    It would silently become another reward: 1 for whatever is not wrong.
+    """
     size = int(config.actor_rollout_ref.rollout.n)
     if settings.reward.name == "dynamic" and int(settings.reward.params.get("support", 1)) > size:
         raise ConfigError(
@@ -72,7 +72,7 @@ def check_support(config: DictConfig, settings: SpeciaRLConfig) -> None:
 
 
 def check_model(path: str, key: str) -> None:
-    """A path that is meant to be local (absolute or relative with a dot) must hold a model."""
+    """Raise ConfigError for a local path (absolute, or relative with a dot) without a model in it."""
     local = Path(path).expanduser()
     looks_local = path.startswith(("/", "./", "../", "~"))
     if looks_local and not (local / "config.json").is_file():
@@ -83,8 +83,11 @@ def check_model(path: str, key: str) -> None:
 
 
 def check_mode(config: DictConfig) -> None:
-    """Rollout servers apart from the trainer must be able to get all that it learns, and rewards may be late only
-    where nobody asks for them before advantages."""
+    """Raise ConfigError for options that the trainer's mode cannot serve.
+
+    Late rewards need a mode in which nothing reads rewards before advantages. Rollout servers apart from the trainer
+    (separate_async) need weights in which all that was trained is contained.
+    """
     mode = str(config.trainer.v1.trainer_mode)
     if load(config).training.late_verdicts:
         if mode != "speciarl":
@@ -121,7 +124,7 @@ def check_mode(config: DictConfig) -> None:
 
 
 def _excludes(model: DictConfig, module: str) -> bool:
-    """Whether no adapter is put on a module, by PEFT's rules: a string is a pattern, a list holds ends of names."""
+    """Whether a module gets no adapter, by PEFT's rules: a string is a pattern, a list holds ends of names."""
 
     def matches(names: Any) -> bool:
         if isinstance(names, str):
@@ -133,8 +136,10 @@ def _excludes(model: DictConfig, module: str) -> bool:
 
 
 async def check_verifier(config: VerifierConfig, check: Callable[[Verifier], None] = lambda _: None) -> None:
-    """Start the verifier once if it runs already, and `check` it; of a judge yet to be started, check what its files
-    tell."""
+    """Connect to a judge that runs already, and `check` it; of one that the run will start, check its files.
+
+    Raises VerifierStartError or ConfigError.
+    """
     if config.pool is None:
         verifier = build(config)
         try:
@@ -148,7 +153,7 @@ async def check_verifier(config: VerifierConfig, check: Callable[[Verifier], Non
 
 
 def check_parquet(path: Path, key: str, image_key: str, hint: str) -> None:
-    """The file must be what ``python -m data_prep validate`` accepts: all text, and a sample of the images."""
+    """Raise DataError for a file that ``python -m data_prep validate`` refuses: all text and a sample of the images."""
     for fault in validate.faults(path, image_key):
         place = f"{path} {fault}" if fault.row is None else f"{path}, {fault}"
         more = f" (`python -m data_prep validate {path}` lists all faults)" if path.is_file() else ""
@@ -156,7 +161,7 @@ def check_parquet(path: Path, key: str, image_key: str, hint: str) -> None:
 
 
 def check_identities(path: Path, key: str) -> None:
-    """Verdict noise tells images by their ids, which must be there."""
+    """Raise DataError for a row without an id, from which verdict noise is drawn."""
     for row, extra_info in enumerate(pq.read_table(path, columns=["extra_info"])["extra_info"].to_pylist()):
         if not sample_id(extra_info or {}):
             raise DataError(
@@ -166,43 +171,44 @@ def check_identities(path: Path, key: str) -> None:
 
 
 class Preflight(Callback):
-    """Hydra callback that every recipe installs: checks first, and one line for each of our errors.
+    """Hydra callback of every recipe: checks before the run, and an error of ours as one last line after it.
 
     Hydra turns exceptions of callbacks into warnings, so a failing check leaves through SystemExit.
     """
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Check the run; on a problem, print one line and exit with status 2."""
+        """Check the run; for a problem, print one line and exit with status 2."""
         try:
             check_run(config)
         except SpeciaRLError as error:
-            _exit(error)
+            refuse(error)
         notice = attention_notice()
         if notice:
             say(notice)
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
-        """Put the one line that matters last when the run ended with one of our errors inside a Ray actor.
+        """Print one line, as the last, for a run that ended with an error of ours in a Ray actor; exit with status 2.
 
-        Jobs of a sweep that share this process leave it as they found it: without Ray, and alive for the next job.
-        Hydra raises the first error of the sweep when all are done.
+        A job of a sweep shares this process with the next one: it shuts Ray down and does not exit. Hydra raises the
+        sweep's first error when all jobs are done.
         """
         sweeps = config.hydra.mode is RunMode.MULTIRUN
         if sweeps:
             _leave_ray()
         if job_return.status is not JobStatus.FAILED:
             return
+        # The private field: the property raises the error that it holds.
         error = own_error(job_return._return_value)
         if error is not None and sweeps:
             say(error)
         elif error is not None:
-            _exit(error)
+            refuse(error)
 
 
 def own_error(error: Any) -> SpeciaRLError | None:
-    """Our error that an exception is or stems from. Ray's wrapper passes for the error in it, with the whole traceback
-    as its message, so it is opened first."""
+    """The SpeciaRLError that an exception is, wraps or was raised from; None for others."""
     while error is not None:
+        # Ray's wrapper is an instance of the class of the error in it, but its message is a whole traceback.
         inner = getattr(error, "cause", None)
         if inner is None and isinstance(error, SpeciaRLError):
             return error
@@ -215,8 +221,3 @@ def _leave_ray() -> None:
 
     if ray.is_initialized():
         ray.shutdown()
-
-
-def _exit(error: SpeciaRLError) -> None:
-    say(error)
-    raise SystemExit(EXIT_CODE)

@@ -1,4 +1,4 @@
-"""Deadline check: refuses a deadline that ends before what it waits for can be done."""
+"""Deadline check: refuses a deadline that is shorter than what it waits for may take."""
 
 import math
 from dataclasses import dataclass, field
@@ -11,18 +11,18 @@ from speciarl.verifier_server.pool.restart_policy import LOOK_EVERY_S
 from speciarl.verifier_server.pool.vllm_server import HEALTH_TIMEOUT_S, KILL_GRACE_S
 
 SLOWEST_TOKENS_PER_S = 20.0
-"""What a large judge on busy GPUs still generates for each of its requests."""
+"""Slowest generation to reckon with: of a large judge on busy GPUs, for each of its requests."""
 
 
 @dataclass
 class _Fitting:
-    """Values that are raised where they must be, and why."""
+    """Collector of values that are too small: goes on with ones that fit, so that all problems are found at once."""
 
     given: dict[str, float] = field(default_factory=dict)
     problems: dict[str, str] = field(default_factory=dict)
 
     def at_least(self, key: str, value: float, least: float, why: str) -> float:
-        """The value, or in its place the least that fits, in whole seconds."""
+        """The value if it is at least `least`; else a problem is recorded and the least that fits, in whole seconds."""
         given = self.given.setdefault(key, value)
         if value >= least:
             return value
@@ -32,7 +32,7 @@ class _Fitting:
 
 
 def check_deadlines(settings: SpeciaRLConfig, mode: str) -> None:
-    """Raise ConfigError, in one line, for deadlines that do not fit each other; the values it names fit together.
+    """Raise ConfigError, in one line, for deadlines that do not fit each other. The values that it names do.
 
     `mode` is veRL's ``trainer.v1.trainer_mode``.
     """

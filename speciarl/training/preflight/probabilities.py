@@ -1,4 +1,4 @@
-"""Probability check: refuses a reward that needs label probabilities with a judge that gives none."""
+"""Probability check: refuses a reward on label probabilities together with a judge that gives none."""
 
 from speciarl import reward
 from speciarl.config import SpeciaRLConfig
@@ -10,10 +10,10 @@ from speciarl.verifier_server.verifier import Verifier
 
 
 def check_probabilities(settings: SpeciaRLConfig, group_reward: GroupReward, verifier: Verifier | None) -> None:
-    """Raise ConfigError for a reward on probabilities with a judge that gives none: its verdicts would all pass for
-    certain, and the reward for another one.
+    """Raise ConfigError for a reward on probabilities with a judge that gives none.
 
-    `verifier` is the one in use, started; None while there is none yet, so that only its configuration can tell.
+    All verdicts would count as certain, and the run would train on another reward than it names. `verifier` is the one
+    in use, started; None before that, when only its configuration can be checked.
     """
     if not reward.weighs_probabilities(group_reward):
         return

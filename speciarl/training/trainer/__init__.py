@@ -1,1 +1,1 @@
-"""veRL's trainer with our stops: failure budget, checkpoints, late rewards, judges of the run's own."""
+"""Trainer: veRL's, with a failure budget, safe checkpoints, late rewards and the run's own verifier."""

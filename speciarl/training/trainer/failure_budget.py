@@ -1,4 +1,4 @@
-"""Failure budget: how much may go wrong in one step before the run saves a checkpoint and stops."""
+"""Failure budget: how much may fail in one step before the run saves a checkpoint and stops."""
 
 from collections.abc import Callable, Sequence
 
@@ -18,14 +18,14 @@ def refuse_unscorable(stats: RolloutStats, limits: RewardConfig) -> None:
 
 
 def refuse_unfinished(stats: RolloutStats, limits: RewardConfig, batch: int, judges: Sequence[str]) -> None:
-    """Check a step that is still waiting for rollouts. Lost groups are replaced, and without a bound for ever.
+    """Check a step that is still waiting for rollouts; veRL replaces lost groups for ever, without a limit of its own.
 
     Args:
         stats: all workers' counters since the step began.
         limits: the run's limits.
-        batch: rollouts in a whole batch. As many failed ones, or as many scored ones among too many unscorable ones,
-            and no batch yet: the step does not get on.
-        judges: where the verifier is, for the message.
+        batch: rollouts in a training batch. A step makes no progress when as many failed, or when as many were scored
+            and the unscorable among them are too many.
+        judges: URLs of the verifier, for the message.
 
     Raises VerifierOutage after `outage_deadline_s` without any verdict, else FailureBudgetExceeded.
     """
@@ -40,17 +40,19 @@ def refuse_unfinished(stats: RolloutStats, limits: RewardConfig, batch: int, jud
             f"{stats.failed} rollouts of one step failed, a whole batch of {batch}; the last one with "
             f"{stats.last_failure or 'no message'}"
         )
+    # Only from a whole batch on: the share of the first few rollouts says little.
     if stats.scored >= batch:
         refuse_unscorable(stats, limits)
 
 
 def refuse_endless(stats: RolloutStats, images: int, most: int) -> None:
-    """Raise FailureBudgetExceeded when a step has filtered out one group after the other.
+    """Raise FailureBudgetExceeded when group filtering leaves a step too few groups to fill its batch.
 
     Args:
         stats: all workers' counters since the step began.
         images: groups in a training batch.
-        most: training batches of groups that may end without filling one of groups with a signal; 0 for any number.
+        most: how many training batches of groups may end before the step has a batch of groups with a signal; 0: no
+            limit.
     """
     if most and stats.groups >= most * images:
         raise FailureBudgetExceeded(
@@ -61,7 +63,7 @@ def refuse_endless(stats: RolloutStats, images: int, most: int) -> None:
 
 
 def refuse_unrewarded(rewarded: int, count: Callable[[], RolloutStats]) -> None:
-    """Raise FailureBudgetExceeded, with what `count` knows of the step, when a batch has no reward at all."""
+    """Raise FailureBudgetExceeded when not one rollout of a batch has a reward; `count` returns the step's counters."""
     if rewarded:
         return
     stats = count()

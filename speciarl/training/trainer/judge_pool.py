@@ -1,4 +1,4 @@
-"""Judge pool of a run: vLLM replicas that start beside its rollout servers and stop when it ends."""
+"""Judge pool of a run: vLLM replicas that start together with its rollout servers and stop when it ends."""
 
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -8,11 +8,11 @@ from speciarl.verifier_server.pool.ray_pool import JudgePool
 
 
 class ManagedJudges:
-    """The judge pool of one run; does nothing when the verifier runs elsewhere.
+    """Lifetime of a run's judge pool; does nothing when the judge runs elsewhere.
 
-    The replicas load in a thread, while the trainer builds its own workers; but before it does, where they share its
-    GPUs: a vLLM server that measures how much memory is left dies when others free some meanwhile, so no two may start
-    on one GPU at the same time, and rollout servers start with the trainer's workers.
+    The replicas load in a thread while the trainer builds its workers. Where they share its GPUs they load before that:
+    a vLLM server dies when others free GPU memory while it measures how much is left, so no two may start on one GPU at
+    the same time, and rollout servers start with the trainer's workers.
     """
 
     def __init__(self, settings: SpeciaRLConfig, device: str) -> None:
@@ -24,16 +24,16 @@ class ManagedJudges:
         self._starting: Future[list[str]] | None = None
 
     def launch(self) -> None:
-        """Begin to start the replicas and return at once, or once they are healthy if they share the trainer's GPUs."""
+        """Begin to start the replicas; returns at once, or once they are healthy if they share the trainer's GPUs."""
         if self._pool is not None:
             executor = ThreadPoolExecutor(1, thread_name_prefix="judges")
             self._starting = executor.submit(self._pool.start)
-            executor.shutdown(wait=False)
+            executor.shutdown(wait=False)  # takes no more work; the start goes on
         if self._shares_gpus:
             self.wait()
 
     def wait(self) -> list[str]:
-        """The replicas' URLs once all are healthy, none without a pool; raises VerifierStartError."""
+        """URLs of the replicas, awaited until all are healthy; none without a pool. Raises VerifierStartError."""
         return self._starting.result() if self._starting is not None else []
 
     def stop(self) -> None:

@@ -1,39 +1,39 @@
-"""Poll hook: what the trainer checks while it waits for rollouts, as veRL waits for ever."""
+"""Poll hook: lets the trainer check a run while veRL waits for rollouts, which it does without a deadline."""
 
 import time
 from collections.abc import Callable
 from typing import Any
 
 INTERVAL_S = 5.0
-"""Between two looks."""
+"""Between two checks."""
 
 
-class Watch:
-    """Lets a replay buffer look around, now and then, while it waits for groups to finish.
+class PollHook:
+    """Hook that is called between two polls of a replay buffer, at most every `interval_s` seconds.
 
-    Wraps the buffer's pause between two polls, which is the same for all of veRL's buffers; a custom sampler of veRL's
-    would have to take over group filtering and refills as well.
+    It wraps the private `_wait_for_next_poll`, which all of veRL's buffers share: veRL's own extension point, a custom
+    sampler, would have to reimplement group filtering and refills as well.
     """
 
-    def __init__(self, look: Callable[[], None], interval_s: float = INTERVAL_S) -> None:
-        self._look = look
+    def __init__(self, check: Callable[[], None], interval_s: float = INTERVAL_S) -> None:
+        self._check = check
         self._interval_s = interval_s
         self._next = 0.0
 
-    def over(self, buffer: Any) -> Any:
-        """The same buffer, watched. What `look` raises ends the wait."""
+    def install(self, buffer: Any) -> Any:
+        """The same buffer, with the hook installed. What the check raises ends the buffer's wait."""
         pause = buffer._wait_for_next_poll
 
-        def pause_and_look(partition_id: str, last_debug_time: float) -> Any:
-            self.now_and_then()
+        def check_and_pause(partition_id: str, last_debug_time: float) -> Any:
+            self._check_if_due()
             return pause(partition_id, last_debug_time)
 
-        buffer._wait_for_next_poll = pause_and_look
+        buffer._wait_for_next_poll = check_and_pause
         return buffer
 
-    def now_and_then(self) -> None:
-        """Look, unless that was done a moment ago."""
+    def _check_if_due(self) -> None:
         now = time.monotonic()
         if now >= self._next:
-            self._look()
+            self._check()
+            # Counted from the end of the check, which may take long itself.
             self._next = time.monotonic() + self._interval_s

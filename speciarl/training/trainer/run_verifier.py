@@ -1,4 +1,4 @@
-"""Run verifier: the one verifier service of a run, with the replicas of its judge if it starts those as well."""
+"""Run verifier: the one verifier service of a run, and the judge's replicas if the run starts those as well."""
 
 import secrets
 from pathlib import Path
@@ -19,21 +19,20 @@ JUDGE = "judge"
 
 KEY_FILE, PORT_FILE = "verifier.key", "verifier.port"
 CLIENTS_KEYS = (
-    "request_timeout_s", "total_deadline_s", "retries", "backoff_s", "cache_size", "health_interval_s",
-    "max_string_chars", "max_waiting",
+    "total_deadline_s", "retries", "backoff_s", "cache_size", "health_interval_s", "max_string_chars", "max_waiting",
 )  # fmt: skip
-"""What a worker's client has in common with the judge it asks for."""
+"""Settings that a worker's client takes over from the judge's configuration."""
 
 
 class RunVerifier:
-    """Everything of a run that judges, and the configuration by which workers reach it."""
+    """Lifetime of a run's judges and verifier service, and the configuration by which workers reach them."""
 
     def __init__(self, settings: SpeciaRLConfig, device: str) -> None:
         self._settings = settings
         self._judges = ManagedJudges(settings, device)
         self._service: RunService | None = None
         self.judge_urls: list[str] = []
-        """Where the judge's servers are, for messages; those of replicas from `start` on."""
+        """URLs of the judge's servers, for messages; those of replicas from `start` on."""
         self._folder = Path(settings.training.judge_log_dir).absolute()
 
     def launch(self) -> None:
@@ -41,16 +40,17 @@ class RunVerifier:
         self._judges.launch()
 
     def start(self) -> VerifierConfig:
-        """Start the service once the replicas are healthy; the workers' configuration. Raises VerifierStartError."""
+        """The workers' configuration, once replicas are healthy and the service is up. Raises VerifierStartError."""
         judge = self._settings.verifier
         self.judge_urls = [*judge.endpoints, *([judge.service_url] if judge.service_url else [])]
-        if judge.service_url:
+        if judge.service_url:  # a service that outlives runs: nothing to start
             return judge
         urls = self._judges.wait()
         self.judge_urls += urls
         if urls:
             judge = judge.model_copy(update={"endpoints": tuple(urls), "pool": None})
         key_file = self._folder / KEY_FILE
+        # Before the service starts, which reads it; the agent-loop manager reads it for the workers.
         write_key(key_file, secrets.token_urlsafe(32))
         self._service = RunService(service_settings(judge, own_address(), key_file), self._folder / PORT_FILE)
         self._service.start(judge.startup_deadline_s + SLACK_S)
@@ -66,7 +66,7 @@ class RunVerifier:
         return [self._service.stats()] if self._service is not None else []
 
     def stop(self) -> None:
-        """Stop the service, then the replicas, in bounded time; safe at any time."""
+        """Stop the service, then the replicas that it asks, in bounded time; safe at any time."""
         if self._service is not None:
             self._service.stop()
             (self._folder / KEY_FILE).unlink(missing_ok=True)
@@ -74,14 +74,14 @@ class RunVerifier:
 
 
 def service_settings(judge: VerifierConfig, host: str, key_file: Path) -> ServiceConfig:
-    """The service's settings. It turns nobody away: its clients are the run's own workers."""
+    """The service's settings. Its admission limit lies above the judge's own (`max_waiting`), which is to count."""
     plain: dict[str, Any] = judge.model_dump(mode="json", exclude_unset=True) | {"name": judge.name}
     return parse_settings(
         {
             "host": host,
             "port": 0,
             "key_file": str(key_file),
-            "store": None,
+            "store": None,  # else the service would add its default one; the judge's own `store` decides
             "limits": {"waiting_pairs": judge.max_waiting + 10_000},
             "judges": {JUDGE: plain},
         }
@@ -89,12 +89,20 @@ def service_settings(judge: VerifierConfig, host: str, key_file: Path) -> Servic
 
 
 def client_config(judge: VerifierConfig, url: str, key_file: Path) -> VerifierConfig:
-    """What a worker needs to ask the run's service."""
+    """Configuration of a worker's client for the run's service."""
     shared = {name: getattr(judge, name) for name in CLIENTS_KEYS}
-    return VerifierConfig(name=JUDGE, service_url=url, api_key_file=str(key_file), startup_deadline_s=60.0, **shared)
+    # The service queues pairs and tries them again: a request to it may take longer than one to the judge.
+    return VerifierConfig(
+        name=JUDGE,
+        service_url=url,
+        api_key_file=str(key_file),
+        startup_deadline_s=60.0,
+        request_timeout_s=judge.total_deadline_s,
+        **shared,
+    )
 
 
 def own_address() -> str:
-    """An address of this node that the workers reach."""
+    """Address of this node that all workers reach: loopback, closed to other machines, where there is one node."""
     single = len([node for node in ray.nodes() if node["Alive"]]) == 1
     return LOOPBACK if single else str(ray.util.get_node_ip_address())

@@ -1,4 +1,4 @@
-"""Weight deadline: a transfer of weights to the rollout servers that fails ends in time, with its cause."""
+"""Weight deadline: ends a transfer of weights to the rollout servers that hangs or fails, with its cause."""
 
 import threading
 from collections.abc import Callable
@@ -12,8 +12,8 @@ from speciarl.errors import WeightTransferFailed, WeightTransferStuck
 _AGAIN = "Start the same command again when that is mended; it resumes from the last checkpoint (trainer.save_freq)"
 
 
-def bound(manager: Any, deadline_s: float) -> None:
-    """Give a veRL ``CheckpointEngineManager``'s ``update_weights`` a deadline.
+def set_deadline(manager: Any, deadline_s: float) -> None:
+    """Set a deadline for ``update_weights`` of a veRL ``CheckpointEngineManager``, by wrapping its method.
 
     Raises WeightTransferStuck past it, and WeightTransferFailed as soon as a worker or a server fails.
     A rollout server that hangs leaves the trainer worker that sends in a blocking call, which nothing can interrupt:

@@ -4,15 +4,13 @@ import asyncio
 import contextlib
 import heapq
 import random
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
 
 from speciarl.utils.deadline import within
 from speciarl.verdict import Reason, Unscorable
 from speciarl.verifier_server.client.http import Failure
-from speciarl.verifier_server.client.in_flight import Flight
 from speciarl.verifier_server.client.router import Endpoint, Router
-from speciarl.verifier_server.client.sender import COPIES, Hedging, Read, Sender
 from speciarl.verifier_server.config import VerifierConfig
 from speciarl.verifier_server.stats import Stats
 
@@ -58,20 +56,20 @@ class Places:
 
 
 T = TypeVar("T")
+Read = Callable[[object], T | Unscorable]
+"""Reads a parsed reply; malformed or off_label where it makes no sense."""
 
 LONGEST_BACKOFF_S = 15.0
 
 
 class Dispatcher:
-    """Sends requests, at most `max_concurrency` at once (and a few copies of late ones), each to the endpoint that
-    can best take it."""
+    """Sends requests, at most `max_concurrency` at once, each to the endpoint that can best take it."""
 
     def __init__(self, config: VerifierConfig, router: Router, stats: Stats, chance: random.Random) -> None:
         self.router = router
         self._config = config
         self._stats = stats
         self._chance = chance
-        self._sender = Sender(router, Hedging(config.hedge_share, config.hedge_after_s), stats)
         self._places = Places(config.max_concurrency)
         self._changed = asyncio.Event()
         self._turns = 0
@@ -88,7 +86,6 @@ class Dispatcher:
         body: Mapping[str, Any],
         read: Read[T],
         only: Endpoint | None = None,
-        flight: Flight | None = None,
         deadline_s: float | None = None,
         pairs: int = 1,
     ) -> T | Unscorable:
@@ -97,8 +94,7 @@ class Dispatcher:
 
         A passing failure, and a reply that makes no sense, is tried again on another endpoint when there is one;
         while none takes requests, the pair waits for the first to return. `only` pins the request to one
-        endpoint, whatever its state. With a `flight`, retries end when nobody waits for it any more. `pairs`: how many
-        the request is about.
+        endpoint, whatever its state. `pairs`: how many the request is about.
         """
         config = self._config
         if self._places.taken >= config.max_concurrency and self.waiting + pairs > config.max_waiting:
@@ -111,7 +107,7 @@ class Dispatcher:
         trail = _Trail(clock() + within_s)
         self._open += pairs
         try:
-            return await within(within_s, self._ask(body, read, only, flight, trail, pairs))
+            return await within(within_s, self._ask(body, read, only, trail, pairs))
         except TimeoutError:
             return trail.missed(clock(), within_s, self.router.outage(clock()))
         finally:
@@ -122,7 +118,6 @@ class Dispatcher:
         body: Mapping[str, Any],
         read: Read[T],
         only: Endpoint | None,
-        flight: Flight | None,
         trail: "_Trail",
         pairs: int,
     ) -> T | Unscorable:
@@ -145,7 +140,7 @@ class Dispatcher:
                 trail.attempts += 1
                 # What failed in company, or took its server along, tries again without.
                 alone = only is not None or trail.attempts > 1
-                outcome = await self._sender.send(endpoint, body, read, flight, 1 if only else COPIES, alone)
+                outcome = await self._exchange(endpoint, body, read, alone)
             finally:
                 self._sending -= pairs
                 self._places.give_back()
@@ -156,8 +151,6 @@ class Dispatcher:
             trail.spent += only is not None or not outcome.blameless
             if not outcome.passing or trail.spent > self._config.retries:
                 return outcome.unscorable
-            if flight is not None and flight.drop_if_deserted():
-                return Unscorable(Reason.CANCELLED, "nobody waits for the verdict any more")
             tried.add(endpoint)
             if len(tried) == len(self.router.endpoints):
                 tried.clear()
@@ -167,8 +160,39 @@ class Dispatcher:
             self._stats.backoff_seconds += pause_s
             await asyncio.sleep(pause_s)
 
+    async def _exchange(
+        self, endpoint: Endpoint, body: Mapping[str, Any], read: Read[T], alone: bool
+    ) -> T | Unscorable | Failure:
+        """One request, in an HTTP request of its own if `alone`; router and counters hear what became of it."""
+        clock = asyncio.get_running_loop().time
+        sent_at = clock()
+        self._stats.attempts += 1
+        sent = self.router.begin(endpoint)
+        try:
+            reply = await endpoint.chat(body, alone)
+        except asyncio.CancelledError:
+            self.router.withdraw(sent)
+            raise
+        finally:
+            self._stats.note_exchange(clock() - sent_at)
+        outcome = reply if isinstance(reply, Failure) else self._understand(endpoint, reply, read)
+        if isinstance(outcome, Failure) and outcome.passing and outcome.unscorable.reason is not Reason.OFF_LABEL:
+            self.router.fail(sent, clock(), outcome)
+        else:
+            self.router.succeed(sent, clock())
+        return outcome
+
+    def _understand(self, endpoint: Endpoint, reply: object, read: Read[T]) -> T | Unscorable | Failure:
+        """The reading, or Failure for a reply that makes no sense: another judge may do better."""
+        self._stats.note_usage(reply)
+        reading = read(reply)
+        if isinstance(reading, Unscorable) and reading.reason in (Reason.MALFORMED, Reason.OFF_LABEL):
+            named = Unscorable(reading.reason, f"{endpoint.client.url}: {reading.detail}")
+            return Failure(named, passing=True)
+        return reading
+
     async def _endpoint(self, avoid: Collection[Endpoint], expires: float) -> Endpoint | Unscorable:
-        """The endpoint to send to, once one takes requests; Unscorable when all are closed beyond the deadline."""
+        """The endpoint to send to, once one takes requests; Unscorable when all asked for silence till the deadline."""
         clock = asyncio.get_running_loop().time
         while True:
             now = clock()
@@ -176,7 +200,7 @@ class Dispatcher:
             if endpoint is not None:
                 return endpoint
             opens_at = self.router.opens_at(now)
-            if opens_at is not None and opens_at >= expires and self.router.all_closed(now):
+            if opens_at is not None and opens_at >= expires and self.router.all_silent(now):
                 outage = self.router.outage(now)
                 assert outage is not None
                 return outage

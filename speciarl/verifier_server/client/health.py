@@ -5,7 +5,7 @@ import contextlib
 import logging
 
 from speciarl.utils.deadline import within
-from speciarl.verifier_server.client.router import Endpoint, Router
+from speciarl.verifier_server.client.router import Endpoint, Router, State
 
 CHECK_TIMEOUT_S = 2.0
 
@@ -51,16 +51,18 @@ class HealthWatch:
 
     async def _check(self, endpoint: Endpoint) -> None:
         failure = await endpoint.client.check_health(CHECK_TIMEOUT_S)
-        if failure is not None and endpoint.ejected and failure.unscorable != endpoint.last_failure:
+        if failure is not None and endpoint.status is not State.HEALTHY and failure.unscorable != endpoint.last_failure:
             _log.warning("judge endpoint stays ejected: %s", failure.unscorable.detail)
         self._router.checked(endpoint, asyncio.get_running_loop().time(), failure)
 
     def _report(self) -> None:
         """Log which endpoints were ejected and which returned since the last look."""
-        away = {endpoint for endpoint in self._router.endpoints if endpoint.ejected}
+        away = {endpoint for endpoint in self._router.endpoints if endpoint.status is not State.HEALTHY}
         for endpoint in away - self._away:
             cause = endpoint.last_failure.detail if endpoint.last_failure else "no cause known"
-            _log.warning("judge endpoint ejected: %s", cause)
+            # A server that only asked for silence is doing its duty; where rates are limited that happens all the time.
+            level = logging.INFO if endpoint.status is State.TRIAL else logging.WARNING
+            _log.log(level, "judge endpoint ejected: %s", cause)
         for endpoint in self._away - away:
             _log.info("judge endpoint returned: %s", endpoint.client.url)
         self._away = away

@@ -1,4 +1,4 @@
-"""Router: which endpoint gets the next request. No clock and no network of its own: times are handed in."""
+"""Router: which endpoint gets the next request, with a circuit breaker for each. Times are handed in."""
 
 import enum
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -10,9 +10,7 @@ from speciarl.verifier_server.client.chat_batch import Coalescer
 from speciarl.verifier_server.client.http import Client, Failure
 from speciarl.verifier_server.stats import Stats
 
-FIRST_REST_S = 1.0
-LONGEST_REST_S = 30.0
-LONGEST_CLOSED_S = 300.0
+LONGEST_SILENCE_S = 300.0
 """A server that asks for a longer silence is asked again after this, so that no slip of its clock shuts it for good."""
 EJECT_AFTER = 5
 """Failures in a row after which an endpoint gets no more requests until a health check succeeds."""
@@ -21,18 +19,14 @@ FIRST_CHECK_S = 0.25
 
 
 class State(enum.StrEnum):
-    """What an endpoint may be used for. `docs/judge_pool.md` shows the transitions."""
+    """The circuit breaker of an endpoint. `docs/judge_pool.md` shows the transitions."""
 
     HEALTHY = "healthy"
-    """Takes requests."""
-    RESTING = "resting"
-    """Failed a moment ago: takes requests when no other endpoint does."""
-    CLOSED = "closed"
-    """Asked not to be called for a while (Retry-After): takes none until then."""
+    """Takes requests (closed)."""
     EJECTED = "ejected"
-    """Takes none until a health check succeeds."""
+    """Takes none, until a health check succeeds or the silence that it asked for is over (open)."""
     TRIAL = "trial"
-    """Its health check succeeded: takes one request at a time until one succeeds."""
+    """Takes one request at a time, until one succeeds (half-open)."""
 
 
 @dataclass(frozen=True)
@@ -70,13 +64,12 @@ class Endpoint:
     """Failed checks and trials since the last success."""
     last_failure: Unscorable | None = None
     """What the last failure said."""
-    resting_until: float = 0.0
-    closed_until: float = 0.0
-    ejected: bool = False
-    on_trial: bool = False
-    """An ejected endpoint whose last health check succeeded."""
+    status: State = State.HEALTHY
+    """The state, but for a silence that it asked for."""
+    silent_until: float = 0.0
+    """It asked not to be called before (Retry-After); until then it counts as ejected."""
     check_at: float | None = None
-    """When its health is to be checked next; None while there is no reason to."""
+    """When its health is to be checked next; None while there is no reason to. Always given with status EJECTED."""
     last_used: int = 0
     """Position in the order of use, so that equal endpoints take turns."""
     trial: "Sent | None" = None
@@ -89,13 +82,11 @@ class Endpoint:
 
     def state(self, now: float) -> State:
         """The state at a moment."""
-        if self.ejected and not self.on_trial:
-            return State.EJECTED
-        if self.closed_until > now:
-            return State.CLOSED
-        if self.ejected:
-            return State.TRIAL
-        return State.RESTING if self.resting_until > now else State.HEALTHY
+        return State.EJECTED if self.silent_until > now else self.status
+
+    def silent(self, now: float) -> bool:
+        """Whether it takes no requests for a while just because it asked for that, and will by itself."""
+        return self.silent_until > now and self.status is State.TRIAL
 
     def stats(self, now: float) -> EndpointStats:
         """What is shown of it."""
@@ -105,7 +96,7 @@ class Endpoint:
     def takes_requests(self, now: float) -> bool:
         """Whether a request may be sent now."""
         state = self.state(now)
-        return state in (State.HEALTHY, State.RESTING) or (state is State.TRIAL and self.trial is None)
+        return state is State.HEALTHY or (state is State.TRIAL and self.trial is None)
 
 
 @dataclass(eq=False)
@@ -118,8 +109,7 @@ class Sent:
 class Router:
     """Least-loaded choice among the endpoints that take requests, and the rules by which their states change.
 
-    Without rest and ejection a dead endpoint, which fails at once and so never has load, would attract every
-    request.
+    Without ejection a dead endpoint, which fails at once and so never has load, would attract every request.
     """
 
     def __init__(self, endpoints: Sequence[Endpoint], check_interval_s: float, stats: Stats) -> None:
@@ -138,35 +128,35 @@ class Router:
     def pick(self, now: float, avoid: Collection[Endpoint] = ()) -> Endpoint | None:
         """The endpoint to use next, one outside `avoid` when there is one; None when none takes requests.
 
-        A trial comes first: it is how an endpoint returns. Then the rested, then the least loaded.
+        A trial comes first: it is how an endpoint returns. Then the least loaded.
         """
         usable = [endpoint for endpoint in self.endpoints if endpoint.takes_requests(now)]
 
-        def rank(endpoint: Endpoint) -> tuple[bool, bool, bool, int, int]:
-            resting = endpoint.resting_until > now and not endpoint.ejected
-            return endpoint in avoid, not endpoint.ejected, resting, endpoint.in_flight, endpoint.last_used
+        def rank(endpoint: Endpoint) -> tuple[bool, bool, int, int]:
+            on_trial = endpoint.status is State.TRIAL
+            return endpoint in avoid, not on_trial, endpoint.in_flight, endpoint.last_used
 
         return min(usable, key=rank, default=None)
 
     def opens_at(self, now: float) -> float | None:
-        """When the first closed endpoint opens by itself; None when none is closed."""
-        return min((e.closed_until for e in self.endpoints if e.state(now) is State.CLOSED), default=None)
+        """When the first silence that an endpoint asked for is over; None when there is none."""
+        return min((endpoint.silent_until for endpoint in self.endpoints if endpoint.silent(now)), default=None)
 
-    def all_closed(self, now: float) -> bool:
+    def all_silent(self, now: float) -> bool:
         """Whether nothing but time will help: each endpoint asked not to be called."""
-        return all(endpoint.state(now) is State.CLOSED for endpoint in self.endpoints)
+        return all(endpoint.silent(now) for endpoint in self.endpoints)
 
     def outage(self, now: float) -> Unscorable | None:
         """Why no endpoint takes requests; None when one does."""
         if any(endpoint.takes_requests(now) for endpoint in self.endpoints):
             return None
-        ejected = [endpoint for endpoint in self.endpoints if endpoint.ejected]
-        if not ejected:
-            first = min(self.endpoints, key=lambda endpoint: endpoint.closed_until)
-            pause_s = first.closed_until - now
+        broken = [endpoint for endpoint in self.endpoints if not endpoint.silent(now)]
+        if not broken:
+            first = min(self.endpoints, key=lambda endpoint: endpoint.silent_until)
+            pause_s = first.silent_until - now
             return Unscorable(Reason.OVERLOADED, f"{first.client.url} asked not to be called for {pause_s:.0f} s")
-        last = ejected[0].last_failure or Unscorable(Reason.CONNECTION, f"{ejected[0].client.url} is ejected")
-        away = f"{len(ejected)} of {len(self.endpoints)} endpoints are ejected; last: {last.detail}"
+        last = broken[0].last_failure or Unscorable(Reason.CONNECTION, f"{broken[0].client.url} is ejected")
+        away = f"{len(broken)} of {len(self.endpoints)} endpoints are ejected; last: {last.detail}"
         return Unscorable(last.reason, away)
 
     def begin(self, endpoint: Endpoint) -> Sent:
@@ -176,17 +166,25 @@ class Router:
         endpoint.in_flight += 1
         endpoint.attempts += 1
         sent = Sent(endpoint)
-        if endpoint.on_trial and endpoint.trial is None:
+        if endpoint.status is State.TRIAL and endpoint.trial is None:
             endpoint.trial = sent
         return sent
 
-    def succeed(self, sent: Sent) -> None:
+    def succeed(self, sent: Sent, now: float) -> None:
         """The server replied, be it to refuse a bad request: that says nothing about the server's health."""
         endpoint = sent.endpoint
         self._end(sent)
         endpoint.failures = endpoint.setbacks = 0
-        endpoint.resting_until = 0.0
-        self._readmit(endpoint)
+        endpoint.check_at = None
+        if endpoint.status is State.HEALTHY:
+            return
+        endpoint.trial = None  # a reply to an earlier request has settled what it was to show
+        if endpoint.silent_until > now:  # sent before it asked for silence, which is kept
+            endpoint.status = State.TRIAL
+        else:
+            endpoint.status = State.HEALTHY
+            self._stats.returns += 1
+        self._tell()
 
     def fail(self, sent: Sent, now: float, failure: Failure) -> None:
         """The request failed for a passing reason."""
@@ -194,35 +192,27 @@ class Router:
         was_trial = endpoint.trial is sent
         self._end(sent)
         endpoint.failed += 1
-        endpoint.failures += 1
         endpoint.last_failure = failure.unscorable
-        endpoint.resting_until = now + min(FIRST_REST_S * 2.0 ** min(endpoint.failures - 1, 10), LONGEST_REST_S)
-        if failure.retry_after_s is not None:
-            until = now + min(failure.retry_after_s, LONGEST_CLOSED_S)
-            endpoint.closed_until = max(endpoint.closed_until, until)
-        if failure.alive:  # it is only busy, which is no reason to eject it
-            self._readmit(endpoint)
-        elif was_trial:
-            self._postpone(endpoint, now)
-            self._tell()
-        elif not endpoint.ejected:
-            if endpoint.failures >= EJECT_AFTER:
-                self._eject(endpoint)
-            if endpoint.check_at is None:
-                endpoint.check_at = now
-            self._tell()
+        if failure.retry_after_s:
+            until = now + min(failure.retry_after_s, LONGEST_SILENCE_S)
+            endpoint.silent_until = max(endpoint.silent_until, until)
+            if endpoint.status is State.HEALTHY:
+                self._eject(endpoint, State.TRIAL)
+        if not failure.alive:  # being busy is no reason to eject it, nor to check its health
+            endpoint.failures += 1
+            if was_trial:
+                self._postpone(endpoint, now)
+            elif endpoint.status is State.HEALTHY:
+                endpoint.check_at = now if endpoint.check_at is None else endpoint.check_at
+                if endpoint.failures >= EJECT_AFTER:
+                    self._eject(endpoint, State.EJECTED)
+        self._tell()
 
     def withdraw(self, sent: Sent) -> None:
         """The request was given up before its reply; nothing was learnt."""
         was_trial = sent.endpoint.trial is sent
         self._end(sent)
         if was_trial:
-            self._tell()
-
-    def suspect(self, endpoint: Endpoint, now: float) -> None:
-        """The endpoint is oddly slow: have its health checked."""
-        if endpoint.check_at is None and not endpoint.ejected:
-            endpoint.check_at = now
             self._tell()
 
     def due(self, now: float) -> list[Endpoint]:
@@ -239,10 +229,10 @@ class Router:
             return  # a request succeeded meanwhile, which says more
         if failure is None:
             endpoint.check_at = None
-            endpoint.on_trial = endpoint.ejected
+            endpoint.status = State.HEALTHY if endpoint.status is State.HEALTHY else State.TRIAL
         else:
             endpoint.last_failure = failure.unscorable
-            self._eject(endpoint)
+            self._eject(endpoint, State.EJECTED)
             self._postpone(endpoint, now)
         self._tell()
 
@@ -251,21 +241,13 @@ class Router:
         if sent.endpoint.trial is sent:
             sent.endpoint.trial = None
 
-    def _readmit(self, endpoint: Endpoint) -> None:
-        endpoint.check_at = None
-        if endpoint.ejected:
-            endpoint.ejected = endpoint.on_trial = False
-            self._stats.returns += 1
-            self._tell()
-
-    def _eject(self, endpoint: Endpoint) -> None:
-        if not endpoint.ejected:
-            endpoint.ejected = True
-            self._stats.ejections += 1
+    def _eject(self, endpoint: Endpoint, status: State) -> None:
+        self._stats.ejections += endpoint.status is State.HEALTHY
+        endpoint.status = status
 
     def _postpone(self, endpoint: Endpoint, now: float) -> None:
-        """Off trial, until a later check succeeds."""
-        endpoint.on_trial = False
+        """No trial until a later check succeeds."""
+        endpoint.status = State.EJECTED
         endpoint.check_at = now + min(FIRST_CHECK_S * 2.0 ** min(endpoint.setbacks, 20), self._check_interval_s)
         endpoint.setbacks += 1
 

@@ -14,6 +14,7 @@ import yaml
 from speciarl.answer import NORMALISER_VERSION, normalise
 from speciarl.category import Category
 from speciarl.errors import ConfigError
+from speciarl.utils.wrong_keys import meant
 from speciarl.verdict import Pair
 from speciarl.verifier_server.judge.labels import SCHEMES, SIX, Scheme
 
@@ -121,10 +122,8 @@ def _parse(text: str, name: str, where: str) -> Prompt:
         raise ConfigError(f"judge prompt {where} is no mapping; it needs `version`, `system` and `golden`")
     unknown = set(content) - set(_KEYS)
     if unknown:
-        known = ", ".join(_KEYS)
-        raise ConfigError(
-            f"judge prompt {where} has the unknown key {sorted(map(str, unknown))[0]!r}; known keys: {known}"
-        )
+        first = sorted(map(str, unknown))[0]
+        raise ConfigError(f"judge prompt {where}: {first}: there is no such key; {meant(first, _KEYS)}")
     if content.get("version") != FORMAT_VERSION:
         raise ConfigError(f"judge prompt {where}: `version` must be {FORMAT_VERSION}")
     scheme, form = content.get("scheme", SIX.name), content.get("format", "single")

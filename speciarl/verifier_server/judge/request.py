@@ -5,7 +5,6 @@ from typing import Any, TypeAlias
 
 from speciarl.verdict import Judgement, Pair, Unscorable
 from speciarl.verifier_server.client.dispatcher import Dispatcher
-from speciarl.verifier_server.client.in_flight import Flight
 from speciarl.verifier_server.client.router import Endpoint
 from speciarl.verifier_server.config import VerifierConfig
 from speciarl.verifier_server.judge.decoding import Decoder
@@ -44,7 +43,6 @@ async def ask(
     decoder: AnyDecoder,
     pairs: Sequence[Pair],
     only: Endpoint | None = None,
-    flight: Flight | None = None,
     deadline_s: float | None = None,
 ) -> Sequence[Judgement]:
     """One request about some pairs, tried again as `Dispatcher.ask` does: one judgement for each, in their order.
@@ -54,12 +52,12 @@ async def ask(
     """
     body = chat_body(config, prompt, decoder, *pairs)
     if isinstance(decoder, Decoder):
-        return (await dispatcher.ask(body, decoder.read, only, flight, deadline_s),)
+        return (await dispatcher.ask(body, decoder.read, only, deadline_s),)
 
     def read(reply: object) -> Sequence[Judgement] | Unscorable:
         judgements = decoder.read(reply, len(pairs))
         alone = judgements[0] if len(judgements) == 1 else None
         return alone if isinstance(alone, Unscorable) else judgements
 
-    reading = await dispatcher.ask(body, read, only, flight, deadline_s, len(pairs))
+    reading = await dispatcher.ask(body, read, only, deadline_s, len(pairs))
     return (reading,) * len(pairs) if isinstance(reading, Unscorable) else reading

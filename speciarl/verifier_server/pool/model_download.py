@@ -4,13 +4,15 @@ A download takes as long as the line is slow, and says nothing about whether the
 its own, with a deadline of its own (`pool.download_deadline_s`).
 """
 
-import argparse
 import contextlib
 import sys
 import threading
 from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from speciarl.verifier_server.config import PoolConfig, VerifierConfig
 
@@ -18,6 +20,9 @@ REPORT_EVERY_S = 15.0
 _SMALL = ("*.json", "*.txt", "*.model", "*.tiktoken", "*.jinja", "*.py")
 _LEFT_OUT = ("original/*", "metal/*")
 """Other forms of the same weights, which vLLM leaves out as well."""
+
+# Plain tracebacks: standard error is a log, whose last line is shown to the user.
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
 def download_command(config: VerifierConfig, pool: PoolConfig) -> list[str] | None:
@@ -40,38 +45,45 @@ def wanted_files(names: Sequence[str]) -> list[str]:
     return [name for name in kept if any(fnmatch(name, pattern) for pattern in (weights, *_SMALL))]
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Download one model; returns the exit status. What is in the cache already costs a look at the Hub."""
-    parser = argparse.ArgumentParser(description="Download a judge model into the Hub's cache.")
-    parser.add_argument("model")
-    parser.add_argument("--revision")
-    parser.add_argument("--cache-dir")
-    asked = parser.parse_args(arguments)
+@app.command()
+def download(
+    model: Annotated[str, typer.Argument(help="Its name on the Hub, e.g. Qwen/Qwen3-8B.")],
+    revision: Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit (default: main).")] = None,
+    cache_dir: Annotated[
+        str | None, typer.Option("--cache-dir", help="Folder to put it in (default: the Hub's cache).")
+    ] = None,
+) -> None:
+    """Download a judge model into the Hub's cache. What is there already costs a look at the Hub.
+
+    \b
+      python -m speciarl.verifier_server.pool.model_download Qwen/Qwen3-8B --cache-dir /data/models
+
+    The exit code is 1 when it cannot be downloaded.
+    """
     import httpx
     from huggingface_hub import HfApi, constants, snapshot_download
     from huggingface_hub.file_download import repo_folder_name
 
     try:
-        info = HfApi().model_info(asked.model, revision=asked.revision, files_metadata=True)
+        info = HfApi().model_info(model, revision=revision, files_metadata=True)
     except (httpx.HTTPError, OSError, ValueError) as error:
         # A model that is in the cache can do without the Hub. If it is not, the server says so.
-        print(f"the Hub does not tell of {asked.model} ({_line(error)}); what is in the cache has to do", flush=True)
-        return 0
+        typer.echo(f"the Hub does not tell of {model} ({_line(error)}); what is in the cache has to do")
+        return
     sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
     wanted = wanted_files(list(sizes))
-    folder = Path(asked.cache_dir or constants.HF_HUB_CACHE) / repo_folder_name(repo_id=asked.model, repo_type="model")
+    folder = Path(cache_dir or constants.HF_HUB_CACHE) / repo_folder_name(repo_id=model, repo_type="model")
     done = threading.Event()
-    watch = (asked.model, folder / "blobs", sum(sizes[name] for name in wanted), done)
+    watch = (model, folder / "blobs", sum(sizes[name] for name in wanted), done)
     threading.Thread(target=_report, args=watch, daemon=True).start()
     try:
-        path = snapshot_download(asked.model, revision=asked.revision, cache_dir=asked.cache_dir, allow_patterns=wanted)
+        path = snapshot_download(model, revision=revision, cache_dir=cache_dir, allow_patterns=wanted)
     except (httpx.HTTPError, OSError, ValueError) as error:
-        print(f"error: {asked.model} cannot be downloaded: {_line(error)}", flush=True)
-        return 1
+        typer.echo(f"error: {model} cannot be downloaded: {_line(error)}")
+        raise typer.Exit(1) from error
     finally:
         done.set()
-    print(f"{asked.model} is in {path}", flush=True)
-    return 0
+    typer.echo(f"{model} is in {path}")
 
 
 def _report(model: str, blobs: Path, total: int, done: threading.Event) -> None:
@@ -80,7 +92,7 @@ def _report(model: str, blobs: Path, total: int, done: threading.Event) -> None:
         for file in list(blobs.glob("*")):
             with contextlib.suppress(FileNotFoundError):  # parts are renamed under our eyes
                 have += file.stat().st_size
-        print(f"downloading {model}: {have / 1e9:.1f} of {total / 1e9:.1f} GB", flush=True)
+        typer.echo(f"downloading {model}: {have / 1e9:.1f} of {total / 1e9:.1f} GB")
 
 
 def _line(error: BaseException) -> str:
@@ -88,4 +100,4 @@ def _line(error: BaseException) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    app()

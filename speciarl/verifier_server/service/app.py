@@ -57,6 +57,7 @@ def create_app(
         version=speciarl.__version__,
         description=ABOUT,
         lifespan=lifespan,
+        redirect_slashes=False,
     )
     app.state.core = core
     errors.install(app)

@@ -73,13 +73,14 @@ def binary_word(category: Category, words: BinaryConfig) -> str:
 
 
 def spread(extra_info: Any, pairs: int) -> list[str | None]:
-    """The JSON text of each pair's part of `extra_info`; raises ApiError for what cannot be written as JSON."""
+    """The JSON text of each pair's part of `extra_info`; raises ApiError for what cannot be written as JSON: lone
+    surrogates, endless nesting."""
     try:
         if isinstance(extra_info, list) and len(extra_info) == pairs:
             return [None if entry is None else orjson.dumps(entry).decode() for entry in extra_info]
         return [None if extra_info is None else orjson.dumps(extra_info).decode()] * pairs
     except orjson.JSONEncodeError as error:
-        raise ApiError(422, "invalid_request", "body.extra_info: nested too deep, or a lone surrogate") from error
+        raise ApiError(422, "invalid_request", f"body.extra_info: {error}") from error
 
 
 async def _classify(core: Core, body: ClassifyRequest, request: Request, binary: bool) -> list[Verdict]:

@@ -8,7 +8,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from speciarl.verifier_server.service.requests import json_reply
-from speciarl.verifier_server.service.schemas import ErrorResponse
+from speciarl.verifier_server.service.schemas import ErrorBody, ErrorResponse
 
 SHOWN_PROBLEMS = 5
 SHOWN_CHARS = 200
@@ -47,15 +47,30 @@ JUDGING = (
 )
 """Codes of every route that judges."""
 
+RETRY_AFTER = {
+    "Retry-After": {"description": "Seconds to wait.", "required": True, "schema": {"type": "integer", "minimum": 1}}
+}
+_CHALLENGE = {"WWW-Authenticate": {"description": "`Bearer`.", "required": True, "schema": {"const": "Bearer"}}}
+_HEADERS = {401: _CHALLENGE, 429: RETRY_AFTER, 503: RETRY_AFTER}
+
 
 def responses(*codes: str) -> dict[int | str, dict[str, Any]]:
     """The failures of a route for the OpenAPI document."""
     told: dict[int | str, dict[str, Any]] = {}
-    for (status, code), text in CODES.items():
-        if code in codes:
-            before = f"{told[status]['description']}; " if status in told else ""
-            told[status] = {"model": ErrorResponse, "description": f"{before}`{code}`: {text}"}
+    for status in dict.fromkeys(status for status, code in CODES if code in codes):
+        texts = {code: text for (other, code), text in CODES.items() if other == status and code in codes}
+        told[status] = {
+            "model": ErrorResponse,
+            "description": "; ".join(f"`{code}`: {text}" for code, text in texts.items()),
+            "content": {"application/json": {"schema": _with_code(list(texts))}},
+            "headers": _HEADERS.get(status, {}),
+        }
     return told
+
+
+def _with_code(codes: list[str]) -> dict[str, Any]:
+    """What FastAPI adds the model to: there, `code` is any text."""
+    return {"properties": {"error": {"properties": {"code": {"enum": codes}}}}}
 
 
 class ApiError(Exception):
@@ -80,8 +95,8 @@ class ApiError(Exception):
     def reply(self) -> Response:
         """The HTTP response."""
         headers = {} if self.retry_after_s is None else {"Retry-After": f"{self.retry_after_s:.0f}"}
-        error: dict[str, Any] = {"code": self.code, "message": self.message, "details": list(self.details)}
-        return json_reply({"error": error}, self.status, headers)
+        error = ErrorBody(code=self.code, message=self.message, details=list(map(dict, self.details)))
+        return json_reply(ErrorResponse(error=error).model_dump(), self.status, headers)
 
 
 def install(app: FastAPI) -> None:

@@ -4,7 +4,6 @@ import asyncio
 import dataclasses
 import logging
 from collections.abc import Callable, Mapping
-from typing import Literal
 
 from speciarl.errors import SpeciaRLError, VerifierStartError
 from speciarl.utils.credentials import public_url
@@ -12,6 +11,8 @@ from speciarl.verifier_server.config import VerifierConfig
 from speciarl.verifier_server.factory import build
 from speciarl.verifier_server.pool.ray_runtime import ManagedPools
 from speciarl.verifier_server.service.errors import ApiError
+from speciarl.verifier_server.service.requests import Late
+from speciarl.verifier_server.service.schemas import JudgeState
 from speciarl.verifier_server.verifier import Verifier
 
 RETRY_STARTING_S = 2.0
@@ -31,9 +32,11 @@ class Judge:
     """With the running replicas as endpoints, once a pool is up."""
     verifier: Verifier | None = None
     """Present while the judge can be asked."""
-    state: Literal["starting", "ready", "failed", "stopped"] = "starting"
+    state: JudgeState = "starting"
     error: str | None = None
     """One line, when it failed."""
+    late: Late = dataclasses.field(default_factory=dict)
+    """Pairs that go on being judged for whoever asks next."""
 
     @property
     def decoding(self) -> str | None:

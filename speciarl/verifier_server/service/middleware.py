@@ -92,7 +92,7 @@ class BearerKey:
 
 
 class BodyLimit:
-    """Answers 413 to a body that is too long and 408 to one that takes too long."""
+    """Answers 413 to a body that is too long and 408 to one that takes too long. What comes with a GET is not read."""
 
     def __init__(self, app: ASGIApp, most_bytes: int, deadline_s: float) -> None:
         self._app = app
@@ -101,7 +101,7 @@ class BodyLimit:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
-        if scope["type"] != "http":
+        if scope["type"] != "http" or scope["method"] == "GET":
             await self._app(scope, receive, send)
             return
         try:

@@ -124,13 +124,18 @@ class ClientGone(Exception):
     """Nobody waits for the answer any more."""
 
 
+Late = dict[Pair, asyncio.Task[Judgement]]
+"""Pairs of one judge that were late in an answer and go on being judged, until the judge's own deadline."""
+
+
 async def judge_pairs(
-    verifier: Verifier, pairs: Sequence[Pair], string_chars: int, deadline_s: float | None = None
+    verifier: Verifier, pairs: Sequence[Pair], string_chars: int, late: Late, deadline_s: float | None = None
 ) -> list[Judgement]:
     """Judge all pairs at once; one judgement per pair, in their order.
 
     An unusable pair, one with a text beyond `string_chars` and one without a verdict after `deadline_s` are
-    unscorable. When the caller is cancelled, so is its interest in the pairs; other callers' is not.
+    unscorable. The last go on being judged, in `late`, so that the next request for them joins. When the caller is
+    cancelled, so is its interest in the pairs, late ones included; other callers' is not.
     Most of a batch of rollouts repeats itself and is known: a pair that `shared` made one object is looked up once.
     """
     distinct = {id(pair): pair for pair in pairs}
@@ -143,32 +148,48 @@ async def judge_pairs(
             await asyncio.sleep(0)  # others get their turn within a large batch
     judgements = [known[id(pair)] for pair in pairs]
     asked = {index: pairs[index] for index, judgement in enumerate(judgements) if judgement is None}
-    judged = await _judge_unknown(verifier, asked, deadline_s) if asked else {}
+    judged = await _judge_unknown(verifier, asked, late, deadline_s) if asked else {}
     return [judged[index] if judgement is None else judgement for index, judgement in enumerate(judgements)]
 
 
 async def _judge_unknown(
-    verifier: Verifier, pairs: Mapping[int, Pair], deadline_s: float | None
+    verifier: Verifier, pairs: Mapping[int, Pair], late: Late, deadline_s: float | None
 ) -> dict[int, Judgement]:
     """The judgements of pairs by the same numbers."""
     tasks: dict[int, asyncio.Task[Judgement]] = {}
     judgements: dict[int, Judgement] = {}
     clock = asyncio.get_running_loop().time
     expires = None if deadline_s is None else clock() + deadline_s
+    leaving = tasks
     try:
         for index, pair in pairs.items():
             tasks[index] = asyncio.create_task(verifier.verify(pair))
             if len(tasks) % _TURN == 0:
                 await asyncio.sleep(0)
         await asyncio.wait(tasks.values(), timeout=None if expires is None else max(expires - clock(), 0))
+        leaving = {index: task for index, task in tasks.items() if not _keep(late, pairs[index], task)}
         for index, task in tasks.items():
-            late = Unscorable(Reason.TIMEOUT, f"no verdict within the request's deadline_s={deadline_s}")
-            judgements[index] = task.result() if task.done() else late
+            timeout = Unscorable(Reason.TIMEOUT, f"no verdict within the request's deadline_s={deadline_s}")
+            judgements[index] = task.result() if task.done() else timeout
+    except asyncio.CancelledError:
+        for pair in pairs.values():
+            if pair in late:
+                late[pair].cancel()
+        raise
     finally:
-        for task in tasks.values():
+        for task in leaving.values():
             task.cancel()
-        await asyncio.gather(*tasks.values(), return_exceptions=True)
+        await asyncio.gather(*leaving.values(), return_exceptions=True)
     return judgements
+
+
+def _keep(late: Late, pair: Pair, task: "asyncio.Task[Judgement]") -> bool:
+    """Keep an unfinished task as the pair's caller, where there is none yet; whether it is kept."""
+    if task.done() or pair in late:
+        return False
+    late[pair] = task
+    task.add_done_callback(lambda _: late.pop(pair))
+    return True
 
 
 async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:

@@ -9,7 +9,7 @@ from speciarl.verdict import Judgement, Verdict
 from speciarl.verifier_server.service.errors import JUDGING, responses
 from speciarl.verifier_server.service.judges import Judge
 from speciarl.verifier_server.service.requests import StrictRoute, json_reply, read_items
-from speciarl.verifier_server.service.schemas import JudgeRequest, JudgeResponse, JudgesResponse
+from speciarl.verifier_server.service.schemas import JudgeInfo, JudgeRequest, JudgeResponse, JudgesResponse
 from speciarl.verifier_server.service.service import Core
 from speciarl.wire import to_wire
 
@@ -32,19 +32,16 @@ def router(core: Core) -> APIRouter:
         counts = {"judged": judged, "unscorable": len(judgements) - judged}
         return json_reply({"judge": name, "run": body.run, "results": results, **counts})
 
-    @routes.get("/judges", summary="List the judges", response_model=JudgesResponse, responses=responses("internal"))
-    async def judges() -> Response:
+    @routes.get("/judges", summary="List the judges", responses=responses("internal"))
+    async def judges() -> JudgesResponse:
         """Judges with their models and prompts, the names that clients may send, and the limits."""
         settings = core.settings
-        limits = settings.limits
-        return json_reply(
-            {
-                "judges": [_describe(judge) for judge in core.judges.all()],
-                "default_judge": settings.judge,
-                "default_binary_judge": settings.binary_judge,
-                "aliases": [alias.model_dump() for alias in settings.aliases],
-                "limits": {name: getattr(limits, name) for name in type(limits).model_fields},
-            }
+        return JudgesResponse(
+            judges=[_describe(judge) for judge in core.judges.all()],
+            default_judge=settings.judge,
+            default_binary_judge=settings.binary_judge,
+            aliases=list(settings.aliases),
+            limits=settings.limits,
         )
 
     return routes
@@ -62,18 +59,18 @@ def _results(judgements: Sequence[Judgement], ids: Sequence[str | None]) -> list
     return results
 
 
-def _describe(judge: Judge) -> dict[str, Any]:
+def _describe(judge: Judge) -> JudgeInfo:
     config = judge.config
-    return {
-        "name": judge.name,
-        "state": judge.state,
-        "kind": config.kind,
-        "model": config.model,
-        "revision": config.revision,
-        "prompt": judge.prompt,
-        "prompt_hash": judge.prompt_hash,
-        "decoding": judge.decoding,
-        "thinking": config.thinking,
-        "max_string_chars": config.max_string_chars,
-        "endpoints": judge.endpoints,
-    }
+    return JudgeInfo(
+        name=judge.name,
+        state=judge.state,
+        kind=config.kind,
+        model=config.model,
+        revision=config.revision,
+        prompt=judge.prompt,
+        prompt_hash=judge.prompt_hash,
+        decoding=judge.decoding,
+        thinking=config.thinking,
+        max_string_chars=config.max_string_chars,
+        endpoints=judge.endpoints,
+    )

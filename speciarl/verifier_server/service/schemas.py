@@ -1,4 +1,8 @@
-"""Schemas of requests and responses, as the OpenAPI document shows them."""
+"""Schemas of requests and responses, as the OpenAPI document shows them.
+
+Requests and short answers are these models. Answers with an entry per pair are written as plain data, for speed: there
+the tests hold what is answered to the model.
+"""
 
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -15,6 +19,10 @@ Text = Annotated[str, Field(min_length=0)]
 RunName = Annotated[str, Field(pattern=NAME, max_length=RUN_CHARS, examples=["cub200-seed42"])]
 
 Label = Annotated[str, Field(json_schema_extra={"enum": list(LABELS)})]
+
+Probabilities = Annotated[list[float], Field(min_length=len(LABELS), max_length=len(LABELS))]
+
+JudgeState = Literal["starting", "ready", "failed", "stopped"]
 
 
 class _Request(BaseModel):
@@ -57,11 +65,11 @@ class VerdictResult(_Response):
     """Tells it from a pair without a verdict."""
     category: Label
     """Its category."""
-    margin: float | None
+    margin: float | None = Field(ge=0)
     """Log-probability of the label minus that of the runner-up, in nats; null where the judge gives none."""
     source: Source
     """Where the verdict came from."""
-    probabilities: list[float] | None
+    probabilities: Probabilities | None
     """Probability of each category, from wrong to more specific; null where the judge gives none."""
     id: str | None = None
     """The pair's id, where it had one."""
@@ -162,7 +170,7 @@ class JudgeInfo(_Response):
 
     name: str
     """By which requests name it."""
-    state: Literal["starting", "ready", "failed", "stopped"]
+    state: JudgeState
     """It can be asked while it is ready."""
     kind: str
     """`vllm`, `openai` or `taxonomy`."""
@@ -204,7 +212,7 @@ class ReadyResponse(_Response):
 
     ready: bool
     """True when all of them are ready."""
-    judges: dict[str, str]
+    judges: dict[str, JudgeState]
     """State of each judge."""
 
 
@@ -269,9 +277,9 @@ class LogRow(_Response):
     """Why there is no verdict, for programs; null with one."""
     detail: str | None
     """Why there is no verdict, for people; null with one."""
-    margin: float | None
+    margin: float | None = Field(ge=0)
     """As in the verdict."""
-    probabilities: list[float] | None
+    probabilities: Probabilities | None
     """As in the verdict."""
     source: Source | None
     """Where the verdict came from; null without one."""

@@ -105,7 +105,7 @@ class Core:
         judge, verifier = self.judges.get(judge_name)
         self.runs.admit(run)
         with self.admission.admit(len(pairs)):
-            work = judge_pairs(verifier, pairs, limits.string_chars, deadline_s)
+            work = judge_pairs(verifier, pairs, limits.string_chars, judge.late, deadline_s)
             try:
                 judgements = await while_connected(request, work)
             except ClientGone:

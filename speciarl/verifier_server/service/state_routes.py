@@ -3,9 +3,8 @@
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from speciarl.verifier_server.service.errors import responses
+from speciarl.verifier_server.service.errors import RETRY_AFTER, responses
 from speciarl.verifier_server.service.judges import RETRY_STARTING_S
-from speciarl.verifier_server.service.requests import json_reply
 from speciarl.verifier_server.service.schemas import HealthResponse, ReadyResponse
 from speciarl.verifier_server.service.service import Core
 
@@ -14,23 +13,22 @@ def open_router(core: Core) -> APIRouter:
     """The routes of one service that need no key (see `auth.OPEN_ROUTES`)."""
     routes = APIRouter(tags=["state"])
 
-    @routes.get("/health", summary="The process answers", response_model=HealthResponse)
-    async def health() -> Response:
+    @routes.get("/health", summary="The process answers")
+    async def health() -> HealthResponse:
         """Says nothing about the judges. Needs no key."""
-        return json_reply({"status": "ok"})
+        return HealthResponse(status="ok")
 
     @routes.get(
         "/ready",
         summary="All judges can be asked",
-        response_model=ReadyResponse,
-        responses={503: {"model": ReadyResponse, "description": "Some judge is not ready."}},
+        responses={503: {"model": ReadyResponse, "description": "Some judge is not ready.", "headers": RETRY_AFTER}},
     )
-    async def ready() -> Response:
+    async def ready(response: Response) -> ReadyResponse:
         """State of every judge; 503 until all are ready. Needs no key."""
-        states = {judge.name: judge.state for judge in core.judges.all()}
-        if core.judges.ready:
-            return json_reply({"ready": True, "judges": states})
-        return json_reply({"ready": False, "judges": states}, 503, {"Retry-After": f"{RETRY_STARTING_S:.0f}"})
+        if not core.judges.ready:
+            response.status_code = 503
+            response.headers["Retry-After"] = f"{RETRY_STARTING_S:.0f}"
+        return ReadyResponse(ready=core.judges.ready, judges={judge.name: judge.state for judge in core.judges.all()})
 
     return routes
 

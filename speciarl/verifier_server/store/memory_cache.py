@@ -1,4 +1,4 @@
-"""Memory cache with single-flight: each distinct pair is judged once."""
+"""Memory cache with single-flight: each distinct pair is judged once, for as long as somebody waits."""
 
 import asyncio
 import dataclasses
@@ -8,33 +8,40 @@ from typing import Any
 from cachetools import LRUCache
 
 from speciarl.verdict import Judgement, Pair, Reason, Source, Unscorable, Verdict
-from speciarl.verifier_server.client.in_flight import Flight
 from speciarl.verifier_server.stats import Stats
 
 _WITHOUT_A_JUDGE = frozenset({Source.SHORTCUT, Source.TAXONOMY})
 
-Judge = Callable[[Flight], Coroutine[Any, Any, Judgement]]
-"""Brings the judgement of one pair, and tells the flight when a judge is at work on it."""
+Judge = Callable[[], Coroutine[Any, Any, Judgement]]
+"""Brings the judgement of one pair."""
+
+
+@dataclasses.dataclass(eq=False)
+class _Shared:
+    task: asyncio.Task[Judgement]
+    callers: int = 0
 
 
 class VerdictCache:
-    """Remembers verdicts, least recently used dropped first, and lets equal pairs share one flight.
+    """Remembers verdicts, least recently used dropped first, and lets equal pairs in flight share one task.
 
     A failure is not remembered: the next request for the pair asks again. Pairs are normalised by the caller.
     """
 
     def __init__(self, size: int, stats: Stats) -> None:
-        """Keep `size` verdicts; 0 keeps none. Hits, shared flights and callers that leave are counted in
+        """Keep `size` verdicts; 0 keeps none. Hits, shared tasks and callers that leave are counted in
         `stats`."""
         self._size = size
         self._stats = stats
         self._memory: LRUCache[Pair, Verdict] = LRUCache(maxsize=size)
-        self._flights: dict[Pair, Flight] = {}
+        self._shared: dict[Pair, _Shared] = {}
+        self._tasks: set[asyncio.Task[Judgement]] = set()
+        """Those that were cancelled and have not ended yet included."""
 
     @property
     def in_flight(self) -> int:
         """Pairs that are being judged."""
-        return len(self._flights)
+        return len(self._shared)
 
     def recall(self, pair: Pair, times: int = 1) -> Verdict | None:
         """The verdict in memory, for so many requests."""
@@ -51,25 +58,27 @@ class VerdictCache:
     async def judge_once(self, pair: Pair, judge: Judge) -> Judgement:
         """Wait for the one task that judges this pair; `judge` starts it when there is none.
 
-        A caller that goes away takes nothing from the others; when all have gone, see `Flight`.
+        A caller that goes away takes nothing from the others; the last one to leave cancels the task, wherever it is.
         """
-        flight = self._flights.get(pair)
-        joined = flight is not None and not flight.dropped
-        if flight is None or flight.dropped:
-            flight = self._launch(pair, judge)
-        task = flight.task
-        assert task is not None
-        flight.join()
+        shared = self._shared.get(pair)
+        joined = shared is not None
+        if shared is None:
+            shared = self._start(pair, judge)
+        shared.callers += 1
         try:
-            await asyncio.wait({task})
+            await asyncio.wait({shared.task})
         except asyncio.CancelledError:
             self._stats.abandoned += 1
             raise
         finally:
-            flight.leave()
-        if task.cancelled():
+            shared.callers -= 1
+            if not shared.callers and not shared.task.done():
+                self._stats.dropped += 1
+                self._forget(pair, shared)  # at once: whoever asks now needs another task
+                shared.task.cancel()
+        if shared.task.cancelled():
             return Unscorable(Reason.CANCELLED, "the verifier was closed")
-        judgement = task.result()
+        judgement = shared.task.result()
         if isinstance(judgement, Verdict):
             if joined:
                 self._stats.deduplicated += 1
@@ -78,28 +87,31 @@ class VerdictCache:
         return judgement
 
     async def aclose(self) -> None:
-        """End all flights; those who wait get Unscorable(cancelled). What is remembered stays."""
-        tasks = [flight.task for flight in self._flights.values() if flight.task is not None]
+        """End all tasks; those who wait get Unscorable(cancelled). What is remembered stays."""
+        tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
 
-    def _launch(self, pair: Pair, judge: Judge) -> Flight:
-        flight = Flight()
+    def _start(self, pair: Pair, judge: Judge) -> _Shared:
+        shared = _Shared(asyncio.create_task(self._judge(pair, judge)))
+        self._shared[pair] = shared
+        self._tasks.add(shared.task)
 
-        def land(_: asyncio.Task[Judgement]) -> None:
-            self._stats.dropped += flight.dropped
-            if self._flights.get(pair) is flight:  # a dropped one may have a successor
-                del self._flights[pair]
+        def ended(task: asyncio.Task[Judgement]) -> None:
+            self._tasks.discard(task)
+            self._forget(pair, shared)
 
-        flight.task = asyncio.create_task(self._fly(pair, judge, flight))
-        flight.task.add_done_callback(land)
-        self._flights[pair] = flight
-        return flight
+        shared.task.add_done_callback(ended)
+        return shared
 
-    async def _fly(self, pair: Pair, judge: Judge, flight: Flight) -> Judgement:
-        judgement = await judge(flight)
+    def _forget(self, pair: Pair, shared: _Shared) -> None:
+        if self._shared.get(pair) is shared:  # a cancelled one may have a successor
+            del self._shared[pair]
+
+    async def _judge(self, pair: Pair, judge: Judge) -> Judgement:
+        judgement = await judge()
         if isinstance(judgement, Verdict):
             self.remember(pair, judgement)
         return judgement

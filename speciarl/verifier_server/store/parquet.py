@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from speciarl.category import Category
-from speciarl.utils.atomic_files import replacement
+from speciarl.utils.atomic_files import replacing
 from speciarl.verdict import Pair, Source, Verdict
 from speciarl.verifier_server.store.interface import StoreError, VerdictStore
 from speciarl.verifier_server.store.key import JudgeIdentity
@@ -59,7 +59,7 @@ async def export(store: VerdictStore, file: Path, advance: Advance = lambda _: N
     judges = await store.judges()
     done = Exported()
     schema = _schema()
-    with replacement(file) as draft, pq.ParquetWriter(draft, schema, compression="zstd") as writer:
+    with replacing(file) as draft, pq.ParquetWriter(draft, schema, compression="zstd") as writer:
         async for records in _batches(store, judges, done, advance):
             writer.write_table(pa.Table.from_pylist([_row(record, judges[record.judge]) for record in records], schema))
             done.rows += len(records)

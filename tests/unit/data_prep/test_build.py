@@ -453,12 +453,12 @@ def test_ordered_map_raises_at_the_place_of_the_error() -> None:
 
 def test_image_bytes_of_tables_wait_on_disk(tmp_path: Path) -> None:
     with Spool(tmp_path) as spool:
-        kept = [spool.keep(sample) for sample in GOOD]
+        kept = [spool.store(sample) for sample in GOOD]
         assert all(sample.picture.data is None for sample in kept)
         assert [sample.picture.read() for sample in kept] == [sample.picture.read() for sample in GOOD]
         assert list(tmp_path.iterdir()) == []  # nameless: gone even if the process is killed
     on_disk = Sample("a", Picture("w", path=tmp_path / "x"), "l", ("l",), "s", "k")
-    assert Spool(tmp_path).keep(on_disk) is on_disk
+    assert Spool(tmp_path).store(on_disk) is on_disk
 
 
 def test_ids_of_a_renamed_dataset_begin_with_its_new_name(raw: Path, tmp_path: Path) -> None:

@@ -14,12 +14,12 @@ import data_prep_fixtures as fixtures
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from data_prep_fixtures import run
 from PIL import Image
 from typer.testing import CliRunner
 
 import speciarl.cli
 from data_prep import compose, readers
-from data_prep.cli import main
 from data_prep.config import BuildConfig, EmojiConfig
 from data_prep.emoji import concepts
 from speciarl.errors import DataPrepError
@@ -35,7 +35,7 @@ def pets(tmp_path: Path) -> list[str]:
 
 
 def error_of(words: list[str], capsys: Capture, code: int = 2) -> str:
-    assert main(words) == code
+    assert run(words) == code
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1, lines
     assert lines[0].startswith("speciarl: ")
@@ -43,11 +43,11 @@ def error_of(words: list[str], capsys: Capture, code: int = 2) -> str:
 
 
 def test_build_inspect_validate(pets: list[str], tmp_path: Path, capsys: Capture) -> None:
-    assert main(pets) == 0
+    assert run(pets) == 0
     out = capsys.readouterr().out
     assert f"{tmp_path}/out: train.parquet (9), test.parquet (6)" in out.replace("\n", "")
     assert "unexpected count" in out
-    assert main(["inspect", "--quiet", str(tmp_path / "out" / "train.parquet")]) == 0
+    assert run(["inspect", "--quiet", str(tmp_path / "out" / "train.parquet")]) == 0
     out = " ".join(capsys.readouterr().out.split())
     for words in (
         "rows 9 in",
@@ -63,16 +63,16 @@ def test_build_inspect_validate(pets: list[str], tmp_path: Path, capsys: Capture
     assert "licence: CC BY-SA 4.0" in out
     with Image.open(tmp_path / "out" / "train.sheet.jpg") as sheet:
         assert sheet.size == (960, 2 * 188)
-    assert main(["validate", str(tmp_path / "out")]) == 0
+    assert run(["validate", str(tmp_path / "out")]) == 0
     assert capsys.readouterr().out.count("good") == 2
 
 
 def test_validate_names_faults_and_returns_2(pets: list[str], tmp_path: Path, capsys: Capture) -> None:
-    assert main(pets) == 0
+    assert run(pets) == 0
     tree = json.loads((tmp_path / "out" / "taxonomy.json").read_text())
     tree["nodes"] = [node for node in tree["nodes"] if node["name"] != "Abyssinian"]
     (tmp_path / "out" / "taxonomy.json").write_text(json.dumps(tree))
-    assert main(["validate", str(tmp_path / "out" / "train.parquet"), str(tmp_path / "none.parquet")]) == 2
+    assert run(["validate", str(tmp_path / "out" / "train.parquet"), str(tmp_path / "none.parquet")]) == 2
     out = capsys.readouterr().out
     assert "train.parquet: row 0: reward_model.ground_truth 'Abyssinian' is not in" in out
     assert "none.parquet: does not exist" in out
@@ -175,11 +175,11 @@ def test_emoji_by_both_commands_gives_the_same_bytes(
 ) -> None:
     few = concepts.load_concepts()[:5]
     monkeypatch.setattr(concepts, "load_concepts", lambda: few)  # drawing all takes ten seconds
-    assert main(["emoji", "--quiet", "--seed", "5", "--train-views", "1", "--out", str(tmp_path / "a")]) == 0
-    assert main(["build", "--quiet", "dataset=emoji", "seed=5", "train_views=1", f"out={tmp_path}/b"]) == 0
+    assert run(["emoji", "--quiet", "--seed", "5", "--train-views", "1", "--out", str(tmp_path / "a")]) == 0
+    assert run(["build", "--quiet", "dataset=emoji", "seed=5", "train_views=1", f"out={tmp_path}/b"]) == 0
     for name in ("train.parquet", "test.parquet", "taxonomy.json"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
-    assert main(["validate", str(tmp_path / "a")]) == 0
+    assert run(["validate", str(tmp_path / "a")]) == 0
     capsys.readouterr()
 
 
@@ -198,7 +198,7 @@ def test_the_defaults_of_both_commands_for_emoji_agree() -> None:
 def test_inspect_names_the_row_of_an_image_that_cannot_be_opened(
     pets: list[str], tmp_path: Path, capsys: Capture
 ) -> None:
-    assert main(pets) == 0
+    assert run(pets) == 0
     rows = pq.read_table(tmp_path / "out" / "test.parquet").to_pylist()
     rows[5]["images"][0]["bytes"] = b"none"
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "broken.parquet", row_group_size=6)
@@ -208,7 +208,7 @@ def test_inspect_names_the_row_of_an_image_that_cannot_be_opened(
 
 
 def test_list_shows_every_dataset_with_its_licence(capsys: Capture) -> None:
-    assert main(["list"]) == 0
+    assert run(["list"]) == 0
     out = " ".join(capsys.readouterr().out.split())
     for name in readers.NAMES:
         assert name in out
@@ -218,18 +218,18 @@ def test_list_shows_every_dataset_with_its_licence(capsys: Capture) -> None:
 
 def test_fetch_takes_what_the_user_has(tmp_path: Path, capsys: Capture) -> None:
     fixtures.make_cub200(tmp_path / "mine")
-    assert main(["fetch", "cub200", "--offline", "--from", str(tmp_path / "mine"), "--root", str(tmp_path / "r")]) == 0
+    assert run(["fetch", "cub200", "--offline", "--from", str(tmp_path / "mine"), "--root", str(tmp_path / "r")]) == 0
     assert "build dataset=cub200 root=" in capsys.readouterr().out
     assert "nothing to fetch" in error_of(["fetch", "manifest"], capsys)
     assert "no dataset 'cub'" in error_of(["fetch", "cub"], capsys)
 
 
 def test_help_teaches(capsys: Capture) -> None:
-    assert main(["build", "--help"]) == 0
+    assert run(["build", "--help"]) == 0
     out = capsys.readouterr().out
     for words in ("build dataset=cub200", "subset.count=3000", "dedup.by=", "on_broken=skip"):
         assert words in out
-    assert main(["--help"]) == 0
+    assert run(["--help"]) == 0
     assert "Exit codes" in capsys.readouterr().out
 
 

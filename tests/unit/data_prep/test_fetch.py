@@ -12,7 +12,7 @@ from file_server import FileServer, cut_after, status
 
 from data_prep.download import fetch as fetching
 from data_prep.download.archive import Limits
-from data_prep.download.fetch import NOTES, fetch
+from data_prep.download.fetch import MARKERS, fetch
 from data_prep.download.http import Policy
 from data_prep.readers import load
 from data_prep.readers.base import About
@@ -104,7 +104,7 @@ def test_unpacking_that_broke_off_is_done_again(
     fetch(about, data, policy=QUICK)
     assert _labels("cub200", data)
     assert not (data / ".unpacking-left").exists()
-    assert json.loads((data / NOTES / "CUB_200_2011.tgz.json").read_text())["url"] == about.archives[0].url
+    assert json.loads((data / MARKERS / "CUB_200_2011.tgz.json").read_text())["url"] == about.archives[0].url
 
 
 def test_what_was_unpacked_by_hand_is_used_without_a_download(tmp_path: Path) -> None:
@@ -172,14 +172,14 @@ def test_archive_of_something_else_leaves_no_finished_note(server: FileServer, t
     about = replace(about, archives=(replace(about.archives[0], md5=None, size_bytes=None),))
     with pytest.raises(DataPrepError, match=r"images.tar.gz: CUB_200_2011/images.txt is not in it"):
         fetch(about, tmp_path / "data", source=wrong)
-    assert not (tmp_path / "data" / NOTES / "CUB_200_2011.tgz.json").exists()
+    assert not (tmp_path / "data" / MARKERS / "CUB_200_2011.tgz.json").exists()
     with pytest.raises(DataPrepError, match="bomb"):
         fetch(about, tmp_path / "data", source=wrong, limits=Limits(max_bytes=10))
 
 
 def test_two_processes_do_not_fetch_into_one_root(tmp_path: Path) -> None:
-    (tmp_path / NOTES).mkdir()
-    with (tmp_path / NOTES / "lock").open("w") as other:
+    (tmp_path / MARKERS).mkdir()
+    with (tmp_path / MARKERS / "lock").open("w") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         with pytest.raises(DataPrepError, match="another process"):
             fetch(load("cub200").about, tmp_path, offline=True)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from speciarl.category import Category
 from speciarl.reward import Member, Unparsable
-from speciarl.reward.barrier import RewardGroup
+from speciarl.reward.barrier import RewardBarrier
 from speciarl.reward.dynamic import rewards
 from speciarl.verdict import Reason, Source, Unscorable, Verdict
 
@@ -20,12 +20,12 @@ GENERIC = Verdict(Category.GENERIC, None, Source.LIVE)
 LOST = Unscorable(Reason.TIMEOUT)
 
 
-async def settle(group: RewardGroup, events: Sequence[tuple[int, Member | None]]) -> list[float | None]:
+async def play(group: RewardBarrier, events: Sequence[tuple[int, Member | None]]) -> list[float | None]:
     waiters = [asyncio.create_task(group.outcome()) for _ in events]
     for session, member in events:
         await asyncio.sleep(0)
         if member is None:
-            group.fail(session)
+            group.deregister(session)
         else:
             group.arrive(session, member)
     outcomes = await asyncio.wait_for(asyncio.gather(*waiters), PATIENCE_S)
@@ -35,7 +35,7 @@ async def settle(group: RewardGroup, events: Sequence[tuple[int, Member | None]]
 
 def test_failed_sibling_does_not_strand_the_rest() -> None:
     async def run() -> None:
-        earned = await settle(RewardGroup(3, rewards), [(2, GENERIC), (0, None), (1, SPECIFIC)])
+        earned = await play(RewardBarrier(3, rewards), [(2, GENERIC), (0, None), (1, SPECIFIC)])
         assert earned == [None, 1.0, 0.0]
 
     asyncio.run(run())
@@ -43,8 +43,8 @@ def test_failed_sibling_does_not_strand_the_rest() -> None:
 
 def test_unscorable_member_has_no_reward_and_no_vote() -> None:
     async def run() -> None:
-        group = RewardGroup(3, rewards)
-        assert await settle(group, [(0, LOST), (1, GENERIC), (2, Unparsable())]) == [None, 1.0, -1.0]
+        group = RewardBarrier(3, rewards)
+        assert await play(group, [(0, LOST), (1, GENERIC), (2, Unparsable())]) == [None, 1.0, -1.0]
         assert (await group.outcome()).scored == 2
         assert (await group.outcome()).reference is Category.GENERIC
 
@@ -53,11 +53,11 @@ def test_unscorable_member_has_no_reward_and_no_vote() -> None:
 
 def test_expiry_cancels_the_hanging_and_rewards_the_rest() -> None:
     async def run() -> None:
-        group, cancelled = RewardGroup(3, rewards), []
+        group, cancelled = RewardBarrier(3, rewards), []
         for session in range(3):
-            group.join(session, lambda session=session: cancelled.append(session))
+            group.register(session, lambda session=session: cancelled.append(session))
         group.arrive(1, SPECIFIC)
-        group.fail(2)
+        group.deregister(2)
         waiter = asyncio.create_task(group.outcome())
         await asyncio.sleep(0)
         assert not waiter.done()
@@ -73,7 +73,7 @@ def test_expiry_cancels_the_hanging_and_rewards_the_rest() -> None:
 
 def test_waiter_can_be_cancelled_without_harm() -> None:
     async def run() -> None:
-        group = RewardGroup(2, rewards)
+        group = RewardBarrier(2, rewards)
         group.arrive(0, SPECIFIC)
         waiter = asyncio.create_task(group.outcome())
         await asyncio.sleep(0)
@@ -89,7 +89,7 @@ def test_error_of_a_custom_reward_reaches_every_waiter() -> None:
         raise ZeroDivisionError("custom reward")
 
     async def run() -> None:
-        group = RewardGroup(1, broken)
+        group = RewardBarrier(1, broken)
         group.arrive(0, SPECIFIC)
         with pytest.raises(ZeroDivisionError, match="custom reward"):
             await group.outcome()
@@ -100,7 +100,7 @@ def test_error_of_a_custom_reward_reaches_every_waiter() -> None:
 @pytest.mark.parametrize("returned", [[], [1.0, 1.0], [float("nan")], [float("inf")], ["x"]])
 def test_what_is_not_one_number_per_rollout_is_every_waiters_error(returned: list[Any]) -> None:
     async def run() -> None:
-        group = RewardGroup(1, lambda members: returned)
+        group = RewardBarrier(1, lambda members: returned)
         group.arrive(0, SPECIFIC)
         with pytest.raises((ValueError, TypeError)):
             await asyncio.wait_for(group.outcome(), PATIENCE_S)
@@ -110,10 +110,10 @@ def test_what_is_not_one_number_per_rollout_is_every_waiters_error(returned: lis
 
 def test_the_end_of_a_session_takes_nothing_from_what_it_brought() -> None:
     async def run() -> None:
-        group = RewardGroup(2, rewards)
+        group = RewardBarrier(2, rewards)
         group.arrive(0, SPECIFIC)
-        group.fail(0)
-        group.fail(1)
+        group.deregister(0)
+        group.deregister(1)
         assert (await group.outcome()).rewards == (1.0, None)
 
     asyncio.run(run())
@@ -136,7 +136,7 @@ def test_any_arrival_order_gives_the_rewards_of_the_pure_function(group: list[Me
     expected = iter(rewards(present))
 
     async def run() -> list[float | None]:
-        return await settle(RewardGroup(len(group), rewards), events)
+        return await play(RewardBarrier(len(group), rewards), events)
 
     earned = asyncio.run(run())
     assert earned == [None if member is None else next(expected) for member in group]

@@ -72,3 +72,26 @@ def test_a_configuration_travels_between_processes() -> None:
 def test_the_served_name_is_the_model_unless_given() -> None:
     assert parse_config({"model": "m", "endpoints": [URL]}).served_name == "m"
     assert parse_config({"model": "m", "served_model_name": "s", "endpoints": [URL]}).served_name == "s"
+
+
+@pytest.mark.parametrize(
+    ("changes", "seconds"),
+    [
+        ({}, 15),
+        ({"decoding": "choice"}, 15),
+        ({"pairs_per_request": 1, "thinking": False}, 15),
+        ({"thinking": True}, 120),
+        ({"pairs_per_request": 2}, 120),
+        ({"kind": "openai"}, 120),
+        ({"request_timeout_s": 7}, 7),
+        ({"thinking": True, "request_timeout_s": 7}, 7),
+    ],
+)
+def test_a_request_may_take_as_long_as_the_judge_has_to_say(changes: dict[str, Any], seconds: float) -> None:
+    config = parse_config({"model": "m", "endpoints": [URL]} | changes)
+    assert config.request_timeout_s == seconds
+    assert parse_config(config.model_dump(exclude_unset=True)) == config
+
+
+def test_a_service_may_take_long() -> None:
+    assert parse_config({"service_url": URL}).request_timeout_s == 120

@@ -15,6 +15,7 @@ from aiohttp import web
 from speciarl.category import Category
 from speciarl.utils.deadline import within
 from speciarl.verdict import Pair, Reason, Source, Unscorable, Verdict
+from speciarl.verifier_server.client.router import State
 from speciarl.verifier_server.config import VerifierConfig, parse_config
 from speciarl.verifier_server.llm_verifier import LLMVerifier
 
@@ -155,7 +156,7 @@ async def test_one_passing_fault_costs_nothing_but_a_retry(fake_judge: MakeJudge
         else:
             assert isinstance(judgement, Verdict)
             assert judgement.category is Category.SPECIFIC
-            assert verifier.stats()["retries"] == 1 or fault is hang
+            assert verifier.stats()["retries"] == 1
 
 
 @pytest.mark.parametrize("content", ["robin", "", "wrong or specific", "Category: wrong", None, ["wrong"]])
@@ -196,6 +197,23 @@ async def test_retry_after_is_honoured(fake_judge: MakeJudge) -> None:
         assert 1.0 <= time.monotonic() - begun < BOUND_S
 
 
+async def test_a_server_that_asked_for_silence_is_tried_with_one_request_first(fake_judge: MakeJudge) -> None:
+    limits = {"max_concurrency": 8, "chats_per_request": 1, "retries": 0}
+    async with fake_judge().running() as judge, started(judge.url, **limits) as verifier:
+        busy = replying("busy", 429, **{"Retry-After": "1"})
+        judge.gate.clear()
+        judge.arm(lambda number: busy if number < 8 else None)
+        waiting = [asyncio.create_task(verifier.verify(Pair("lion", f"cat {i}"))) for i in range(20)]
+        await until(lambda: judge.chats == 9)
+        await asyncio.sleep(0.2)
+        assert judge.chats == 9
+        assert verifier.endpoint_stats()[0].state is State.TRIAL
+        judge.gate.set()
+        judgements = await within(BOUND_S, asyncio.gather(*waiting))
+        assert all(isinstance(judgement, Verdict) for judgement in judgements)
+        assert (judge.chats, verifier.endpoint_stats()[0].state) == (28, State.HEALTHY)
+
+
 async def test_a_pause_beyond_the_deadline_is_not_waited_for(fake_judge: MakeJudge) -> None:
     async with fake_judge().running() as judge, started(judge.url) as verifier:
         judge.arm(lambda _: replying("busy", 429, **{"Retry-After": "3600"}))
@@ -222,8 +240,7 @@ async def test_the_total_deadline_covers_the_local_queue(fake_judge: MakeJudge) 
 
 
 async def test_concurrency_is_bounded(fake_judge: MakeJudge) -> None:
-    limits = {"max_concurrency": 3, "hedge_share": 0}
-    async with fake_judge().running() as judge, started(judge.url, **limits) as verifier:
+    async with fake_judge().running() as judge, started(judge.url, max_concurrency=3) as verifier:
         judge.arm()
         judge.delay_s = 0.01
         await asyncio.gather(*(verifier.verify(Pair("lion", f"cat {i}")) for i in range(30)))
@@ -292,17 +309,17 @@ async def test_a_caller_that_goes_away_takes_nothing_from_the_others(fake_judge:
         assert [type(outcome) for outcome in outcomes[1:]] == [Verdict, Verdict]
         assert judge.chats == 1
         assert verifier.stats()["abandoned"] == 1
-        # Nobody waits any more, and still the verdict is kept for the next caller.
+        # When the last has left, the request is broken off, and the next caller has another one made.
         judge.gate.clear()
         lonely = asyncio.create_task(verifier.verify(Pair("lion", "tiger")))
         await until(lambda: judge.chats == 2)
         lonely.cancel()
         await asyncio.wait({lonely})
+        assert verifier.stats()["in_flight"] == 0
         judge.gate.set()
-        await until(lambda: verifier.stats()["in_flight"] == 0)
         judgement = await verifier.verify(Pair("lion", "tiger"))
         assert isinstance(judgement, Verdict)
-        assert judgement.source is Source.MEMORY
+        assert (judgement.source, judge.chats, verifier.stats()["dropped"]) == (Source.LIVE, 3, 1)
 
 
 async def test_a_port_that_accepts_and_says_nothing(fake_judge: MakeJudge) -> None:

@@ -209,6 +209,41 @@ async def test_the_local_queue_counts_pairs_and_not_requests(fake_judge: MakeJud
             assert (judge.chats, verifier.stats()["rejected"], verifier.stats()["waiting"]) == (2, 8, 0)
 
 
+async def test_who_leaves_takes_nothing_from_companions_and_the_last_breaks_the_request_off(
+    fake_judge: MakeJudge,
+) -> None:
+    async with fake_judge().running() as judge:
+        answer = answering()
+
+        async def held(judge: Any, request: web.Request) -> web.StreamResponse:
+            await judge.gate.wait()
+            response: web.StreamResponse = await answer(0)(judge, request)
+            return response
+
+        judge.plan = answer
+        async with started(judge) as verifier:
+            judge.arm(lambda _: held)
+            judge.gate.clear()
+            pairs = [Pair("lion", f"cat {number}") for number in range(16)]
+            tasks = [asyncio.create_task(verifier.verify(pair)) for pair in pairs]  # in two requests
+
+            async def until(condition: Callable[[], bool]) -> None:
+                expires = asyncio.get_running_loop().time() + 30
+                while not condition():
+                    assert asyncio.get_running_loop().time() < expires
+                    await asyncio.sleep(0.01)
+
+            await until(lambda: judge.chats == 2)
+            for leaving in (*tasks[:3], *tasks[8:]):  # three of the first request, all of the second
+                leaving.cancel()
+            await until(lambda: verifier.endpoint_stats()[0].in_flight == 1)
+            assert verifier.stats()["in_flight"] == 5
+            judge.gate.set()
+            kept = await within(30, asyncio.gather(*tasks[3:8]))
+            assert [judgement.category for judgement in kept] == [Category.GENERIC] * 5
+            assert (judge.chats, verifier.stats()["dropped"], verifier.stats()["unscorable"]) == (2, 11, 0)
+
+
 async def test_a_failing_golden_pair_is_named(fake_judge: MakeJudge) -> None:
     async with fake_judge().running() as judge:
         flip = {"sea otter or beaver": "specific"}

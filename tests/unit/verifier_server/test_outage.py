@@ -145,8 +145,10 @@ async def test_an_endpoint_that_comes_back_with_another_model_stays_ejected(
     async with judged_by(judge, kind=kind, total_deadline_s=0.5) as verifier:
         judge.arm(lambda _: reset)
         judge.ill = judge.warming_up = True
-        assert scored(await ask_all(verifier, PAIRS[:2])) == 0
-        await until(lambda: verifier.endpoint_stats()[0].state is State.EJECTED)
+        async with asyncio.timeout(60):
+            # On a busy machine the deadline may pass before the first failure has come back.
+            while verifier.endpoint_stats()[0].state is not State.EJECTED:
+                assert scored(await ask_all(verifier, PAIRS[:2])) == 0
         judge.arm(lambda _: None)
         judge.models = ["another"]
         judge.ill = judge.warming_up = False
@@ -176,11 +178,10 @@ async def test_a_server_without_a_list_of_models_may_return(fake_judge: MakeJudg
 @pytest.mark.parametrize("count", [1, 2])
 async def test_one_hung_request_in_twenty_costs_little(fake_judge: MakeJudge, count: int) -> None:
     judges = [fake_judge() for _ in range(count)]
-    patience = {"request_timeout_s": 600.0, "total_deadline_s": 600.0}
     hung: set[str] = set()
 
     async def hang_at_first(judge: Any, request: web.Request) -> web.StreamResponse:
-        """Ten pairs hang when first asked; a copy answers, or three of one pair might all hang, which none survives."""
+        """Ten pairs hang when first asked."""
         body = await request.json()
         pair = json.loads(body["messages"][-1]["content"])["prediction"]
         if int(pair.split()[1]) % 20 == 7 and pair not in hung:
@@ -188,37 +189,18 @@ async def test_one_hung_request_in_twenty_costs_little(fake_judge: MakeJudge, co
             return await hang(judge, request)
         return web.json_response(judge.completion(body))
 
-    async with judged_by(*judges, max_concurrency=8, hedge_after_s=0.3, hedge_share=1.0, **patience) as verifier:
+    async with judged_by(*judges, max_concurrency=8, request_timeout_s=2.0) as verifier:
         assert scored(await ask_all(verifier, [Pair("dog", f"cat {i}") for i in range(60)])) == 60
         for judge in judges:
             judge.arm(lambda _: hang_at_first)
         pairs = [Pair("lion", f"tiger {index}") for index in range(200)]
-        # Without copies ten would wait for their time-outs of ten minutes.
-        assert scored(await within(200, ask_all(verifier, pairs))) == len(pairs)
+        # Ten time-outs of two seconds, several at a time.
+        assert scored(await within(60, ask_all(verifier, pairs))) == len(pairs)
         stats = verifier.stats()
         assert len(hung) == 10
-        assert stats["hedges"] >= 10
-        assert stats["attempts"] == 60 + 200 + stats["hedges"] + stats["retries"]
+        assert stats["retries"] >= 10
+        assert stats["attempts"] == 60 + 200 + stats["retries"]
         assert [one.in_flight for one in verifier.endpoint_stats()] == [0] * count
-
-
-async def test_a_slow_judge_gets_no_flood_of_copies(fake_judge: MakeJudge) -> None:
-    judge = fake_judge()
-    async with judged_by(judge, max_concurrency=16, hedge_after_s=0.05) as verifier:
-        assert scored(await ask_all(verifier, PAIRS)) == len(PAIRS)
-        judge.delay_s = 0.4
-        pairs = [Pair("lion", f"tiger {index}") for index in range(96)]
-        assert scored(await ask_all(verifier, pairs)) == len(pairs)
-        assert verifier.stats()["hedges"] <= 8 + 0.1 * (len(PAIRS) + len(pairs))
-
-
-async def test_copies_can_be_switched_off(fake_judge: MakeJudge) -> None:
-    judge = fake_judge()
-    async with judged_by(judge, hedge_after_s=0.01, hedge_share=0) as verifier:
-        await ask_all(verifier, PAIRS)
-        judge.delay_s = 0.2
-        await ask_all(verifier, [Pair("dog", "cat")])
-        assert verifier.stats()["hedges"] == 0
 
 
 async def test_one_pair_too_many_is_turned_away_at_once(fake_judge: MakeJudge) -> None:
@@ -241,7 +223,7 @@ async def test_one_pair_too_many_is_turned_away_at_once(fake_judge: MakeJudge) -
 
 async def test_pairs_are_judged_in_the_order_of_their_arrival(fake_judge: MakeJudge) -> None:
     judge = fake_judge()
-    async with judged_by(judge, max_concurrency=1, hedge_share=0) as verifier:
+    async with judged_by(judge, max_concurrency=1) as verifier:
         judge.arm(lambda number: reset if number == 3 else None)
         await ask_all(verifier, PAIRS)
         asked = [body["messages"][-1]["content"].split('"')[-2] for body in judge.requests[-len(PAIRS) - 1 :]]
@@ -250,7 +232,7 @@ async def test_pairs_are_judged_in_the_order_of_their_arrival(fake_judge: MakeJu
         assert asked == [pair.prediction for pair in PAIRS]
 
 
-async def test_a_pair_nobody_waits_for_leaves_the_queue(fake_judge: MakeJudge) -> None:
+async def test_a_pair_nobody_waits_for_leaves_the_queue_or_the_judge(fake_judge: MakeJudge) -> None:
     judge = fake_judge()
     async with judged_by(judge, max_concurrency=1) as verifier:
         judge.arm()
@@ -260,22 +242,21 @@ async def test_a_pair_nobody_waits_for_leaves_the_queue(fake_judge: MakeJudge) -
         await until(lambda: judge.chats == 1)
         for task in (first, second, third):
             task.cancel()
-        # The first is at the judge and is finished; the second has one caller left; the third is dropped.
+        # The first leaves its place at the judge to the second, which has one caller left; the third is dropped.
         again = asyncio.create_task(verifier.verify(PAIRS[2]))
         await asyncio.wait({first, second, third})
+        await until(lambda: judge.chats == 2)
+        assert verifier.endpoint_stats()[0].in_flight == 1
         judge.gate.set()
-        third_again = await within(30, again)
-        assert isinstance(third_again, Verdict)
-        assert third_again.source is Source.LIVE
-        assert isinstance(await also_second, Verdict)
-        kept = await verifier.verify(PAIRS[0])
-        assert isinstance(kept, Verdict)
-        assert kept.source is Source.MEMORY
+        assert isinstance(await within(30, also_second), Verdict)
+        for verdict in (await within(30, again), await within(30, verifier.verify(PAIRS[0]))):
+            assert isinstance(verdict, Verdict)
+            assert verdict.source is Source.LIVE
         stats = verifier.stats()
-        assert (stats["dropped"], stats["abandoned"], stats["in_flight"], judge.chats) == (1, 3, 0, 3)
+        assert (stats["dropped"], stats["abandoned"], stats["in_flight"], judge.chats) == (2, 3, 0, 4)
 
 
-async def test_a_pair_nobody_waits_for_is_not_tried_again(fake_judge: MakeJudge) -> None:
+async def test_a_request_nobody_waits_for_is_broken_off_and_not_tried_again(fake_judge: MakeJudge) -> None:
     judge = fake_judge()
 
     async def fail_late(_: Any, __: web.Request) -> web.StreamResponse:
@@ -289,11 +270,12 @@ async def test_a_pair_nobody_waits_for_is_not_tried_again(fake_judge: MakeJudge)
         await until(lambda: judge.chats == 1)
         lonely.cancel()
         await asyncio.wait({lonely})
+        await until(lambda: verifier.endpoint_stats()[0].in_flight == 0)
         judge.gate.set()
-        await until(lambda: verifier.stats()["in_flight"] == 0)
         await asyncio.sleep(0.1)
-        assert judge.chats == 1
-        assert verifier.stats()["dropped"] == 1
+        (endpoint,) = verifier.endpoint_stats()
+        assert (judge.chats, endpoint.failed, endpoint.state) == (1, 0, State.HEALTHY)  # nor held against the server
+        assert (verifier.stats()["in_flight"], verifier.stats()["dropped"]) == (0, 1)
 
 
 async def test_tokens_and_times_are_counted(fake_judge: MakeJudge) -> None:
@@ -301,7 +283,7 @@ async def test_tokens_and_times_are_counted(fake_judge: MakeJudge) -> None:
     plain = judge.completion
     usage = {"prompt_tokens": 50, "completion_tokens": 1, "prompt_tokens_details": {"cached_tokens": 40}}
     judge.completion = lambda body: plain(body) | {"usage": usage}
-    async with judged_by(judge, hedge_share=0) as verifier:
+    async with judged_by(judge) as verifier:
         await ask_all(verifier, PAIRS)
         stats = verifier.stats()
         assert [stats[name] for name in ("prompt_tokens", "cached_tokens", "completion_tokens")] == [2000, 1600, 40]

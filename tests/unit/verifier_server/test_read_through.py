@@ -234,3 +234,34 @@ async def test_closing_in_the_middle_is_clean_and_what_was_judged_is_kept(fake_j
         judge.gate.set()
         async with started(judge.url, path) as verifier:
             assert outcome(await verifier.verify(PAIR)) == (Category.WRONG, Source.STORE)
+
+
+async def test_a_verdict_is_written_although_the_last_caller_leaves_meanwhile(
+    fake_judge: MakeJudge, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The judge has answered by then: what it said is in the hands of the batch writer."""
+    writing, may_write = asyncio.Event(), asyncio.Event()
+    put = sqlite_store.FileStore.put
+
+    async def slow_put(*args: Any) -> Any:
+        writing.set()
+        await may_write.wait()
+        return await put(*args)
+
+    monkeypatch.setattr(sqlite_store.FileStore, "put", slow_put)
+    async with fake_judge().running() as judge, started(judge.url, path, cache_size=0) as verifier:
+        judge.arm()
+        judge.answers = {"cat": "generic", "dog": "less specific"}
+        first, second = (asyncio.create_task(verifier.verify(pair)) for pair in (PAIR, Pair("lion", "dog")))
+        await within(30, writing.wait())
+        while verifier.stats()["judge_seconds"] == 0 or judge.chats < 2 or verifier.endpoint_stats()[0].in_flight:
+            await asyncio.sleep(0.01)
+        # One is being written, the other may wait for the next batch.
+        for caller in (first, second):
+            caller.cancel()
+        await asyncio.wait({first, second})
+        assert (verifier.stats()["dropped"], verifier.stats()["in_flight"]) == (2, 0)
+        may_write.set()
+        found = [outcome(await within(30, verifier.verify(pair))) for pair in (PAIR, Pair("lion", "dog"))]
+        assert found == [(Category.GENERIC, Source.STORE), (Category.LESS_SPECIFIC, Source.STORE)]
+        assert judge.chats == 2

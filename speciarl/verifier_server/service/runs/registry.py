@@ -10,8 +10,12 @@ from speciarl.verifier_server.service.config import RUN_CHARS
 from speciarl.verifier_server.service.errors import ApiError
 from speciarl.verifier_server.service.runs.log import VerdictLog
 from speciarl.verifier_server.service.runs.rows import Counts, PartName, Row, read_part
+from speciarl.verifier_server.service.schemas import RunInfo
 
 RETRY_AFTER_S = 2.0
+
+CURSOR = "([0-9]{1,12})-([0-9a-f]{8}):([0-9]{1,12})"
+"""Number and writer of a file, and how many of its rows were given out."""
 
 
 class RunRegistry:
@@ -47,23 +51,23 @@ class RunRegistry:
         """All runs, sorted."""
         return sorted(self._runs)
 
-    def info(self, run: str) -> dict[str, Any]:
+    def info(self, run: str) -> RunInfo:
         """Statistics of one run; raises ApiError for an unknown one."""
         counts = self._counts(run)
         categories = {label: counts.by["category"][label] for label in LABELS}
         scored = sum(categories.values())
-        return {
-            "run": run,
-            "pairs": counts.pairs,
-            "first": counts.first,
-            "last": counts.last,
-            "judges": dict(counts.by["judge"]),
-            "categories": categories,
-            "sources": dict(counts.by["source"]),
-            "unscorable": dict(counts.by["reason"]),
-            "category_rates": {label: count / scored for label, count in categories.items()} if scored else None,
-            "logged": self._log is not None,
-        }
+        return RunInfo(
+            run=run,
+            pairs=counts.pairs,
+            first=counts.first,
+            last=counts.last,
+            judges=dict(counts.by["judge"]),
+            categories=categories,
+            sources=dict(counts.by["source"]),
+            unscorable=dict(counts.by["reason"]),
+            category_rates={label: count / scored for label, count in categories.items()} if scored else None,
+            logged=self._log is not None,
+        )
 
     async def rows(self, run: str, after: str | None, limit: int) -> dict[str, Any]:
         """A page of rows behind the cursor; raises ApiError for an unknown run or cursor, or without a log."""
@@ -108,7 +112,7 @@ def run_name(text: str) -> str:
 def _parse_cursor(after: str | None) -> tuple[PartName, int]:
     if after is None:
         return PartName(0, ""), 0
-    match = re.fullmatch(r"(\d{1,12})-([0-9a-f]{8}):(\d{1,12})", after, re.ASCII)
+    match = re.fullmatch(CURSOR, after)
     if match is None:
         raise ApiError(422, "bad_cursor", "`after` must be the `next` of an earlier page")
     return PartName(int(match[1]), match[2]), int(match[3])

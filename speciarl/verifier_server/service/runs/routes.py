@@ -7,30 +7,33 @@ from fastapi import APIRouter, Path, Query, Response
 from speciarl.verifier_server.service.config import RUN_CHARS
 from speciarl.verifier_server.service.errors import responses
 from speciarl.verifier_server.service.requests import StrictRoute, json_reply
-from speciarl.verifier_server.service.runs.registry import RunRegistry
+from speciarl.verifier_server.service.runs.registry import CURSOR, RunRegistry
 from speciarl.verifier_server.service.schemas import RowsResponse, RunInfo, RunsResponse
 
-Run = Annotated[str, Path(max_length=RUN_CHARS, description="Name of the run.")]
+Run = Annotated[str, Path(max_length=RUN_CHARS, description="Name of the run.", examples=["cub200-seed42"])]
+After = Annotated[
+    str | None,
+    Query(max_length=64, description="`next` of the page before.", json_schema_extra={"pattern": f"^{CURSOR}$"}),
+]
 
 
 def router(registry: RunRegistry) -> APIRouter:
     """The routes to the runs of one service."""
     routes = APIRouter(prefix="/v1/runs", tags=["runs"], route_class=StrictRoute)
 
-    @routes.get("", summary="List the runs", response_model=RunsResponse, responses=responses("internal"))
-    async def runs() -> Response:
+    @routes.get("", summary="List the runs", responses=responses("internal"))
+    async def runs() -> RunsResponse:
         """Every run with its statistics."""
-        return json_reply({"runs": [registry.info(name) for name in registry.names()]})
+        return RunsResponse(runs=[registry.info(name) for name in registry.names()])
 
     @routes.get(
         "/{run}",
         summary="Statistics of a run",
-        response_model=RunInfo,
         responses=responses("unknown_run", "invalid_request", "internal"),
     )
-    async def run_info(run: Run) -> Response:
+    async def run_info(run: Run) -> RunInfo:
         """Pairs so far, by category, source and reason."""
-        return json_reply(registry.info(run))
+        return registry.info(run)
 
     @routes.get(
         "/{run}/results",
@@ -40,7 +43,7 @@ def router(registry: RunRegistry) -> APIRouter:
     )
     async def results(
         run: Run,
-        after: Annotated[str | None, Query(max_length=64, description="`next` of the page before.")] = None,
+        after: After = None,
         limit: Annotated[int, Query(ge=1, le=10_000, description="Most rows in the page.")] = 100,
     ) -> Response:
         """A page of the verdict log, rows that still wait for the disk included."""

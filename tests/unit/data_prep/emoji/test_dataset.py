@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from data_prep_fixtures import run
 from PIL import Image
 
-from data_prep.cli import main
 from data_prep.emoji.concepts import load_concepts
 from data_prep.emoji.dataset import PROMPT, build, plan
 from data_prep.emoji.facts import Concept, Fact, Stratum
@@ -89,15 +89,15 @@ def test_a_failure_leaves_the_old_files_alone(tmp_path: Path) -> None:
 
 
 def test_bad_input_gives_one_line_and_a_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["emoji-facts", "--emoji-test", str(tmp_path / "none.txt"), "--out", str(tmp_path / "x.csv")]) == 1
+    assert run(["emoji-facts", "--emoji-test", str(tmp_path / "none.txt"), "--out", str(tmp_path / "x.csv")]) == 1
     (tmp_path / "empty.txt").write_text("")
-    assert main(["emoji-facts", "--emoji-test", str(tmp_path / "empty.txt"), "--out", str(tmp_path / "x.csv")]) == 2
+    assert run(["emoji-facts", "--emoji-test", str(tmp_path / "empty.txt"), "--out", str(tmp_path / "x.csv")]) == 2
     (tmp_path / "file").write_text("in the way")
-    assert main(["emoji", "--quiet", "--out", str(tmp_path / "file")]) == 1
+    assert run(["emoji", "--quiet", "--out", str(tmp_path / "file")]) == 1
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 3
     assert all(line.startswith("speciarl: ") for line in lines)
 
 
 def test_a_count_of_views_below_one_is_refused() -> None:
-    assert main(["emoji", "--out", "x", "--train-views", "0"]) == 2
+    assert run(["emoji", "--out", "x", "--train-views", "0"]) == 2

@@ -18,8 +18,8 @@ from verl.workers.rollout.replica import TokenOutput
 from speciarl.category import Category
 from speciarl.config import load
 from speciarl.reward.dynamic import rewards
-from speciarl.training.agent_loop.shared_prompt import IMAGE_ONLY, ImageFeatures
-from speciarl.training.agent_loop.worker import STORED_COLUMNS, GroupAgentLoopWorker
+from speciarl.training.agent_loop.shared_prompt import IMAGE_ONLY, STORED_COLUMNS, ImageFeatures
+from speciarl.training.agent_loop.worker import GroupAgentLoopWorker
 from speciarl.training.observability.rollout_samples import SampleBook, SampledGroup
 from speciarl.training.observability.rollout_stats import RolloutStats
 from speciarl.training.observability.stall_timer import SilenceClock, WaitClock
@@ -175,5 +175,5 @@ def test_a_sampled_group_has_a_picture_of_its_image(
 @pytest.mark.parametrize(("names", "kept"), [(sorted(IMAGE_ONLY), True), (["pixel_values", "audio_features"], False)])
 def test_features_that_may_depend_on_the_response_are_not_shared(names: list[str], kept: bool) -> None:
     features = ImageFeatures()
-    features.keep(dict.fromkeys(names, 0))
+    features.cache(dict.fromkeys(names, 0))
     assert (features.value is not None) is kept

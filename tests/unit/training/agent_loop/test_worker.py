@@ -216,7 +216,7 @@ def test_a_sampled_step_tells_of_noise(monkeypatch: pytest.MonkeyPatch) -> None:
     samples: list[SampledGroup] = []
     run_prompt(monkeypatch, ["wrong", "wrong"], step=2, samples=samples, reward={"noise": {"probability": 1.0}})
     (group,) = samples
-    assert [(one.category, one.reward, one.note) for one in group.rollouts] == [
+    assert [(one.category, one.reward, one.provenance) for one in group.rollouts] == [
         ("wrong", 1.0, "live; moved to abstain by noise")
     ] * 2
 

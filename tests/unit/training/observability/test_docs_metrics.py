@@ -19,7 +19,7 @@ def everything() -> set[str]:
     """All names of a step and a validation in which everything is defined."""
     stats = RolloutStats(groups=1, waited_s=1.0, judging_s=2.0)
     verdict = Verdict(Category.SPECIFIC, 1.0, Source.LIVE)
-    stats.count(verdict)
+    stats.record_rollout(verdict)
     outcome = GroupOutcome((1.0,), Category.SPECIFIC, 1)
     record = reward_extra_info(verdict, "lion", outcome, "pets", {}, seen=verdict, group_reward=1.0)
     training = training_metrics([record], stats, [Stats().as_dict()], 1.0)

@@ -29,8 +29,8 @@ def test_every_record_has_the_same_keys_and_round_trips() -> None:
 
 def test_training_metrics() -> None:
     stats = RolloutStats(groups=2, groups_no_signal=1, waited_s=0.5, judging_s=2.0)
-    stats.count(Verdict(Category.SPECIFIC, None, Source.LIVE))
-    stats.count(Unscorable(Reason.TIMEOUT))
+    stats.record_rollout(Verdict(Category.SPECIFIC, None, Source.LIVE))
+    stats.record_rollout(Unscorable(Reason.TIMEOUT))
     stats.references["specific"] = 1
     infos = [record(Category.SPECIFIC), record(Category.WRONG, answer="lion or tiger", margin=0.5)]
     metrics = training_metrics(infos, stats, [{"live": 1}, {"live": 2}], low_margin=1.0)
@@ -102,7 +102,7 @@ def test_the_verifier_is_as_silent_as_for_the_worker_that_heard_last() -> None:
 
 def test_a_failure_is_kept_in_one_bounded_line() -> None:
     stats = RolloutStats()
-    stats.fail(ValueError("two\nlines " + "x" * 1000))
+    stats.record_failure(ValueError("two\nlines " + "x" * 1000))
     assert (merge([stats, RolloutStats()]).failed, stats.last_failure[:21]) == (1, "ValueError: two lines")
     assert len(stats.last_failure) == 300
 

@@ -7,7 +7,7 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 from verl.utils.tracking import FileLogger
 
-from speciarl.training.observability.metrics_file import set_aside
+from speciarl.training.observability.metrics_file import rotate
 
 
 def trainer(logger: str | list[str]) -> DictConfig:
@@ -33,7 +33,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_every_attempt_keeps_its_steps(folder: Path) -> None:
     for step in (1, 20, 40):
-        set_aside(trainer(["console", "file"]))
+        rotate(trainer(["console", "file"]))
         attempt(step)
     assert steps(folder / "one.jsonl.0") == [1]
     assert steps(folder / "one.jsonl.1") == [20]
@@ -43,14 +43,14 @@ def test_every_attempt_keeps_its_steps(folder: Path) -> None:
 def test_a_path_given_to_verl_is_the_one_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VERL_FILE_LOGGER_PATH", str(tmp_path / "given.jsonl"))
     attempt(1)
-    assert set_aside(trainer("file")) == tmp_path / "given.jsonl.0"
+    assert rotate(trainer("file")) == tmp_path / "given.jsonl.0"
     assert steps(tmp_path / "given.jsonl.0") == [1]
 
 
 def test_without_the_logger_or_without_content_nothing_is_touched(folder: Path) -> None:
-    assert set_aside(trainer("file")) is None
+    assert rotate(trainer("file")) is None
     attempt(1)
-    assert set_aside(trainer(["console", "tensorboard"])) is None
+    assert rotate(trainer(["console", "tensorboard"])) is None
     (folder / "one.jsonl").write_bytes(b"")
-    assert set_aside(trainer("file")) is None
+    assert rotate(trainer("file")) is None
     assert [path.name for path in folder.iterdir()] == ["one.jsonl"]

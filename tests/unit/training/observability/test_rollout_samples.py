@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from speciarl.category import Category
+from speciarl.metrics import key
 from speciarl.reward import Unparsable
 from speciarl.reward.barrier import GroupOutcome
 from speciarl.training.observability import sample_page
@@ -32,11 +33,11 @@ def finished(book: SampleBook, step: int, text: str = "lion", image: Image.Image
     draft = book.draft(step, text, text, text)
     if draft is None:
         return None
-    draft.note(0, f"<answer>{text}</answer>", text, Verdict(Category.SPECIFIC, 1.5, Source.LIVE))
-    draft.note(2, text, None, Unparsable())
-    draft.note(1, text, text, Unscorable(Reason.TIMEOUT, text))
+    draft.record(0, f"<answer>{text}</answer>", text, Verdict(Category.SPECIFIC, 1.5, Source.LIVE))
+    draft.record(2, text, None, Unparsable())
+    draft.record(1, text, text, Unscorable(Reason.TIMEOUT, text))
     group = draft.finish(GroupOutcome((1.0, None, -1.0), Category.SPECIFIC, 2), image)
-    book.keep(group)
+    book.add(group)
     return group
 
 
@@ -117,6 +118,11 @@ def test_no_text_becomes_markup(text: str) -> None:
     elements, harmless = parsed(page), parsed(sample_page.render("x", [finished(SampleBook(1, 1), 1)]))  # type: ignore[list-item]
     assert elements.tags == harmless.tags
     assert (elements.sources, elements.handlers) == ([], [])
+
+
+@pytest.mark.parametrize("name", [*map(key, (*Category, None)), "unscorable"])
+def test_every_category_has_a_colour(name: str) -> None:
+    assert re.search(rf"^\.(\w+, \.)?{name}\b.*background: #", sample_page.render("x", []), re.MULTILINE)
 
 
 def test_a_page_fetches_and_runs_nothing() -> None:

@@ -23,20 +23,20 @@ def test_silence_counts_only_while_somebody_waits_and_a_verdict_ends_it() -> Non
     time = FakeTime()
     clock = SilenceClock(time)
     assert clock.seconds() is None
-    clock.ask()
+    clock.begin_wait()
     time.now += 3
     assert clock.seconds() == 3.0
-    clock.answer(None)
+    clock.end_wait(None)
     time.now += 1000  # a long optimisation step
     assert clock.seconds() == 3.0
-    clock.ask()
-    clock.ask()
+    clock.begin_wait()
+    clock.begin_wait()
     time.now += 2
     assert clock.seconds() == 5.0
-    clock.answer(Source.LIVE)
+    clock.end_wait(Source.LIVE)
     time.now += 1
     assert clock.seconds() == 1.0  # the other one still waits
-    clock.answer(Source.LIVE)
+    clock.end_wait(Source.LIVE)
     assert clock.seconds() is None
 
 
@@ -44,29 +44,29 @@ def test_known_verdicts_do_not_hide_that_the_judge_is_gone() -> None:
     time = FakeTime()
     clock = SilenceClock(time)
     for _ in range(3):
-        clock.ask()
-        clock.ask()
-        clock.answer(Source.STORE)
+        clock.begin_wait()
+        clock.begin_wait()
+        clock.end_wait(Source.STORE)
         time.now += 8
-        clock.answer(None)
-        clock.ask()
-        clock.answer(Source.MEMORY)
+        clock.end_wait(None)
+        clock.begin_wait()
+        clock.end_wait(Source.MEMORY)
     assert clock.seconds() == 24.0
-    clock.ask()
-    clock.answer(Source.LIVE)
+    clock.begin_wait()
+    clock.end_wait(Source.LIVE)
     assert clock.seconds() is None
 
 
 def test_looking_up_what_is_known_adds_nothing_to_a_silence() -> None:
     time = FakeTime()
     clock = SilenceClock(time)
-    clock.ask()
+    clock.begin_wait()
     time.now += 8
-    clock.answer(None)
+    clock.end_wait(None)
     for _ in range(100):
-        clock.ask()
+        clock.begin_wait()
         time.now += 1
-        clock.answer(Source.STORE)
+        clock.end_wait(Source.STORE)
     assert clock.seconds() == 8.0
 
 
@@ -74,9 +74,9 @@ def test_known_verdicts_alone_are_no_silence() -> None:
     time = FakeTime()
     clock = SilenceClock(time)
     for source in (Source.STORE, Source.MEMORY, Source.SHORTCUT) * 100:
-        clock.ask()
+        clock.begin_wait()
         time.now += 1
-        clock.answer(source)
+        clock.end_wait(source)
         assert clock.seconds() is None
 
 
@@ -89,10 +89,10 @@ def test_silence_is_never_longer_than_the_time_since_the_judges_last_verdict(
     for kind, pause in events:
         time.now += pause
         if kind == "ask":
-            clock.ask()
+            clock.begin_wait()
             pending += 1
         elif pending:
-            clock.answer(kind if isinstance(kind, Source) else None)
+            clock.end_wait(kind if isinstance(kind, Source) else None)
             pending -= 1
             last = time.now if kind in (Source.LIVE, Source.TAXONOMY) else last
         silent = clock.seconds()

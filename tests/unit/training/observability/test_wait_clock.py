@@ -17,17 +17,17 @@ class FakeTime:
 def test_overlapping_judgement_costs_nothing_and_the_tail_counts() -> None:
     time = FakeTime()
     clock = WaitClock(time)
-    clock.enter("a", Phase.GENERATING)
-    clock.enter("b", Phase.GENERATING)
+    clock.begin("a", Phase.GENERATING)
+    clock.begin("b", Phase.GENERATING)
     time.seconds = 2
-    clock.enter("a", Phase.JUDGING)
+    clock.begin("a", Phase.JUDGING)
     time.seconds = 4  # a was judged while b generated
-    clock.enter("a", Phase.JUDGED)
+    clock.begin("a", Phase.JUDGED)
     time.seconds = 5
-    clock.enter("b", Phase.JUDGING)
+    clock.begin("b", Phase.JUDGING)
     time.seconds = 10  # both wait for b's verdict
-    clock.leave("a")
-    clock.leave("b")
+    clock.end("a")
+    clock.end("b")
     time.seconds = 50  # idle
     assert clock.drain() == Waits(waited_s=5, judging_s=7)
     assert clock.drain() == Waits()
@@ -36,12 +36,12 @@ def test_overlapping_judgement_costs_nothing_and_the_tail_counts() -> None:
 def test_drain_splits_a_wait_that_goes_on() -> None:
     time = FakeTime()
     clock = WaitClock(time)
-    clock.enter("a", Phase.JUDGING)
+    clock.begin("a", Phase.JUDGING)
     time.seconds = 3
     assert clock.drain() == Waits(3, 3)
     time.seconds = 4
-    clock.leave("a")
-    clock.leave("a")  # leaving twice is harmless
+    clock.end("a")
+    clock.end("a")  # leaving twice is harmless
     assert clock.drain() == Waits(1, 1)
 
 
@@ -51,10 +51,10 @@ def test_the_sums_are_those_of_a_second_by_second_account(events: list[tuple[int
     clock = WaitClock(time)
     for rollout, phase, seconds in events:
         if phase is None:
-            clock.leave(rollout)
+            clock.end(rollout)
             phases.pop(rollout, None)
         else:
-            clock.enter(rollout, phase)
+            clock.begin(rollout, phase)
             phases[rollout] = phase
         time.seconds += seconds
         if Phase.JUDGING in phases.values():

@@ -16,7 +16,7 @@ ENDPOINT = {"model": "m", "endpoints": ["http://judge:8000/v1"]}
 FITTING: dict[str, dict[str, Any]] = {
     "endpoint": ENDPOINT,
     "api": ENDPOINT | {"kind": "openai"},
-    "thinking": ENDPOINT | {"thinking": True, "request_timeout_s": 120},
+    "thinking": ENDPOINT | {"thinking": True},
     "pool": {"model": "m", "total_deadline_s": 1200, "pool": {}},
     "service": {"name": "j", "service_url": "http://service:8100"},
     "taxonomy": {"kind": "taxonomy", "taxonomy": "tree.json"},
@@ -79,7 +79,8 @@ BROKEN: list[tuple[str, dict[str, float], set[str]]] = [
     ("pool", {"verifier.request_timeout_s": 900}, {"verifier.total_deadline_s"}),
     ("endpoint", {"verifier.request_timeout_s": 200}, {"verifier.total_deadline_s"}),
     ("endpoint", {"verifier.request_timeout_s": 301, "verifier.retries": 0}, {"verifier.total_deadline_s"}),
-    ("endpoint", {"verifier.total_deadline_s": 60}, {"verifier.total_deadline_s"}),
+    ("endpoint", {"verifier.total_deadline_s": 29}, {"verifier.total_deadline_s"}),
+    ("api", {"verifier.total_deadline_s": 239}, {"verifier.total_deadline_s"}),
     ("endpoint", {"verifier.health_interval_s": 600}, {"verifier.total_deadline_s"}),
     ("endpoint", {"verifier.total_deadline_s": 7200}, {"reward.group_deadline_s"}),
     ("endpoint", {"reward.group_deadline_s": 100}, {"reward.group_deadline_s"}),

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from speciarl.training.trainer.checkpoint import is_complete, newest_complete, repair_tracker, tracked
+from speciarl.training.trainer.checkpoint import is_complete, newest_complete, repair_tracker, tracked_step
 
 
 def save(root: Path, step: int, world: int = 1) -> Path:
@@ -33,7 +33,7 @@ def test_a_tracker_that_names_a_complete_checkpoint_is_left_alone(tmp_path: Path
     save(tmp_path, 10)
     track(tmp_path, "5")  # somebody set it back
     assert repair_tracker(tmp_path) is None
-    assert tracked(tmp_path) == 5
+    assert tracked_step(tmp_path) == 5
 
 
 @pytest.mark.parametrize("text", ["", "10", "rubbish"])
@@ -44,14 +44,14 @@ def test_killed_while_saving_the_second_checkpoint(tmp_path: Path, text: str) ->
     said = repair_tracker(tmp_path)
     assert said is not None
     assert "resumes from step 5" in said
-    assert tracked(tmp_path) == 5
+    assert tracked_step(tmp_path) == 5
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
 def test_killed_between_the_last_file_and_the_tracker(tmp_path: Path) -> None:
     save(tmp_path, 5)
     assert repair_tracker(tmp_path) is not None
-    assert tracked(tmp_path) == 5
+    assert tracked_step(tmp_path) == 5
 
 
 @pytest.mark.parametrize(
@@ -75,4 +75,4 @@ def test_without_any_checkpoint_nothing_is_touched(tmp_path: Path) -> None:
     assert repair_tracker(tmp_path / "missing") is None
     track(tmp_path, "5")
     assert repair_tracker(tmp_path) is None
-    assert tracked(tmp_path) == 5
+    assert tracked_step(tmp_path) == 5

@@ -37,6 +37,7 @@ def test_a_worker_knows_the_service_and_its_own_patience_and_nothing_of_the_judg
     assert {name: getattr(client, name) for name in CLIENTS_KEYS} == {
         name: getattr(judge, name) for name in CLIENTS_KEYS
     }
+    assert client.request_timeout_s == 123  # an answer takes as long as its pairs, not as one request to the judge
     assert parse_config(client.model_dump(mode="json", exclude_unset=True)) == client
 
 

@@ -26,7 +26,7 @@ class BareTrainer(SpeciaRLSeparateAsyncTrainer):
         self.trainer_mode = "separate_async"
         self.global_steps = NOW
         self._progress = progress
-        self._refusal = None
+        self._stop_error = None
         self.saved: list[int] = []
 
     def _save_checkpoint(self) -> None:
@@ -38,7 +38,7 @@ def stopped_after(updates: int, folder: Path, ended: bool = False) -> tuple[list
     progress = StepProgress()
     progress.begin()
     for _ in range(updates):
-        progress.updated()
+        progress.record_update()
     if ended:
         progress.end()
     trainer: Any = BareTrainer(folder, progress)
@@ -64,11 +64,11 @@ def test_a_step_that_is_refused_is_logged_before_the_run_stops_after_it(
     monkeypatch.setattr(PPOTrainerSeparateAsync, "on_step_end", lambda self: None)
     progress = StepProgress()
     progress.begin()
-    progress.updated()
+    progress.record_update()
     trainer: Any = BareTrainer(tmp_path, progress)
     trainer._settings = SimpleNamespace(reward=RewardConfig(), training=TrainingConfig())
-    trainer._drain = lambda: RolloutStats(rollouts=10, unscorable=Counter(timeout=9))
-    trainer._stop_if_refused()
+    trainer._drain_stats = lambda: RolloutStats(rollouts=10, unscorable=Counter(timeout=9))
+    trainer._raise_stop_error()
     trainer.on_step_end()
     trainer.global_steps += 1  # what veRL does when it has logged a step
     with pytest.raises(FailureBudgetExceeded, match=r"90%.*timeout 9") as refused:
@@ -85,7 +85,7 @@ def test_an_outage_in_validation_ends_a_run_once_its_step_is_logged(
 
     monkeypatch.setattr(PPOTrainerSeparateAsync, "_validate", fails)
     trainer: Any = BareTrainer(tmp_path, StepProgress())
-    trainer._drain = lambda validate: RolloutStats(rollouts=3, unscorable=Counter(timeout=3))
+    trainer._drain_stats = lambda validate: RolloutStats(rollouts=3, unscorable=Counter(timeout=3))
     trainer._training = False
     with pytest.raises(VerifierOutage, match="not one rollout of the validation"):
         trainer._validate()
@@ -114,7 +114,7 @@ def test_a_step_that_is_saved_already_stays_so_whatever_came_after(tmp_path: Pat
 def test_the_next_step_begins_anew() -> None:
     progress = StepProgress()
     progress.begin()
-    progress.updated()
+    progress.record_update()
     assert not progress.whole
     progress.end()
     assert progress.whole

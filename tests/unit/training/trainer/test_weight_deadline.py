@@ -8,12 +8,12 @@ import pytest
 from ray.exceptions import RayTaskError
 
 from speciarl.errors import WeightTransferFailed, WeightTransferStuck
-from speciarl.training.trainer.weight_deadline import bound
+from speciarl.training.trainer.weight_deadline import set_deadline
 
 
 def fake_manager(update_weights: Any, deadline_s: float = 60.0) -> Any:
     manager = SimpleNamespace(update_weights=update_weights)
-    bound(manager, deadline_s)
+    set_deadline(manager, deadline_s)
     return manager
 
 

@@ -134,17 +134,38 @@ async def test_a_connection_that_breaks_loses_no_verdict(fake_judge: MakeJudge, 
         assert verifier.stats()["unscorable"] == 0
 
 
-async def test_a_request_that_hangs_is_copied_chat_by_chat(fake_judge: MakeJudge) -> None:
+async def test_a_request_that_hangs_is_asked_again_chat_by_chat(fake_judge: MakeJudge) -> None:
     async def hang(_: Any, __: web.Request) -> web.StreamResponse:
         await asyncio.sleep(600)
         raise AssertionError
 
-    async with judged_by(fake_judge, hedge_after_s=0.05, request_timeout_s=300.0) as (verifier, [judge]):
+    async with judged_by(fake_judge, request_timeout_s=2.0) as (verifier, [judge]):
         assert labels(await ask_all(verifier, PAIRS)) == RIGHT
         judge.arm(lambda number: hang if number == 0 else None)
         assert labels(await ask_all(verifier, [Pair("lion", f"dog {index}") for index in range(8)])) == ["wrong"] * 8
-        assert verifier.stats()["hedges"] >= 8
+        assert verifier.stats()["retries"] >= 8
+        assert [size for size in judge.batches if size > 1][5:] == [8]
         assert verifier.endpoint_stats()[0].in_flight == 0
+
+
+async def test_a_request_is_broken_off_when_all_its_chats_were_given_up_and_not_before(fake_judge: MakeJudge) -> None:
+    async with judged_by(fake_judge) as (verifier, [judge]):
+        judge.gate.clear()
+        tasks = [asyncio.create_task(verifier.verify(pair)) for pair in PAIRS[:16]]
+        while len(judge.batches) < 2:
+            await asyncio.sleep(0.005)
+        for leaving in (*tasks[:3], *tasks[8:]):  # three of the first request, all of the second
+            leaving.cancel()
+        await asyncio.wait({*tasks[:3], *tasks[8:]})
+        while verifier.endpoint_stats()[0].in_flight > 5:
+            await asyncio.sleep(0.005)
+        coalescer = verifier.endpoints[0].coalescer
+        assert coalescer is not None
+        while len(coalescer._bundler._tasks) > 1:
+            await asyncio.sleep(0.005)
+        judge.gate.set()
+        assert labels(await within(30, asyncio.gather(*tasks[3:8]))) == RIGHT[3:8]
+        assert (judge.batches, verifier.stats()["dropped"]) == ([8, 8], 11)
 
 
 async def test_closing_leaves_nobody_waiting(fake_judge: MakeJudge) -> None:

@@ -1,4 +1,4 @@
-"""The pause before a retry: drawn evenly from 0 to a bound that doubles up to a limit."""
+"""The local queue, and the pause before a retry: drawn evenly from 0 to a bound that doubles up to a limit."""
 
 import asyncio
 import itertools
@@ -6,9 +6,12 @@ import random
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from speciarl.utils.deadline import within
 from speciarl.verdict import Reason, Unscorable
-from speciarl.verifier_server.client.dispatcher import LONGEST_BACKOFF_S, Dispatcher
+from speciarl.verifier_server.client.dispatcher import LONGEST_BACKOFF_S, Dispatcher, Places
 from speciarl.verifier_server.client.router import Endpoint, Router
 from speciarl.verifier_server.config import parse_config
 from speciarl.verifier_server.stats import Stats
@@ -111,3 +114,65 @@ async def test_a_pause_that_would_outlast_the_deadline_is_not_begun() -> None:
     asking = Asking(Longest(), 0.5, 8, deadline_s=3.0)
     assert await asking.pauses() == pytest.approx([0.5, 1.0])
     assert asyncio.get_running_loop().time() == pytest.approx(1.5)
+
+
+async def test_who_is_cancelled_at_a_judge_gives_the_place_back_at_once() -> None:
+    asking = Asking(Longest(), 0.5, 8)
+    never = asyncio.Event()
+
+    async def hang(_: object) -> object:
+        await never.wait()
+        raise AssertionError
+
+    asking.client.chat = hang  # type: ignore[method-assign]
+    task = asyncio.create_task(asking.dispatcher.ask({}, read))
+    await asyncio.sleep(1)
+    (endpoint,) = asking.dispatcher.router.endpoints
+    assert (endpoint.in_flight, asking.dispatcher._places.taken) == (1, 1)
+    task.cancel()
+    await asyncio.wait({task})
+    assert (endpoint.in_flight, asking.dispatcher._places.taken, asking.dispatcher.waiting) == (0, 0, 0)
+    assert (endpoint.failures, endpoint.failed) == (0, 0)
+
+
+@given(st.integers(1, 3), st.lists(st.tuples(st.integers(0, 99), st.booleans()), max_size=12, unique_by=lambda t: t[0]))
+def test_places_go_by_turn_and_none_is_lost(count: int, turns: list[tuple[int, bool]]) -> None:
+    """Each visitor has a turn, and goes away while waiting if so marked."""
+
+    async def run() -> list[int]:
+        places, served = Places(count), list[int]()
+        for holder in range(count):
+            await places.take(-holder)
+
+        async def visit(turn: int) -> None:
+            await places.take(turn)
+            served.append(turn)
+
+        visits = [asyncio.create_task(visit(turn)) for turn, _ in turns]
+        await asyncio.sleep(0)
+        for (_, leaves), task in zip(turns, visits, strict=True):
+            if leaves:
+                task.cancel()
+        await asyncio.sleep(0)
+        for _ in range(count + len(turns)):
+            places.give_back()
+            await asyncio.sleep(0)
+        staying = [task for (_, leaves), task in zip(turns, visits, strict=True) if not leaves]
+        await asyncio.gather(*staying)
+        # Every place came back, and those of the served ones are free as well.
+        for turn in range(count + len(turns) - len(staying)):
+            await within(30, places.take(turn))
+        return served
+
+    assert asyncio.run(run()) == sorted(turn for turn, leaves in turns if not leaves)
+
+
+async def test_a_place_granted_to_one_who_just_left_goes_on() -> None:
+    places = Places(1)
+    await places.take(0)
+    leaving, next_one = asyncio.create_task(places.take(1)), asyncio.create_task(places.take(2))
+    await asyncio.sleep(0)
+    places.give_back()
+    leaving.cancel()
+    await within(30, next_one)
+    assert leaving.cancelled()

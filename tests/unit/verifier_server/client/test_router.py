@@ -12,8 +12,7 @@ from speciarl.verifier_server.client.http import Failure
 from speciarl.verifier_server.client.router import (
     EJECT_AFTER,
     FIRST_CHECK_S,
-    LONGEST_CLOSED_S,
-    LONGEST_REST_S,
+    LONGEST_SILENCE_S,
     Endpoint,
     Router,
     Sent,
@@ -51,7 +50,7 @@ def test_equal_endpoints_take_turns() -> None:
     for _ in range(6):
         endpoint = pool.pick(0.0)
         assert endpoint is not None
-        pool.succeed(pool.begin(endpoint))
+        pool.succeed(pool.begin(endpoint), 0.0)
         order.append(pool.endpoints.index(endpoint))
     assert order == [0, 1, 2, 0, 1, 2]
 
@@ -63,37 +62,39 @@ def test_the_least_loaded_is_chosen() -> None:
     assert pool.pick(0.0) is pool.endpoints[1]
 
 
-def test_a_failing_endpoint_rests_and_is_checked_at_once() -> None:
+def test_the_first_failure_has_the_health_checked_at_once() -> None:
     pool = router(2)
     bad, good = pool.endpoints
+    told: list[bool] = []
+    pool.listeners.append(lambda: told.append(True))
     fail(pool, bad, 100.0)
-    assert bad.state(100.0) is State.RESTING
-    assert pool.due(100.0) == [bad]
-    pool.begin(good)
-    assert pool.pick(100.0) is good
-    assert pool.pick(101.0) is bad
-    assert pool.pick(100.0, avoid={good}) is bad  # better than none
+    assert (bad.state(100.0), pool.due(100.0), told) == (State.HEALTHY, [bad], [True])
+    assert pool.pick(100.0, avoid={good}) is bad
     pool.checked(bad, 100.1, None)
-    assert (bad.state(100.1), pool.due(200.0)) == (State.RESTING, [])
-    pool.succeed(pool.begin(bad))
-    assert bad.state(100.2) is State.HEALTHY
+    assert (bad.state(100.1), pool.due(200.0)) == (State.HEALTHY, [])
+    fail(pool, bad, 101.0)
+    assert pool.due(101.0) == [bad]
 
 
-def test_rests_grow_and_stay_bounded() -> None:
-    pool = router(1)
-    rests = []
-    for _ in range(2000):
-        fail(pool, pool.endpoints[0], 100.0, busy())
-        rests.append(pool.endpoints[0].resting_until - 100.0)
-    assert rests[:7] == [1, 2, 4, 8, 16, LONGEST_REST_S, LONGEST_REST_S]
-    assert rests[-1] == LONGEST_REST_S
+def test_a_dead_endpoint_attracts_no_more_requests_than_eject_it() -> None:
+    """It fails at once and so is never busy; a busy one stands beside it."""
+    pool = router(2)
+    dead, good = pool.endpoints
+    for _ in range(200):
+        pool.begin(good)
+    tries = 0
+    for _ in range(100):
+        if pool.pick(0.0) is dead:
+            tries += 1
+            fail(pool, dead, 0.0)
+    assert tries == EJECT_AFTER
 
 
 def test_failures_in_a_row_eject() -> None:
     pool = router(2)
     bad, good = pool.endpoints
     fail(pool, bad, 0.0, times=EJECT_AFTER - 1)
-    assert bad.state(0.0) is State.RESTING
+    assert bad.state(0.0) is State.HEALTHY
     fail(pool, bad, 0.0)
     assert bad.state(1e9) is State.EJECTED
     assert pool.pick(1e9, avoid={good}) is good
@@ -121,7 +122,7 @@ def test_an_ejected_endpoint_returns_by_one_trial() -> None:
     assert pool.pick(1.0) is bad
     trial = pool.begin(bad)
     assert pool.pick(1.0) is not bad
-    pool.succeed(trial)
+    pool.succeed(trial, 1.0)
     assert bad.state(1.0) is State.HEALTHY
     assert (pool._stats.ejections, pool._stats.returns) == (1, 1)
 
@@ -141,6 +142,19 @@ def test_failed_trials_are_repeated_at_growing_but_bounded_intervals() -> None:
     assert set(pauses[5:]) == {INTERVAL_S}
 
 
+def test_a_trial_is_over_when_an_earlier_request_succeeds() -> None:
+    pool = router(1)
+    (endpoint,) = pool.endpoints
+    earlier = pool.begin(endpoint)
+    fail(pool, endpoint, 0.0, times=EJECT_AFTER)
+    pool.checked(endpoint, 0.0, None)
+    trial = pool.begin(endpoint)
+    pool.succeed(earlier, 1.0)
+    pool.fail(trial, 2.0, BROKEN)
+    assert (endpoint.state(2.0), endpoint.failures, pool.due(2.0)) == (State.HEALTHY, 1, [endpoint])
+    assert (pool._stats.ejections, pool._stats.returns) == (1, 1)
+
+
 def test_a_trial_that_was_given_up_makes_room_for_another() -> None:
     pool = router(1)
     (endpoint,) = pool.endpoints
@@ -152,31 +166,74 @@ def test_a_trial_that_was_given_up_makes_room_for_another() -> None:
     assert pool.pick(0.0) is endpoint
 
 
-def test_an_endpoint_that_asked_for_peace_gets_it_up_to_a_limit() -> None:
+def test_an_endpoint_that_asked_for_silence_gets_it_up_to_a_limit_and_then_a_trial() -> None:
     pool = router(2)
     first, second = pool.endpoints
     fail(pool, first, 0.0, busy(9.0), times=EJECT_AFTER)
-    assert (first.state(8.9), pool.pick(8.9)) == (State.CLOSED, second)
+    assert (first.state(8.9), pool.pick(8.9), pool.all_silent(8.0)) == (State.EJECTED, second, False)
     fail(pool, second, 0.0, busy(1e9))
-    assert pool.all_closed(8.0)
+    assert pool.all_silent(8.0)
     assert (pool.pick(8.0), pool.opens_at(8.0), pool.pick(9.0)) == (None, 9.0, first)
-    assert pool.opens_at(9.0) == LONGEST_CLOSED_S
-    outage = pool.outage(0.0)
-    assert outage == Unscorable(Reason.OVERLOADED, "http://fake asked not to be called for 9 s")
+    assert pool.opens_at(9.0) == LONGEST_SILENCE_S
+    assert pool.outage(0.0) == Unscorable(Reason.OVERLOADED, "http://fake asked not to be called for 9 s")
+    assert (first.state(9.0), pool.due(1e9)) == (State.TRIAL, [])  # no check in between: it was only busy
+    trial = pool.begin(first)
+    assert pool.pick(9.0) is None
+    pool.succeed(trial, 9.5)
+    assert first.state(9.5) is State.HEALTHY
+    assert (pool._stats.ejections, pool._stats.returns) == (2, 1)
 
 
-def test_a_suspect_is_checked_and_no_more() -> None:
+def test_a_silence_is_not_cut_short_by_replies_to_earlier_requests() -> None:
     pool = router(1)
-    pool.suspect(pool.endpoints[0], 3.0)
-    assert pool.due(3.0) == [pool.endpoints[0]]
-    assert pool.endpoints[0].state(3.0) is State.HEALTHY
+    (endpoint,) = pool.endpoints
+    earlier = [pool.begin(endpoint) for _ in range(4)]
+    pool.fail(earlier[0], 0.0, busy(9.0))
+    pool.fail(earlier[1], 0.0, busy(1.0))
+    pool.fail(earlier[2], 0.0, BROKEN)
+    pool.succeed(earlier[3], 1.0)
+    assert (endpoint.state(8.9), endpoint.state(9.0)) == (State.EJECTED, State.TRIAL)
+
+
+def test_a_silence_after_failures_needs_a_check_as_well() -> None:
+    pool = router(1)
+    (endpoint,) = pool.endpoints
+    earlier = pool.begin(endpoint)
+    fail(pool, endpoint, 0.0, times=EJECT_AFTER)
+    pool.fail(earlier, 0.0, busy(5.0))
+    assert (endpoint.state(6.0), pool.all_silent(1.0), pool.due(0.0)) == (State.EJECTED, False, [endpoint])
+    pool.checked(endpoint, 1.0, None)
+    assert (endpoint.state(4.9), endpoint.state(5.0)) == (State.EJECTED, State.TRIAL)
+
+
+@pytest.mark.parametrize("retry_after_s", [None, 0.0])
+def test_a_server_that_is_busy_and_asks_for_nothing_is_not_ejected(retry_after_s: float | None) -> None:
+    pool = router(1)
+    (endpoint,) = pool.endpoints
+    fail(pool, endpoint, 0.0, busy(retry_after_s), times=3 * EJECT_AFTER)
+    assert (endpoint.state(0.0), pool.due(1e9), pool._stats.ejections) == (State.HEALTHY, [], 0)
+    fail(pool, endpoint, 0.0)  # nor does it make the first failure the last straw
+    assert endpoint.state(0.0) is State.HEALTHY
+
+
+def test_a_busy_server_stays_on_trial_until_it_takes_a_request() -> None:
+    pool = router(1)
+    (endpoint,) = pool.endpoints
+    fail(pool, endpoint, 0.0, times=EJECT_AFTER)
+    pool.checked(endpoint, 1.0, None)
+    fail(pool, endpoint, 1.0, busy())
+    assert (endpoint.state(1.0), pool.pick(1.0)) == (State.TRIAL, endpoint)
+    fail(pool, endpoint, 1.0, busy(2.0))
+    assert (endpoint.state(2.9), endpoint.state(3.0)) == (State.EJECTED, State.TRIAL)
+    pool.succeed(pool.begin(endpoint), 3.0)
+    assert endpoint.state(3.0) is State.HEALTHY
 
 
 def test_a_reply_that_comes_in_time_makes_a_check_needless() -> None:
     pool = router(1)
     (endpoint,) = pool.endpoints
     fail(pool, endpoint, 0.0)
-    pool.succeed(pool.begin(endpoint))
+    pool.succeed(pool.begin(endpoint), 0.5)
     pool.checked(endpoint, 1.0, BROKEN)
     assert endpoint.state(1.0) is State.HEALTHY
 
@@ -206,23 +263,24 @@ class Life(RuleBasedStateMachine):
         usable = [one for one in self.pool.endpoints if one.takes_requests(self.now)]
         assert (endpoint is None) == (not usable) == (self.pool.outage(self.now) is not None)
         if endpoint is not None:
-            assert endpoint.state(self.now) not in (State.EJECTED, State.CLOSED)
+            assert endpoint.state(self.now) is not State.EJECTED
             assert endpoint not in avoided or set(usable) <= avoided
             self.sent.append(self.pool.begin(endpoint))
 
     @precondition(lambda self: self.sent)
-    @rule(data=st.data(), end=st.sampled_from(["succeed", "fail", "busy", "close", "withdraw"]))
+    @rule(data=st.data(), end=st.sampled_from(["succeed", "fail", "busy", "silence", "withdraw"]))
     def end(self, data: st.DataObject, end: str) -> None:
         sent = self.sent.pop(data.draw(st.integers(0, len(self.sent) - 1)))
         usable, told = sent.endpoint.takes_requests(self.now), self.told
         if end == "succeed":
-            self.pool.succeed(sent)
-            assert sent.endpoint.state(self.now) in (State.HEALTHY, State.CLOSED)
+            self.pool.succeed(sent, self.now)
+            assert (sent.endpoint.state(self.now) is State.HEALTHY) == (sent.endpoint.silent_until <= self.now)
         elif end == "withdraw":
             self.pool.withdraw(sent)
         else:
-            failure = {"fail": BROKEN, "busy": busy(), "close": busy(7.0)}[end]
+            failure = {"fail": BROKEN, "busy": busy(), "silence": busy(7.0)}[end]
             self.pool.fail(sent, self.now, failure)
+            assert end != "silence" or not sent.endpoint.takes_requests(self.now + 6.9)
         # Nobody who waits for an endpoint may miss that one takes requests again.
         assert usable or not sent.endpoint.takes_requests(self.now) or self.told > told
 
@@ -230,24 +288,24 @@ class Life(RuleBasedStateMachine):
     def check(self, fine: bool) -> None:
         for endpoint in self.pool.due(self.now):
             self.pool.checked(endpoint, self.now, None if fine else BROKEN)
-            assert not fine or endpoint.state(self.now) is not State.EJECTED
+            assert not fine or endpoint.silent(self.now) or endpoint.state(self.now) is not State.EJECTED
 
     @invariant()
     def counts_add_up(self) -> None:
         for endpoint in self.pool.endpoints:
             assert endpoint.in_flight == sum(sent.endpoint is endpoint for sent in self.sent)
             assert endpoint.trial is None or endpoint.trial in self.sent
-            assert not endpoint.on_trial or endpoint.ejected
-        assert self.pool._stats.ejections - self.pool._stats.returns == sum(e.ejected for e in self.pool.endpoints)
+            assert endpoint.trial is None or endpoint.status is not State.HEALTHY
+        away = sum(endpoint.status is not State.HEALTHY for endpoint in self.pool.endpoints)
+        assert self.pool._stats.ejections - self.pool._stats.returns == away
 
     @invariant()
     def none_is_lost_for_ever(self) -> None:
         for endpoint in self.pool.endpoints:
-            if endpoint.state(self.now) is State.EJECTED:
+            if endpoint.status is State.EJECTED:
                 assert endpoint.check_at is not None
                 assert endpoint.check_at <= self.now + INTERVAL_S
-            assert endpoint.closed_until <= self.now + LONGEST_CLOSED_S
-            assert endpoint.resting_until <= self.now + LONGEST_REST_S
+            assert endpoint.silent_until <= self.now + LONGEST_SILENCE_S
 
 
 TestLife = Life.TestCase

@@ -170,7 +170,7 @@ def test_the_hash_follows_the_text_and_nothing_else(tmp_path: Path) -> None:
         ("version: 2\nsystem: s", "`version` must be 1"),
         ("version: 1", "`system`"),
         ("version: 1\nsystem: ''", "`system`"),
-        ("version: 1\nsystem: s\nrubric: r", "'rubric'"),
+        ("version: 1\nsystem: s\nrubric: r", ": rubric: there is no such key; known: format, golden"),
         ("version: 1\nsystem: s\ngolden: 3", "must be a list"),
         ("version: 1\nsystem: s\ngolden: [{ground_truth: a}]", r"golden\[0\] needs exactly"),
         (

@@ -7,9 +7,10 @@ from typing import Any
 
 import huggingface_hub
 import pytest
+from typer.testing import CliRunner
 
 from speciarl.verifier_server.config import VerifierConfig, parse_config
-from speciarl.verifier_server.pool.model_download import download_command, main, wanted_files
+from speciarl.verifier_server.pool.model_download import app, download_command, wanted_files
 
 
 def judge(model: str, **changes: Any) -> VerifierConfig:
@@ -74,12 +75,12 @@ def test_a_download(
     said: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(huggingface_hub, "HfApi", lambda: hub)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", hub.snapshot_download)
-    assert main(["org/judge", "--revision", "main", "--cache-dir", str(tmp_path)]) == status
-    assert said in capsys.readouterr().out
+    ended = CliRunner().invoke(app, ["org/judge", "--revision", "main", "--cache-dir", str(tmp_path)])
+    assert ended.exit_code == status
+    assert said in ended.stdout
     if hub.tells is None:
         assert hub.asked["revision"] == "main"  # by its name, so that a server finds it under that without the Hub
         assert hub.asked["allow_patterns"] == ["config.json", "a.safetensors"]

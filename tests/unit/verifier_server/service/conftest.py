@@ -11,6 +11,7 @@ import httpx
 import pytest
 import uvicorn
 from fastapi import FastAPI
+from openapi_answers import hold
 
 from speciarl.verifier_server.service.app import create_app
 from speciarl.verifier_server.service.config import ServiceConfig, parse_settings
@@ -48,12 +49,13 @@ def make_settings(tmp_path: Path) -> Callable[..., ServiceConfig]:
 
 @contextlib.asynccontextmanager
 async def run_app(app: FastAPI, **client: Any) -> AsyncIterator[httpx.AsyncClient]:
-    """The app with its lifespan and its judges ready, and a client for it."""
+    """The app with its lifespan and its judges ready, and a client for it that holds answers to its document."""
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with (
         app.router.lifespan_context(app),
         httpx.AsyncClient(transport=transport, base_url="http://service", **client) as http,
     ):
+        http.event_hooks["response"].append(hold(app))
         while any(judge.state == "starting" for judge in app.state.core.judges.all()):
             await asyncio.sleep(0.005)
         yield http

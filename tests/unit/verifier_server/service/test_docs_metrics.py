@@ -51,7 +51,7 @@ def of_judges() -> set[str]:
     verifier: Any = SimpleNamespace(
         stats=lambda: counted,
         histograms=stats.histograms,
-        endpoint_stats=lambda: [EndpointStats("http://host:1/v1", State.RESTING, 0, 0, 0, "")],
+        endpoint_stats=lambda: [EndpointStats("http://host:1/v1", State.TRIAL, 0, 0, 0, "")],
     )
     judge = Judge("main", SimpleNamespace(), verifier, "ready")  # type: ignore[arg-type]
     families = [*metrics.judge_families([judge]), metrics.replica_restarts({"main": [0]})]

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speciarl.verdict import Pair, Source, Verdict
+from speciarl.verdict import Pair, Reason, Source, Unscorable, Verdict
 from speciarl.verifier_server.config import parse_config
 from speciarl.verifier_server.llm_verifier import LLMVerifier
-from speciarl.verifier_server.service.requests import judge_pairs, read_items, shared
+from speciarl.verifier_server.service.requests import Late, judge_pairs, read_items, shared
 
 TEXTS = st.text(max_size=5)
 MANY = 10_000
@@ -38,9 +38,9 @@ async def test_every_row_is_judged_and_counted(
         await verifier.start()
         judge.arm()
         try:
-            first = await judge_pairs(verifier, repeated(rows), MANY)
+            first = await judge_pairs(verifier, repeated(rows), MANY, {})
             after_first = verifier.stats()
-            again = await judge_pairs(verifier, repeated(rows), MANY)
+            again = await judge_pairs(verifier, repeated(rows), MANY, {})
         finally:
             await verifier.aclose()
         assert judge.chats == 4
@@ -72,5 +72,39 @@ async def test_what_has_to_be_judged_is_not_counted_by_looking(fake_judge: Calla
                 5,
                 3,
             )
+        finally:
+            await verifier.aclose()
+
+
+@pytest.mark.anyio
+async def test_a_late_pair_has_one_caller_until_its_verdict_or_until_its_client_leaves(
+    fake_judge: Callable[[], Any],
+) -> None:
+    settings = {"model": "fake", "prompt": "compact", "probe": False, "chats_per_request": 1}
+    async with fake_judge().running() as judge:
+        verifier = LLMVerifier(parse_config(settings | {"endpoints": [judge.url]}), random.Random(0))
+        await verifier.start()
+        try:
+            judge.arm()
+            judge.gate.clear()
+            late: Late = {}
+            pair, other = Pair("lion", "cat"), Pair("lion", "dog")
+            for _ in range(3):
+                answer = await judge_pairs(verifier, [pair, pair, other], MANY, late, deadline_s=0.1)
+                assert [one.reason for one in answer if isinstance(one, Unscorable)] == [Reason.TIMEOUT] * 3
+            assert late.keys() == {pair, other}
+            assert (verifier.stats()["in_flight"], verifier.stats()["dropped"]) == (2, 0)
+            waiting = asyncio.create_task(judge_pairs(verifier, [other], MANY, late))
+            await asyncio.sleep(0.05)
+            waiting.cancel()  # nobody is left who wants it
+            await asyncio.wait({waiting})
+            await asyncio.sleep(0.05)
+            assert late.keys() == {pair}
+            assert (verifier.stats()["in_flight"], verifier.stats()["dropped"]) == (1, 1)
+            judge.gate.set()
+            (verdict,) = await judge_pairs(verifier, [pair], MANY, late)
+            assert isinstance(verdict, Verdict)
+            await asyncio.sleep(0)
+            assert (late, judge.chats) == ({}, 2)
         finally:
             await verifier.aclose()

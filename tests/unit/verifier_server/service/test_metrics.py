@@ -30,7 +30,7 @@ def fake_judge_of(stats: dict[str, float], *endpoints: EndpointStats, histograms
 
 
 def endpoint() -> EndpointStats:
-    return EndpointStats("http://user:secret@host:1/v1", State.RESTING, 2, 9, 1, "boom")
+    return EndpointStats("http://user:secret@host:1/v1", State.TRIAL, 2, 9, 1, "boom")
 
 
 def page(*judges: Judge) -> str:
@@ -63,7 +63,7 @@ def test_counters_gauges_and_ratios() -> None:
         'speciarl_verifier_judge_ready{judge="main"} 1.0',
         'speciarl_verifier_endpoint_in_flight{endpoint="http://host:1/v1",judge="main"} 2.0',
         'speciarl_verifier_endpoint_failed_total{endpoint="http://host:1/v1",judge="main"} 1.0',
-        'speciarl_verifier_endpoint_state{endpoint="http://host:1/v1",judge="main",state="resting"} 1.0',
+        'speciarl_verifier_endpoint_state{endpoint="http://host:1/v1",judge="main",state="trial"} 1.0',
         "# TYPE speciarl_verifier_queue_seconds_total counter",
     ):
         assert line in text.splitlines(), line
@@ -133,7 +133,7 @@ def test_top_shows_rates_between_two_looks_and_totals_of_one() -> None:
     told = shown(now, before)
     assert re.search(r"main +│ ready +│ +30 │ +10\.0 ", told)
     assert re.search(r"main +│ +0\.0% │ +75\.0% │ +0\.0% │ +0\.0% │ +25\.0%", told)
-    assert re.search(r"http://host:1/v1 +│ resting +│ +2 │ +1 ", told)
+    assert re.search(r"http://host:1/v1 +│ trial +│ +2 │ +1 ", told)
     assert re.search(r"off_label +│ +2 ", told)
     assert re.search(r"main +│ ready +│ +30 │ +- ", shown(now))
 

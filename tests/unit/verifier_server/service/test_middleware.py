@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from openapi_answers import hold
 
 from speciarl.errors import VerifierStartError
 from speciarl.verifier_server.service import middleware
@@ -125,6 +126,19 @@ async def test_a_long_body_is_refused_whether_or_not_it_says_so(make_settings: M
         assert (await client.post("/v1/judge", json={"pairs": [PAIR]})).status_code == 200
 
 
+async def test_what_comes_with_a_get_is_not_read(make_settings: Make, running: Make) -> None:
+    async with running(make_settings(limits={"body_bytes": 2000})) as client:
+        for route in ("/v1/judges", "/v1/runs", "/metrics", "/ready"):
+            assert (await client.request("GET", route, content=b" " * 4000)).status_code == 200
+
+
+async def test_no_route_redirects(make_settings: Make, running: Make) -> None:
+    async with running(make_settings()) as client:
+        for method, route in (("GET", "/v1/runs/"), ("GET", "/ready/"), ("POST", "/v1/judge/")):
+            reply = await client.request(method, route)
+            assert (reply.status_code, reply.json()["error"]["code"]) == (404, "not_found")
+
+
 async def test_a_slow_body_is_not_waited_for() -> None:
     async def never(*_: Any) -> None:
         raise AssertionError("the application was called")
@@ -138,7 +152,7 @@ async def test_a_slow_body_is_not_waited_for() -> None:
     async def send(message: Any) -> None:
         sent.append(message)
 
-    await BodyLimit(never, 1000, 0.05)({"type": "http", "headers": []}, receive, send)
+    await BodyLimit(never, 1000, 0.05)({"type": "http", "method": "POST", "headers": []}, receive, send)
     assert sent[0]["status"] == 408
     assert json.loads(sent[1]["body"])["error"]["code"] == "body_too_slow"
 
@@ -181,7 +195,7 @@ async def test_until_the_judges_are_up_clients_are_told_to_come_back(make_settin
         transport = httpx.ASGITransport(app)
         async with (
             app.router.lifespan_context(app),
-            httpx.AsyncClient(transport=transport, base_url="http://s") as http,
+            httpx.AsyncClient(transport=transport, base_url="http://s", event_hooks={"response": [hold(app)]}) as http,
         ):
             assert (await http.get("/health")).status_code == 200
             ready = await http.get("/ready")

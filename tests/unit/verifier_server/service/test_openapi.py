@@ -97,6 +97,13 @@ def test_a_failure_is_told_with_its_codes() -> None:
     told = responses("unknown_judge", "unknown_run", "internal")
     assert set(told) == {404, 500}
     assert told[404]["description"] == "`unknown_judge`: there is no such judge; `unknown_run`: there is no such run"
+    error = told[404]["content"]["application/json"]["schema"]["properties"]["error"]
+    assert error["properties"]["code"]["enum"] == ["unknown_judge", "unknown_run"]
+    assert [list(told.get("headers", ())) for told in responses("unauthorized", "overloaded", "internal").values()] == [
+        ["WWW-Authenticate"],
+        ["Retry-After"],
+        [],
+    ]
 
 
 def raised() -> set[tuple[int, str]]:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 from aiohttp import web
 from hypothesis import HealthCheck, given, settings
@@ -179,7 +180,10 @@ async def test_one_slow_pair_holds_nobody_up_for_long(make_settings: Make, liste
         assert verifier.stats()["unscorable"] == 0
 
 
-async def test_a_service_that_dies_and_returns_loses_no_verdict(make_settings: Make, fake_judge: Make) -> None:
+@pytest.mark.parametrize("request_timeout_s", [60, 300])
+async def test_a_service_that_dies_and_returns_loses_no_verdict(request_timeout_s: float) -> None:
+    """Also where a request may take as long as a pair, as for a run's own service."""
+
     async def answer(request: web.Request) -> web.Response:
         pairs = (await request.json())["pairs"]
         nonlocal failures
@@ -191,9 +195,26 @@ async def test_a_service_that_dies_and_returns_loses_no_verdict(make_settings: M
         return web.json_response({"results": [verdict] * len(pairs)})
 
     failures = 0
-    async with faulty_service(answer) as url, started(remote(url)) as verifier:
-        assert isinstance(await verifier.verify(Pair("dog", "cat")), Verdict)
+    async with faulty_service(answer) as url, started(remote(url, request_timeout_s=request_timeout_s)) as verifier:
+        assert isinstance(await within(30, verifier.verify(Pair("dog", "cat"))), Verdict)
         assert verifier.stats()["retries"] == 3
+
+
+@pytest.mark.parametrize(("seconds", "deadline_s"), [(20, 18.0), (600, 60.0)])
+async def test_a_pair_that_is_late_in_an_answer_is_asked_for_again(seconds: float, deadline_s: float) -> None:
+    deadlines: list[float] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        deadlines.append((await request.json())["deadline_s"])
+        late = {"status": "unscorable", "reason": "timeout", "detail": "no verdict within the request's deadline"}
+        verdict = {"status": "verdict", "category": "wrong", "margin": None, "source": "live", "probabilities": None}
+        return web.json_response({"results": [late if len(deadlines) < 3 else verdict]})
+
+    config = {"request_timeout_s": seconds, "total_deadline_s": seconds}
+    async with faulty_service(answer) as url, started(remote(url, **config)) as verifier:
+        assert isinstance(await within(30, verifier.verify(Pair("dog", "cat"))), Verdict)
+        assert deadlines == [deadline_s] * 3  # so that the service answers before the request is broken off
+        assert verifier.stats()["unscorable"] == 0
 
 
 @pytest.mark.parametrize(
@@ -226,14 +247,15 @@ async def test_a_lasting_fault_is_unscorable_and_bounded(status: int, content: s
         assert verifier.stats()[f"unscorable/{judgement.reason}"] == 1
 
 
-async def test_a_service_that_says_nothing_is_a_timeout() -> None:
+@pytest.mark.parametrize("request_timeout_s", [0.1, 0.5])
+async def test_a_service_that_says_nothing_is_a_timeout(request_timeout_s: float) -> None:
     async def answer(_: web.Request) -> web.Response:
         await asyncio.sleep(600)
         return web.Response()
 
     async with (
         faulty_service(answer) as url,
-        started(remote(url, request_timeout_s=0.1, total_deadline_s=0.5)) as verifier,
+        started(remote(url, request_timeout_s=request_timeout_s, total_deadline_s=0.5)) as verifier,
     ):
         judgement = await within(30, verifier.verify(Pair("dog", "cat")))
         assert isinstance(judgement, Unscorable)
@@ -298,6 +320,43 @@ async def test_the_key_is_sent_and_asked_for(make_settings: Make, listening: Mak
             assert isinstance(await verifier.verify(Pair("dog", "cat")), Verdict)
         with pytest.raises(VerifierStartError, match="check `api_key_file`"):
             await check_verifier(remote(url, name="gold"))
+
+
+async def test_what_all_callers_left_is_given_up_at_the_service_too(
+    make_settings: Make, listening: Make, fake_judge: Make
+) -> None:
+    async with (
+        fake_judge().running() as judge,
+        listening(make_settings(judge.url)) as url,
+        started(remote(url)) as verifier,
+    ):
+        judge.arm()
+        judge.gate.clear()
+        tasks = [asyncio.create_task(verifier.verify(Pair("dog", f"cat {number}"))) for number in range(5)]
+        async with aiohttp.ClientSession() as session:
+
+            async def metric(name: str) -> float:
+                async with session.get(f"{url}/metrics") as page:
+                    for line in (await page.text()).splitlines():
+                        if line.startswith(f'speciarl_verifier_{name}{{judge="main"}} '):
+                            return float(line.split()[-1])
+                raise AssertionError(name)
+
+            async def until(name: str, value: float) -> None:
+                while await metric(name) != value:
+                    await asyncio.sleep(0.02)
+
+            await within(30, until("pairs_in_flight", 5))
+            tasks[0].cancel()
+            await asyncio.sleep(0.1)
+            assert await metric("pairs_in_flight") == 5  # its companions' request goes on
+            for task in tasks[1:]:
+                task.cancel()
+            await within(30, until("pairs_in_flight", 0))
+            assert await metric("dropped_total") == 5
+        assert verifier.endpoint_stats()[0].in_flight == 0
+        judge.gate.set()
+        assert isinstance(await within(30, verifier.verify(Pair("dog", "cat 1"))), Verdict)
 
 
 @contextlib.asynccontextmanager

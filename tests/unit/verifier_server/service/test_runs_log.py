@@ -109,7 +109,7 @@ def test_a_restart_goes_on_with_numbers_rows_and_statistics(tmp_path: Path) -> N
         assert registry.info("run") == before
         registry.note("run", [row(2)])
         assert all_rows(registry, "run", 1) == ["0", "1", "2"]
-        assert registry.info("run")["pairs"] == 3
+        assert registry.info("run").pairs == 3
     names = sorted(file.name for file in (tmp_path / "run").iterdir())
     assert [name[:11] for name in names] == ["part-000001", "part-000002"]
 
@@ -165,7 +165,7 @@ def test_a_failing_disk_loses_nothing_and_a_full_buffer_refuses(
         with pytest.raises(ApiError, match="takes no rows") as caught:
             registry.note("run", [row(5), row(6)])
         assert (caught.value.status, caught.value.code, log.refused) == (503, "log_full", 1)
-        assert registry.info("run")["pairs"] == 5
+        assert registry.info("run").pairs == 5
         assert all_rows(registry, "run", 2) == list("01234")
         failing.clear()
         wait_for(lambda: log.rows_written == 4)
@@ -215,7 +215,7 @@ def test_without_a_log_runs_are_counted_only() -> None:
     registry = RunRegistry(None, most_runs=2)
     registry.start()
     registry.note("run", [row(0)])
-    assert (registry.info("run")["pairs"], registry.info("run")["logged"]) == (1, False)
+    assert (registry.info("run").pairs, registry.info("run").logged) == (1, False)
     with pytest.raises(ApiError, match="keeps no rows"):
         asyncio.run(registry.rows("run", None, 1))
 
