@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -159,27 +159,22 @@ def _location(text: str, password_file: Path | None, prefix: str, create: bool =
 
 def _run(build: Open, verb: str, total: int | None, work: Callable[[VerdictStore, Advance], Awaitable[T]]) -> T:
     """Do the work on the opened store, with a progress bar on stderr; errors end the command with one line."""
+
+    async def opened(advance: Advance) -> T:
+        store = build()
+        await store.open()
+        try:
+            return await work(store, advance)
+        finally:
+            await close_store(store, CLOSE_S)
+
     try:
         with _progress(verb, total) as advance:
-            return asyncio.run(_work(build, advance, work))
+            return asyncio.run(opened(advance))
     except SpeciaRLError as error:
         refuse(str(error))
     except OSError as error:
         refuse(f"{error.filename or 'file'}: {error.strerror}")
-
-
-async def _work(build: Open, advance: Advance, work: Callable[[VerdictStore, Advance], Awaitable[T]]) -> T:
-    async with _opened(build()) as store:
-        return await work(store, advance)
-
-
-@contextlib.asynccontextmanager
-async def _opened(store: VerdictStore) -> AsyncIterator[VerdictStore]:
-    await store.open()
-    try:
-        yield store
-    finally:
-        await close_store(store, CLOSE_S)
 
 
 @contextlib.contextmanager

@@ -2,20 +2,19 @@
 
 import contextlib
 import dataclasses
-import os
-import struct
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from speciarl.category import Category
+from speciarl.utils.atomic_files import replacing
 from speciarl.verdict import Pair, Source, Verdict
 from speciarl.verifier_server.store.interface import StoreError, VerdictStore
 from speciarl.verifier_server.store.key import JudgeIdentity
 from speciarl.verifier_server.store.maintenance import Advance
-from speciarl.verifier_server.store.record import Record, checksum_of
+from speciarl.verifier_server.store.record import NOT_OURS, Record, checksum_of, verified
 
 FORMAT = "speciarl verdicts 1"
 """Under `format` in the file's metadata."""
@@ -24,8 +23,6 @@ ROWS = 50_000
 CHUNK = 1000
 """Entries read at once."""
 
-_NOT_OURS = (ValueError, TypeError, AttributeError, OverflowError, struct.error)
-"""What nulls, impossible values and wrong checksums raise."""
 _IDENTITY = tuple(f.name for f in dataclasses.fields(JudgeIdentity))
 
 
@@ -62,7 +59,7 @@ async def export(store: VerdictStore, file: Path, advance: Advance = lambda _: N
     judges = await store.judges()
     done = Exported()
     schema = _schema()
-    with _draft(file) as draft, pq.ParquetWriter(draft, schema, compression="zstd") as writer:
+    with replacing(file) as draft, pq.ParquetWriter(draft, schema, compression="zstd") as writer:
         async for records in _batches(store, judges, done, advance):
             writer.write_table(pa.Table.from_pylist([_row(record, judges[record.judge]) for record in records], schema))
             done.rows += len(records)
@@ -162,7 +159,7 @@ async def _load_rows(store: VerdictStore, rows: list[dict[str, Any]], done: Impo
     for number, row in enumerate(rows, done.rows + done.kept + done.refused):
         try:
             judge, record = _read(row)
-        except _NOT_OURS as error:
+        except NOT_OURS as error:
             done.refused += 1
             if len(done.examples) < 3:
                 done.examples.append(f"{file}, row {number}: {error}")
@@ -175,7 +172,7 @@ async def _load_rows(store: VerdictStore, rows: list[dict[str, Any]], done: Impo
 
 
 def _read(row: dict[str, Any]) -> tuple[JudgeIdentity, Record]:
-    """The judge and the record of a row; raises one of `_NOT_OURS` when it is not of our making."""
+    """The judge and the record of a row; raises one of NOT_OURS when it is not of our making."""
     fields = {name: row[f"judge_{name}"] for name in _IDENTITY}
     judge = JudgeIdentity(**(fields | {"labels": tuple(fields["labels"])}))
     probabilities = row["probabilities"]
@@ -187,11 +184,7 @@ def _read(row: dict[str, Any]) -> tuple[JudgeIdentity, Record]:
     )
     pair = Pair(row["ground_truth"], row["prediction"])
     record = Record(judge.fingerprint, pair, verdict, _microseconds(row["created_at"]))
-    if record.key != row["key"]:
-        raise ValueError("the key does not fit the judge and the pair")
-    if checksum_of(record) != row["checksum"]:
-        raise ValueError("the checksum does not fit the verdict")
-    return judge, record
+    return judge, verified(row["key"], record, row["checksum"])
 
 
 def _microseconds(moment: Any) -> int:
@@ -201,14 +194,3 @@ def _microseconds(moment: Any) -> int:
 def _check_format(schema: Any, file: Path) -> None:
     if (schema.metadata or {}).get(b"format") != FORMAT.encode() or not schema.equals(_schema()):
         raise StoreError(f"{file} is no export of a verdict store in the format {FORMAT!r}; make one with `export`")
-
-
-@contextlib.contextmanager
-def _draft(file: Path) -> Iterator[Path]:
-    """A file beside the wanted one, which takes its place at the end, or is removed."""
-    draft = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    try:
-        yield draft
-        os.replace(draft, file)
-    finally:
-        draft.unlink(missing_ok=True)

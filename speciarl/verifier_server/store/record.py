@@ -1,18 +1,18 @@
-"""Store record: one verdict and its bytes, the same in a file and in Redis."""
+"""Store record: one verdict with all that tells whose it is, its bytes, and the checksum that tells damage."""
 
 import hashlib
 import logging
 import math
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Self
 
 from speciarl.category import Category
 from speciarl.verdict import Pair, Source, Verdict
 from speciarl.verifier_server.store.key import verdict_key
 
 _log = logging.getLogger(__name__)
-
 
 RECORD_VERSION = 1
 CHECKSUM_BYTES = 8
@@ -22,9 +22,12 @@ _HEADER = struct.Struct(">B32sQBBd6dII")
 _HAS_MARGIN, _HAS_PROBABILITIES = 1, 2
 _NONE = (0.0,) * len(Category)
 
+NOT_OURS = (ValueError, TypeError, AttributeError, OverflowError, struct.error)
+"""What nulls, wrong types, impossible values and wrong checksums raise when a record is put together from them."""
+
 
 class CorruptRecord(ValueError):
-    """Bytes that are no record, or not the record of their key."""
+    """What is no record, or not the record of its key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +76,11 @@ def encode(record: Record) -> bytes:
     return body + _checksum(body)
 
 
-def decode(key: bytes, content: bytes) -> Record:
-    """The record kept under a key; raises CorruptRecord when it is damaged, foreign or belongs elsewhere."""
+def decode(key: bytes, content: object) -> Record:
+    """The record whose bytes are kept under a key; raises CorruptRecord when it is damaged, foreign or belongs
+    elsewhere."""
+    if not isinstance(content, bytes):
+        raise CorruptRecord(f"it holds {type(content).__name__} instead of bytes")
     body, checksum = content[:-CHECKSUM_BYTES], content[-CHECKSUM_BYTES:]
     if len(body) < _HEADER.size or _checksum(body) != checksum:
         raise CorruptRecord("the checksum does not match")
@@ -95,11 +101,14 @@ def decode(key: bytes, content: bytes) -> Record:
         )
     except ValueError as error:
         raise CorruptRecord(str(error)) from error
-    if verdict.probabilities is not None and not all(map(math.isfinite, verdict.probabilities)):
-        raise CorruptRecord("a probability is not finite")
-    if verdict_key(judge, pair) != key:
-        raise CorruptRecord("it belongs to another key")
-    return Record(judge, pair, verdict, created_us)
+    return _of_key(key, Record(judge, pair, verdict, created_us))
+
+
+def verified(key: bytes, record: Record, checksum: object) -> Record:
+    """The record, put together again from its parts; raises one of NOT_OURS when key or checksum tell of a change."""
+    if checksum_of(record) != checksum:
+        raise CorruptRecord("the checksum does not fit the verdict")
+    return _of_key(key, record)
 
 
 def checksum_of(record: Record) -> bytes:
@@ -111,13 +120,23 @@ def _checksum(body: bytes) -> bytes:
     return hashlib.blake2b(body, digest_size=CHECKSUM_BYTES).digest()
 
 
+def _of_key(key: bytes, record: Record) -> Record:
+    if record.verdict.probabilities is not None and not all(map(math.isfinite, record.verdict.probabilities)):
+        raise CorruptRecord("a probability is not finite")
+    if record.key != key:
+        raise CorruptRecord("it belongs to another key")
+    return record
+
+
 class EntryReader:
     """Decodes the entries of one store; counts and logs those that cannot be used, and never raises."""
 
-    def __init__(self, where: str) -> None:
+    def __init__(self, where: str, decode: Callable[[bytes, Any], Record] = decode) -> None:
+        """`decode` makes the record of a key from what is kept there, and raises CorruptRecord."""
         self.corrupt = 0
         """Damaged or foreign entries met so far."""
         self._where = where
+        self._decode = decode
         self._next_log = 1
 
     def read(self, key: bytes, content: object) -> Record | None:
@@ -125,9 +144,7 @@ class EntryReader:
         if content is None:
             return None
         try:
-            if not isinstance(content, bytes):
-                raise CorruptRecord(f"it holds {type(content).__name__} instead of bytes")
-            return decode(key, content)
+            return self._decode(key, content)
         except CorruptRecord as error:
             self._note(key, error)
             return None

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from speciarl.verifier_server.store.interface import StoreError
+from speciarl.verifier_server.store.sqlite_layout import LAYOUT, create, migrate
 
 T = TypeVar("T")
 
@@ -58,13 +59,15 @@ class BlockingThread:
                 job.set_result(result)
 
 
-FORMAT_VERSION = 1
 APPLICATION_ID = 0x53706C76
 """Marks our files (SQLite header, bytes 68-71)."""
 
 _MAGIC = b"SQLite format 3\0"
 _HEADER_BYTES = 100
 _POLL_S = 0.05
+_OPEN_S = 600.0
+"""Seconds to wait while another process opens the file, which may be one of the layout before, to be rewritten.
+Callers have deadlines of their own."""
 _CACHE_KIB = 64 * 1024
 _WAL_PAGES = 4000
 """Pages that gather in the write-ahead log before they go into the file: fewer, larger flushes."""
@@ -84,7 +87,7 @@ def connect(path: Path, timeout_s: float, create: bool = True, suspect: bool = F
     elif not path.exists():
         raise StoreError(f"there is no verdict store at {path}; check the path")
     # Two processes that find the same damage must not both move a file aside: the second would take the new one.
-    with _lock(path.with_name(path.name + ".lock"), timeout_s):
+    with _lock(path.with_name(path.name + ".lock"), max(timeout_s, _OPEN_S)):
         _refuse_foreign(path)
         try:
             return _open(path, timeout_s, suspect)
@@ -122,30 +125,33 @@ def transaction(connection: sqlite3.Connection, kind: str = "IMMEDIATE") -> Iter
 def _open(path: Path, timeout_s: float, suspect: bool) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=timeout_s, isolation_level=None, check_same_thread=False)
     try:
-        connection.execute("PRAGMA auto_vacuum=INCREMENTAL")  # has an effect on a new file only
         if suspect:
             verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
             if verdict != "ok":
                 raise sqlite3.DatabaseError(verdict)
-        version = connection.execute("PRAGMA user_version").fetchone()[0]
-        if version not in (0, FORMAT_VERSION):
-            raise StoreError(
-                f"verdict store {path} has format version {version}, this SpeciaRL knows {FORMAT_VERSION}: "
-                "export it with the SpeciaRL that wrote it and import it here, or choose another path"
-            )
-        with transaction(connection):  # in one piece, so that no half-made store can be left; also proves we can write
+        # Damage may turn a blob into what SQLite takes for text: that is for us to refuse, entry by entry.
+        connection.text_factory = bytes
+        # In one piece, so that no half-made store can be left, nor one without our mark; also proves we can write.
+        with transaction(connection, "DEFERRED"):  # what comes first must come before SQLite makes a new file's header
+            connection.execute("PRAGMA auto_vacuum=INCREMENTAL")  # has an effect on a new file only; takes the lock
+            version = connection.execute("PRAGMA user_version").fetchone()[0]
+            if version not in (0, 1, LAYOUT):
+                raise StoreError(
+                    f"verdict store {path} has format version {version}, this SpeciaRL knows {LAYOUT}: "
+                    "export it with the SpeciaRL that wrote it and import it here, or choose another path"
+                )
+            if version == 1:
+                migrate(connection, str(path))
+            create(connection)
             connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
-            connection.execute(f"PRAGMA user_version={FORMAT_VERSION}")
-            for table, key in (("verdicts", "key"), ("judges", "fingerprint")):
-                columns = f"{key} BLOB PRIMARY KEY NOT NULL, content BLOB NOT NULL"
-                connection.execute(f"CREATE TABLE IF NOT EXISTS {table} ({columns}) WITHOUT ROWID")
+            connection.execute(f"PRAGMA user_version={LAYOUT}")
+        if version == 1:
+            connection.executescript("PRAGMA incremental_vacuum")
         connection.execute("PRAGMA journal_mode=WAL")
         # No flush per commit: a killed process loses nothing, a power failure the last seconds, never the rest.
         connection.execute("PRAGMA synchronous=NORMAL")
         connection.execute(f"PRAGMA wal_autocheckpoint={_WAL_PAGES}")
         connection.execute(f"PRAGMA cache_size=-{_CACHE_KIB}")
-        # Damage may turn a blob into what SQLite takes for text: that is for us to refuse, entry by entry.
-        connection.text_factory = bytes
         return connection
     except BaseException:
         connection.close()

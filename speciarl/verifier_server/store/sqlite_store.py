@@ -11,12 +11,15 @@ from typing import TypeVar
 
 from speciarl.verifier_server.store.interface import Entries, StoreError
 from speciarl.verifier_server.store.key import JudgeIdentity, verified_judges
-from speciarl.verifier_server.store.record import EntryReader, Record, encode
+from speciarl.verifier_server.store.record import EntryReader, Record
 from speciarl.verifier_server.store.sqlite_file import BlockingThread, connect, is_damage, transaction
+from speciarl.verifier_server.store.sqlite_layout import COLUMNS, INTO_VERDICTS, record_of, row_of
 
 T = TypeVar("T")
 
 _VACUUM_PAGES = 1000
+_KEYS = 500
+"""Keys in one statement; older SQLite takes no more than 999 values."""
 
 _log = logging.getLogger(__name__)
 
@@ -36,7 +39,7 @@ class FileStore:
         self.where = str(self._path)
         self._timeout_s = timeout_s
         self._create = create
-        self._reader = EntryReader(self.where)
+        self._reader = EntryReader(self.where, record_of)
         self._thread: BlockingThread | None = None
         self._connection: sqlite3.Connection | None = None
         self._inode = 0
@@ -140,47 +143,39 @@ class FileStore:
                 connection.close()
 
     def _get(self, connection: sqlite3.Connection, keys: Sequence[bytes]) -> list[Record | None]:
-        found: list[Record | None] = []
-        with transaction(connection, "DEFERRED"):
-            for key in keys:
-                found.append(self._reader.read(key, _content(connection, key)))
-        return found
+        found: dict[bytes, Record | None] = {}
+        for start in range(0, len(keys), _KEYS):  # a statement costs as much as several rows
+            some = keys[start : start + _KEYS]
+            marks = ", ".join("?" * len(some))
+            rows = connection.execute(f"SELECT {COLUMNS} FROM verdicts WHERE key IN ({marks})", some)
+            found |= {row[0]: self._reader.read(row[0], row) for row in rows}
+        return [found.get(key) for key in keys]
 
     def _put(self, connection: sqlite3.Connection, judge: JudgeIdentity, records: Sequence[Record]) -> list[Record]:
-        kept = []
         with transaction(connection):
             if judge.fingerprint not in self._registered:
-                connection.execute(
-                    "INSERT OR REPLACE INTO judges VALUES (?, ?)", (judge.fingerprint, judge.to_json().encode())
-                )
-            for record in records:
-                kept.append(self._put_one(connection, record))
+                connection.execute("INSERT OR REPLACE INTO judges VALUES (?, ?)", (judge.fingerprint, judge.to_json()))
+            new = connection.executemany(f"INSERT OR IGNORE {INTO_VERDICTS}", map(row_of, records)).rowcount
+            kept = list(records) if new == len(records) else [self._kept(connection, record) for record in records]
         self._registered.add(judge.fingerprint)
         return kept
 
-    def _put_one(self, connection: sqlite3.Connection, record: Record) -> Record:
-        key, content = record.key, encode(record)
-        if connection.execute("INSERT OR IGNORE INTO verdicts VALUES (?, ?)", (key, content)).rowcount:
-            return record
-        earlier = self._reader.read(key, _content(connection, key))
-        if earlier is None:
-            connection.execute("UPDATE verdicts SET content = ? WHERE key = ?", (content, key))
-        return earlier or record
+    def _kept(self, connection: sqlite3.Connection, record: Record) -> Record:
+        """The record that is there; a damaged one gives way to the given."""
+        there = self._get(connection, [record.key])[0]
+        if there is None:
+            connection.execute(f"REPLACE {INTO_VERDICTS}", row_of(record))
+        return there or record
 
     def _page(self, connection: sqlite3.Connection, after: bytes, count: int) -> Entries:
         rows = connection.execute(
-            "SELECT key, content FROM verdicts WHERE key > ? ORDER BY key LIMIT ?", (after, count)
+            f"SELECT {COLUMNS} FROM verdicts WHERE key > ? ORDER BY key LIMIT ?", (after, count)
         ).fetchall()
-        return [(key, self._reader.read(key, content)) for key, content in rows]
-
-
-def _content(connection: sqlite3.Connection, key: bytes) -> object:
-    row = connection.execute("SELECT content FROM verdicts WHERE key = ?", (key,)).fetchone()
-    return None if row is None else row[0]
+        return [(row[0], self._reader.read(row[0], row)) for row in rows]
 
 
 def _judges(connection: sqlite3.Connection) -> Mapping[bytes, JudgeIdentity]:
-    return verified_judges(connection.execute("SELECT fingerprint, content FROM judges").fetchall())
+    return verified_judges(connection.execute("SELECT fingerprint, identity FROM judges").fetchall())
 
 
 def _remedy(cause: str | None) -> str:

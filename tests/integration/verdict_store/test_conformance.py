@@ -14,6 +14,7 @@ from speciarl.verdict import Pair, Source, Verdict
 from speciarl.verifier_server.config import StoreConfig
 from speciarl.verifier_server.store import JudgeIdentity, Record, VerdictStore, build_store
 from speciarl.verifier_server.store.record import encode
+from speciarl.verifier_server.store.sqlite_layout import COLUMNS
 
 pytestmark = pytest.mark.anyio
 
@@ -35,20 +36,21 @@ class Place:
         await store.open()
         return store
 
+    def change(self, key: bytes, assignment: str) -> None:
+        """Set columns of an entry in the file."""
+        with sqlite3.connect(self._path) as connection:
+            assert connection.execute(f"UPDATE verdicts SET {assignment} WHERE key = ?", (key,)).rowcount == 1
+        connection.close()
+
     def overwrite(self, key: bytes, content: bytes) -> None:
-        """Put bytes where a record should be."""
-        if self.kind == "file":
-            with sqlite3.connect(self._path) as connection:
-                connection.execute("INSERT OR REPLACE INTO verdicts VALUES (?, ?)", (key, content))
-            connection.close()
-        else:
-            self._server.client().set(b"speciarl:1:verdict:" + key, content)
+        """Put bytes where Redis keeps a record."""
+        self._server.client().set(b"speciarl:1:verdict:" + key, content)
 
     def forget_judges(self) -> None:
         """Damage every judge's description."""
         if self.kind == "file":
             with sqlite3.connect(self._path) as connection:
-                connection.execute("UPDATE judges SET content = x'00'")
+                connection.execute("UPDATE judges SET identity = x'00'")
             connection.close()
         else:
             client = self._server.client()
@@ -138,13 +140,76 @@ async def test_racing_writers_agree(
     assert len(one) == 500
 
 
+CHANGES = [
+    "judge = zeroblob(32)",
+    "ground_truth = 'tiger'",
+    "ground_truth = ''",
+    "prediction = 'lion'",
+    "prediction = prediction || ' '",
+    "prediction = CAST(x'80ff80' AS TEXT)",
+    "category = 'specific'",
+    "category = 'splendid'",
+    "category = 4",
+    "margin = 1.25",
+    "margin = 0",
+    "margin = -1.5",
+    "margin = NULL",
+    "margin = 'much'",
+    *(f"p_{category.name.lower()} = {value}" for category in Category for value in ("0.25", "9e999", "NULL")),
+    f"{', '.join(f'p_{category.name.lower()} = NULL' for category in Category)}",
+    "p_wrong = p_abstain, p_abstain = p_wrong",
+    "created_us = created_us + 1",
+    "created_us = -1",
+    *(f"{column} = NULL" for column in ("judge", "ground_truth", "prediction", "category", "created_us", "checksum")),
+    "created_us = 'today'",
+    "checksum = zeroblob(8)",
+    "checksum = x''",
+    "category = 'specific', checksum = (SELECT checksum FROM verdicts WHERE prediction = 'dog')",
+    "(judge, ground_truth, prediction, category, margin, created_us, checksum) = (SELECT judge, ground_truth, "
+    "prediction, category, margin, created_us, checksum FROM verdicts WHERE prediction = 'dog')",
+]
+"""Each column by itself, then checksums and whole records of others."""
+
+
+@pytest.mark.parametrize("place", ["file"], indirect=True)
+@pytest.mark.parametrize("change", CHANGES)
+async def test_an_entry_with_a_changed_column_is_none_and_is_rewritten(
+    place: Place, store: VerdictStore, other: VerdictStore, judge: JudgeIdentity, record_of: RecordOf, change: str
+) -> None:
+    await store.put(judge, [record_of("cat"), record_of("dog")])
+    place.change(record_of("cat").key, change)
+    await assert_it_is_none_and_is_rewritten(store, other, judge, record_of)
+
+
+@pytest.mark.parametrize("place", ["file"], indirect=True)
+async def test_an_entry_under_another_key_is_none(
+    place: Place, store: VerdictStore, judge: JudgeIdentity, record_of: RecordOf
+) -> None:
+    await store.put(judge, [record_of("cat")])
+    place.change(record_of("cat").key, "key = zeroblob(32)")
+    assert await store.get([bytes(32), record_of("cat").key]) == [None, None]
+    assert await everything(store) == {bytes(32): None}
+
+
+def test_every_column_is_changed_by_itself() -> None:
+    alone = {change.partition(" ")[0] for change in CHANGES if "," not in change}
+    assert {*COLUMNS.split(", ")} - alone == {"key"}
+
+
+@pytest.mark.parametrize("place", ["redis"], indirect=True)
 @pytest.mark.parametrize("content", [b"", b"junk", b"\1" * 150, "whole record of another key"])
 async def test_a_damaged_or_foreign_entry_is_none_and_is_rewritten(
     place: Place, store: VerdictStore, other: VerdictStore, judge: JudgeIdentity, record_of: RecordOf, content: Any
 ) -> None:
+    await store.put(judge, [record_of("cat"), record_of("dog")])
+    place.overwrite(record_of("cat").key, content if isinstance(content, bytes) else encode(record_of("dog")))
+    await assert_it_is_none_and_is_rewritten(store, other, judge, record_of)
+
+
+async def assert_it_is_none_and_is_rewritten(
+    store: VerdictStore, other: VerdictStore, judge: JudgeIdentity, record_of: RecordOf
+) -> None:
     record = record_of("cat")
-    await store.put(judge, [record, record_of("dog")])
-    place.overwrite(record.key, content if isinstance(content, bytes) else encode(record_of("dog")))
     assert await store.get([record.key, record_of("dog").key]) == [None, record_of("dog")]
     assert store.corrupt == 1
     assert (await everything(store))[record.key] is None

@@ -3,6 +3,8 @@
     python writer.py kill PATH SEED ROUNDS   a child writes and is killed, again and again
     python writer.py race PATH CATEGORY      writes 400 keys in a random order, prints what the store then holds
     python writer.py full PATH               meets a full disk, and then one with room
+    python writer.py old PATH COUNT          makes a file of layout 1 with so many entries
+    python writer.py migrate PATH COUNT      rewrites a file of layout 1, and kills itself after so many entries
 
 Prints JSON on the last line.
 """
@@ -13,13 +15,16 @@ import os
 import random
 import resource
 import signal
+import sqlite3
 import sys
 import time
 
 from speciarl.category import Category
 from speciarl.verdict import Pair, Source, Verdict
 from speciarl.verifier_server.stats import Stats
-from speciarl.verifier_server.store import JudgeIdentity, Record, ResilientStore
+from speciarl.verifier_server.store import JudgeIdentity, Record, ResilientStore, sqlite_layout
+from speciarl.verifier_server.store.record import encode
+from speciarl.verifier_server.store.sqlite_file import APPLICATION_ID
 from speciarl.verifier_server.store.sqlite_store import FileStore
 
 JUDGE = JudgeIdentity("vllm", "org/judge", None, "prompt", ("wrong", "right"), "first_token", "{}")
@@ -126,6 +131,36 @@ async def meet_full_disk(path: str) -> dict[str, float]:
     }
 
 
+def make_old(path: str, count: int) -> None:
+    """As releases with layout 1 did: a record was one blob."""
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
+    connection.execute("PRAGMA user_version=1")
+    for table, key in (("verdicts", "key"), ("judges", "fingerprint")):
+        columns = f"{key} BLOB PRIMARY KEY NOT NULL, content BLOB NOT NULL"
+        connection.execute(f"CREATE TABLE {table} ({columns}) WITHOUT ROWID")
+    connection.execute("BEGIN")
+    connection.execute("INSERT INTO judges VALUES (?, ?)", (JUDGE.fingerprint, JUDGE.to_json().encode()))
+    rows = ((record.key, encode(record)) for record in map(record_of, map(str, range(count))))
+    connection.executemany("INSERT INTO verdicts VALUES (?, ?)", rows)
+    connection.execute("COMMIT")
+    connection.close()
+
+
+def die_while_migrating(path: str, after: int) -> None:
+    row_of, left = sqlite_layout.row_of, iter(range(after))
+
+    def last_row_of(record: Record) -> tuple[object, ...]:
+        if next(left, None) is None:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return row_of(record)
+
+    sqlite_layout.row_of = last_row_of
+    asyncio.run(FileStore(path).open())
+
+
 def main() -> None:
     mode, path, *rest = sys.argv[1:]
     result: object
@@ -133,8 +168,10 @@ def main() -> None:
         result = kill_again_and_again(path, int(rest[0]), int(rest[1]))
     elif mode == "race":
         result = asyncio.run(race(path, Category[rest[0]]))
-    else:
+    elif mode == "full":
         result = asyncio.run(meet_full_disk(path))
+    else:
+        result = {"old": make_old, "migrate": die_while_migrating}[mode](path, int(rest[0]))
     print(json.dumps(result))
 
 

@@ -17,7 +17,7 @@ from speciarl.verdict import Judgement, Pair, Source, Unscorable, Verdict
 from speciarl.verifier_server import parse_config
 from speciarl.verifier_server.llm_verifier import LLMVerifier
 from speciarl.verifier_server.store import Record, sqlite_store
-from speciarl.verifier_server.store.record import encode
+from speciarl.verifier_server.store.sqlite_layout import INTO_VERDICTS, row_of
 
 pytestmark = pytest.mark.anyio
 
@@ -133,13 +133,22 @@ async def test_a_judge_that_changes_its_mind_is_held_to_its_first_verdict(fake_j
             assert outcome(await one.verify(PAIR)) == (Category.MORE_SPECIFIC, Source.STORE)
 
 
-@pytest.mark.parametrize("damage", ["x'0102'", "CAST(x'80ff80' AS TEXT)", "'text'", "7"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "category = 'specific'",
+        "category = x'0102'",
+        "prediction = CAST(x'80ff80' AS TEXT)",
+        "margin = 'text'",
+        "checksum = 7",
+    ],
+)
 async def test_a_damaged_entry_is_judged_anew(fake_judge: MakeJudge, path: Path, damage: str) -> None:
     async with fake_judge().running() as judge:
         async with started(judge.url, path) as verifier:
             await verifier.verify(PAIR)
         with sqlite3.connect(path) as connection:
-            connection.execute(f"UPDATE verdicts SET content = {damage}")
+            connection.execute(f"UPDATE verdicts SET {damage}")
         connection.close()
         async with started(judge.url, path) as verifier:
             assert outcome(await verifier.verify(PAIR)) == (Category.WRONG, Source.LIVE)
@@ -153,10 +162,12 @@ async def test_a_forged_entry_of_another_pair_is_not_believed(fake_judge: MakeJu
         async with started(judge.url, path) as verifier:
             await verifier.verify(PAIR)
             assert verifier._known is not None
-            fingerprint = verifier._known._judge.fingerprint
-        better = Record.of(fingerprint, Pair("lion", "lion king"), Verdict(Category.SPECIFIC, None, Source.LIVE), 0)
+            judge_of_both = verifier._known._judge
+        verdict = Verdict(Category.SPECIFIC, None, Source.LIVE)
+        better = Record.of(judge_of_both.fingerprint, Pair("lion", "lion king"), verdict, 0)
         with sqlite3.connect(path) as connection:
-            connection.execute("UPDATE verdicts SET content = ?", (encode(better),))
+            connection.execute(f"REPLACE {INTO_VERDICTS}", (judge_of_both.key(PAIR), *row_of(better)[1:]))
+            assert connection.execute("SELECT prediction FROM verdicts").fetchall() == [("lion king",)]
         connection.close()
         async with started(judge.url, path) as verifier:
             assert outcome(await verifier.verify(PAIR)) == (Category.WRONG, Source.LIVE)

@@ -88,9 +88,9 @@ async def test_the_database_of_something_else_is_refused(path: Path) -> None:
 async def test_another_format_version_is_refused(path: Path) -> None:
     await filled(path)
     with sqlite3.connect(path) as newer:
-        newer.execute("PRAGMA user_version=2")
+        newer.execute("PRAGMA user_version=3")
     newer.close()
-    with pytest.raises(StoreError, match="has format version 2, this SpeciaRL knows 1"):
+    with pytest.raises(StoreError, match="has format version 3, this SpeciaRL knows 2"):
         await FileStore(path).open()
 
 
