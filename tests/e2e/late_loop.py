@@ -49,8 +49,9 @@ class LateVerifier:
 class LateWorker(GroupAgentLoopWorker):
     """Asks it."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    async def start_verifier(self, key: str | None = None) -> None:
+        """See the base class, which makes the client of the run's service here."""
+        await super().start_verifier(key)
         self._verifier = LateVerifier(self._verifier)
 
     async def _score(self, group: Any, session: int, response_ids: Sequence[int]) -> Any:
