@@ -50,6 +50,9 @@ def thinking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VerifierConfi
     prompt.write_text("version: 1\nsystem: Grade.\n")
     tokenizer: Any = AutoTokenizer.from_pretrained(MODEL)
     engine: dict[str, Any] = {"enforce_eager": True, "max_num_seqs": 8, "chat_template": str(template)}
+    # Nobody sends it pictures. Otherwise vLLM tries the largest that fit, which takes 15 GB on a CPU: next to another
+    # test, Ray then kills that one's actors for want of memory.
+    engine["limit_mm_per_prompt"] = '{"image": 0, "video": 0}'
     pool: dict[str, Any] = {"dtype": "float32", "gpus_per_replica": 0, "max_model_len": 512}
     if not stack.active():
         pool["gpus_per_replica"] = 1
