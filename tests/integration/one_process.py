@@ -27,6 +27,7 @@ from verl.utils.tensordict_utils import assign_non_tensor_data
 from verl.workers.engine_workers import ActorRolloutRefWorker
 
 from speciarl.training.agent_loop import calls
+from speciarl.training.trainer.run_verifier import RunVerifier
 from speciarl.training.trainer.trainer import SpeciaRLTrainer
 
 TENSORS = ("old_log_prob", "log_prob", "advantages", "response_mask")
@@ -138,6 +139,8 @@ def train(folder: Path, data: Path, *overrides: str) -> OneProcessRun:
     with pytest.MonkeyPatch.context() as patch, asyncio.Runner() as runner:
         patch.setenv("VERL_FILE_LOGGER_PATH", str(metrics))
         HeldQueue().install(patch)
+        # The service of a run is an actor, and there is no Ray here: the worker judges in this process.
+        patch.setattr(RunVerifier, "start", lambda verifier: verifier._settings.verifier)
         for mode, function in list(core_algos.POLICY_LOSS_REGISTRY.items()):
             patch.setitem(core_algos.POLICY_LOSS_REGISTRY, mode, _noted(mode, function, losses))
         config = _composed(folder, data, *overrides)
