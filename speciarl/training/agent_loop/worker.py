@@ -6,7 +6,7 @@ takes: each rollout's verdict is asked for the moment it ends, while its sibling
 verdict is in, every reward of the group is final before any trajectory is stored.
 
 With ``speciarl.training.late_verdicts`` trajectories do not wait for that: the trainer comes for their rewards when it
-cannot go on without (`settlement.py`).
+cannot go on without (`../trainer/late_rewards.py`).
 """
 
 import asyncio
