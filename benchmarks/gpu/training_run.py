@@ -13,6 +13,8 @@ from typing import Any
 
 import psutil
 
+from speciarl.verifier_server.pool.vllm_server import SUBREAPER
+
 POLL_S = 0.5
 SAMPLE_S = 1.0
 GRACE_S = 60.0
@@ -147,7 +149,7 @@ def _kill_judge(ancestor: int, name: str) -> str | None:
     for process in psutil.Process(ancestor).children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
             words = process.cmdline()
-            if "vllm.entrypoints.cli.main" in words and name in words and "guard.py" not in " ".join(words):
+            if "vllm.entrypoints.cli.main" in words and name in words and str(SUBREAPER) not in words:
                 process.kill()
                 return f"process {process.pid} at {time.strftime('%H:%M:%S')}"
     return None

@@ -21,7 +21,8 @@ from speciarl.verifier_server.pool.restart_policy import Condition, StartPatienc
 POLL_S = 0.25
 HEALTH_TIMEOUT_S = 5.0
 KILL_GRACE_S = 10.0
-_GUARD = Path(__file__).with_name("subreaper.py")
+SUBREAPER = Path(__file__).with_name("subreaper.py")
+"""The file that runs between us and a server, and has the server's whole command in its own."""
 _TELLING = re.compile(r"error|exception|killed|out of memory", re.IGNORECASE)
 _LOG_PREFIX = re.compile(r"^(\([^)]*\)\s*)?((ERROR|WARNING|INFO)\s+\S+\s+\S+\s+)?(\[[^\]]*\]\s*)?")
 
@@ -178,7 +179,7 @@ class Replica:
             process.wait()
 
     def _run(self, command: Sequence[str]) -> None:
-        guarded = [sys.executable, "-I", str(_GUARD), str(self._stop_deadline_s)]
+        guarded = [sys.executable, "-I", str(SUBREAPER), str(self._stop_deadline_s)]
         kept = {name: value for name, value in os.environ.items() if OF_TRAINING.get(name) != value}
         with self._log_path.open("ab") as log:
             self._process = subprocess.Popen(

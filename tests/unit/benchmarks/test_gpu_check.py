@@ -5,6 +5,9 @@ import functools
 import io
 import json
 import math
+import os
+import subprocess
+import sys
 import time
 from collections import Counter
 from dataclasses import replace
@@ -18,6 +21,7 @@ import memory_plan
 import models
 import overrides
 import pictures
+import psutil
 import pytest
 import shapes
 import table
@@ -40,6 +44,7 @@ from speciarl.laptop import tokenizer as tok
 from speciarl.taxonomy import Taxonomy
 from speciarl.verdict import Pair
 from speciarl.verifier_server.judge.prompt import load_prompt
+from speciarl.verifier_server.pool.vllm_server import SUBREAPER
 
 TINY_POLICY, TINY_JUDGE = shapes.POLICIES["tiny"], shapes.JUDGES["tiny"]
 
@@ -366,3 +371,22 @@ def test_without_a_gpu_it_says_in_one_line_what_it_would_do(
     assert said.startswith("gpu-check: no GPU")
     assert len(said.splitlines()) == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_the_judge_that_is_killed_is_the_server_and_not_what_watches_over_it() -> None:
+    stand_in = [sys.executable, "-c", "import time; time.sleep(60)", "vllm.entrypoints.cli.main", "judge-0"]
+    with subprocess.Popen(
+        [sys.executable, "-I", str(SUBREAPER), "1", *stand_in], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
+    ) as watching:
+        expires = time.monotonic() + 30
+        while not psutil.Process(watching.pid).children():
+            assert time.monotonic() < expires
+            time.sleep(0.05)
+        (server,) = psutil.Process(watching.pid).children()
+        while "judge-0" not in server.cmdline():  # until then it is a copy of its parent
+            assert time.monotonic() < expires
+            time.sleep(0.05)
+        told = training_run._kill_judge(os.getpid(), "judge-0")
+        assert told is not None
+        assert told.startswith(f"process {server.pid} at ")
+        assert watching.wait(30) == 128 + 9  # as its server ended
