@@ -383,7 +383,7 @@ def test_the_judge_that_is_killed_is_the_server_and_not_what_watches_over_it() -
             assert time.monotonic() < expires
             time.sleep(0.05)
         (server,) = psutil.Process(watching.pid).children()
-        while "judge-0" not in server.cmdline():  # until then it is a copy of its parent
+        while str(SUBREAPER) in server.cmdline():  # until then it is a copy of its parent
             assert time.monotonic() < expires
             time.sleep(0.05)
         told = training_run._kill_judge(os.getpid(), "judge-0")
