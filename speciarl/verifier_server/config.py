@@ -39,12 +39,10 @@ class PoolConfig(BaseModel):
     """Seconds Ray may take to find room for the replicas; a cluster that starts machines on demand needs minutes."""
     stop_deadline_s: float = Field(default=20, gt=0)
     """Seconds a replica may take to stop before it is killed."""
-    max_restarts: int = Field(default=5, ge=0)
-    """Restarts of one replica within `restart_window_s` before it is given up; 0 restarts none."""
-    restart_window_s: float = Field(default=1800, gt=0)
-    """Seconds after which a restart no longer counts towards `max_restarts`."""
+    max_restarts: int = Field(default=20, ge=-1)
+    """How often Ray may start one replica again in a run before it is given up; 0 never, -1 without bound."""
     restart_backoff_s: float = Field(default=2, ge=0)
-    """Seconds before the first restart in a window; doubles with each further one, up to a minute."""
+    """Seconds before the first restart of a replica; doubles with each further one, up to a minute."""
     unhealthy_deadline_s: float = Field(default=60, gt=0)
     """Seconds a running replica may fail its health check before it is restarted."""
     max_replicas: int | None = Field(default=None, ge=1)

@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from speciarl.config import SpeciaRLConfig
 from speciarl.errors import ConfigError
 from speciarl.verifier_server.config import PoolConfig
-from speciarl.verifier_server.pool.ray_actor import SLACK_S
-from speciarl.verifier_server.pool.restart_policy import LOOK_EVERY_S
+from speciarl.verifier_server.pool.ray_actor import LOOK_EVERY_S, SLACK_S
 from speciarl.verifier_server.pool.vllm_server import HEALTH_TIMEOUT_S, KILL_GRACE_S
 
 SLOWEST_TOKENS_PER_S = 20.0
@@ -99,7 +98,8 @@ def _check_pool(fit: _Fitting, pool: PoolConfig, total_s: float, outage_s: float
     )
     if not pool.max_restarts:
         return total_s, outage_s
-    back_s = unhealthy_s + pool.restart_backoff_s + pool.stop_deadline_s + KILL_GRACE_S + pool.startup_deadline_s
+    stopped_s = pool.stop_deadline_s + KILL_GRACE_S
+    back_s = unhealthy_s + stopped_s + SLACK_S + pool.restart_backoff_s + pool.startup_deadline_s
     back = (
         f"a judge that got stuck may be back after {back_s:g} s (speciarl.verifier.pool: unhealthy_deadline_s="
         f"{unhealthy_s:g}, restart_backoff_s={pool.restart_backoff_s:g}, stop_deadline_s={pool.stop_deadline_s:g}, "

@@ -1,62 +1,74 @@
-"""Replica actor: one vLLM server in a Ray actor, and the handle by which a pool holds it."""
+"""Replica actor: one vLLM server in a Ray worker process, which Ray starts again at the same address."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import json
+import logging
+import os
+import threading
+import time
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
+from speciarl.errors import VerifierStartError
+from speciarl.utils import atomic_files
 from speciarl.verifier_server.config import PoolConfig, VerifierConfig
 from speciarl.verifier_server.pool.model_download import download_command
-from speciarl.verifier_server.pool.restart_policy import Condition
+from speciarl.verifier_server.pool.server_health import LivenessCheck
 from speciarl.verifier_server.pool.vllm_server import KILL_GRACE_S, Replica, keep_log, vllm_command
 
 LOOPBACK = "127.0.0.1"
 SLACK_S = 30.0
 """Seconds within which an idle actor answers, on a busy machine too."""
+LOOK_EVERY_S = 1.0
+LONGEST_BACKOFF_S = 60.0
+
+_log = logging.getLogger(__name__)
 
 
 class ReplicaActor:
     """One replica inside a Ray worker process; the server dies with that process.
 
-    No method blocks for long, so that `stop` never waits behind another call.
+    Where the server is dead or stuck the process ends itself, and Ray makes it anew, `PoolConfig.max_restarts` times.
+    The successor finds the address in a file beside the server's log, so that the URL stays valid. No method blocks for
+    long, so that `stop` never waits behind another call.
     """
 
-    def __init__(
-        self, config: VerifierConfig, pool: PoolConfig, log_path: str, env: Mapping[str, str], port: int = 0
-    ) -> None:
-        self._pool = pool
+    def __init__(self, config: VerifierConfig, pool: PoolConfig, log_path: str, env: Mapping[str, str]) -> None:
+        """`env` is added to the server's environment. Starts nothing, except in place of one that died."""
         self._config = config
+        self._pool = pool
         self._log_path = Path(log_path)
         self._env = dict(env)
-        self._port = port
+        self._address_file = self._log_path.with_suffix(".address.json")
         self._replica: Replica | None = None
-
-    def placed(self) -> str:
-        """The node's id, as soon as Ray has found room."""
-        node: str = ray_module().get_runtime_context().get_node_id()
-        return node
+        self._restarts = 0
+        self._stopping = threading.Event()
+        self._watch: threading.Thread | None = None
+        if ray_module().get_runtime_context().was_current_actor_reconstructed and self._address_file.exists():
+            kept = json.loads(self._address_file.read_bytes())
+            self._restarts = kept["restarts"] + 1
+            self._replica = self._make_replica(kept["host"], kept["port"])
+            self._keep_address(self._replica)
+            self._begin_watch(self._replica, loading=True)
 
     def start(self, single_node: bool) -> None:
-        """Start the server process."""
-        if self._port:  # in place of a server whose log is worth keeping
-            keep_log(self._log_path)
-        self._replica = Replica(
-            partial(vllm_command, self._config, self._pool),
-            self._log_path,
-            host=LOOPBACK if single_node else ray_module().util.get_node_ip_address(),
-            env=self._env,
-            stop_deadline_s=self._pool.stop_deadline_s,
-            port=self._port,
-            download=download_command(self._config, self._pool),
-        )
+        """Start the server process, for the first time."""
+        host = LOOPBACK if single_node else ray_module().util.get_node_ip_address()
+        self._replica = self._make_replica(host, 0)
         self._replica.start()
+        self._keep_address(self._replica)
 
     def ready(self) -> str | None:
-        """The server's URL once it is healthy, None while it starts; raises VerifierStartError when it
-        died."""
-        return None if self._replica is None else self._replica.poll_ready()
+        """The server's URL once it is healthy, None while it starts for the first time; raises VerifierStartError
+        when it died."""
+        if self._replica is None:
+            return None
+        if self._watch is None and self._replica.poll_ready() is None:
+            return None
+        if self._watch is None:
+            self._begin_watch(self._replica, loading=False)
+        return self._replica.url
 
     def progress(self) -> tuple[bool, str]:
         """Whether it still downloads its model, and what its log says last."""
@@ -66,98 +78,76 @@ class ReplicaActor:
         """Whether the server process runs."""
         return self._replica is not None and self._replica.alive()
 
-    def condition(self) -> Condition:
-        """How the server does."""
-        return Condition.DEAD if self._replica is None else self._replica.condition()
-
-    def cause(self) -> str:
-        """What the server's log says of its end."""
-        return "" if self._replica is None else self._replica.cause()
-
-    def restart(self) -> str | None:
-        """Start the server again at the same address; what went wrong, if that could not even be begun."""
-        if self._replica is None:
-            return "it was never started"
-        try:
-            self._replica.restart()
-        except OSError as error:
-            return str(error)
-        return None
+    def restarts(self) -> int:
+        """How often this replica was started again."""
+        return self._restarts
 
     def stop(self) -> None:
         """Stop the server."""
+        self._stopping.set()
         if self._replica is not None:
             self._replica.stop()
 
+    def _make_replica(self, host: str, port: int) -> Replica:
+        return Replica(
+            partial(vllm_command, self._config, self._pool),
+            self._log_path,
+            host=host,
+            env=self._env,
+            stop_deadline_s=self._pool.stop_deadline_s,
+            port=port,
+            download=download_command(self._config, self._pool),
+        )
 
-@dataclass(eq=False)
-class ManagedReplica:
-    """The pool's side of one replica: a `Supervised` whose actor may be replaced by another one."""
+    def _keep_address(self, replica: Replica) -> None:
+        kept = {"host": replica.host, "port": replica.port, "restarts": self._restarts}
+        atomic_files.write_text(self._address_file, json.dumps(kept))
 
-    label: str
-    launch: Callable[[str | None, int], Any]
-    """Makes an actor on the node with this id (None: anywhere), for a server at this port (0: any)."""
-    actor: Any
-    patience_s: float
-    """Seconds a restart may take to stop what is left of the server."""
-    single_node: bool = True
-    node_id: str | None = None
-    url: str | None = None
-    lost: bool = False
-    """Whether the actor itself died."""
+    def _begin_watch(self, replica: Replica, loading: bool) -> None:
+        self._watch = threading.Thread(
+            target=self._look_after, args=[replica, loading], name="judge-watch", daemon=True
+        )
+        self._watch.start()
 
-    def condition(self) -> Condition:
-        """See `Supervised.condition`."""
-        ray = ray_module()
-        if not ray.is_initialized():
-            return Condition.SILENT  # the run ends, and this replica with it
+    def _look_after(self, replica: Replica, loading: bool) -> None:
+        """Start the server if it is `loading` anew, then end this process as soon as the server fails."""
+        check = LivenessCheck(self._pool, loading)
         try:
-            seen: Condition = ray.get(self.actor.condition.remote(), timeout=SLACK_S)
-        except ray.exceptions.RayActorError:
-            self.lost = True
-            return Condition.DEAD
-        except ray.exceptions.GetTimeoutError:
-            return Condition.SILENT
-        return seen
+            if loading:
+                self._start_again(replica)
+            while not self._stopping.wait(LOOK_EVERY_S):
+                condition = replica.condition()
+                if check.failed(time.monotonic(), condition):
+                    said = replica.cause()
+                    self._end(replica, f"{condition} ({said})" if said else str(condition))
+        except (OSError, VerifierStartError) as error:
+            self._end(replica, f"not to be started again ({error})")
 
-    def alive(self) -> bool:
-        """Whether the server process runs."""
-        ray = ray_module()
-        try:
-            runs: bool = ray.get(self.actor.alive.remote(), timeout=SLACK_S)
-        except ray.exceptions.RayActorError:
-            return False
-        return runs
+    def _start_again(self, replica: Replica) -> None:
+        pause_s = self._pool.restart_backoff_s * 2.0 ** min(self._restarts - 1, 20)
+        self._stopping.wait(min(pause_s, LONGEST_BACKOFF_S))
+        keep_log(self._log_path)  # why the last one died is worth keeping
+        expires = time.monotonic() + self._pool.stop_deadline_s + KILL_GRACE_S
+        while not self._stopping.is_set():
+            try:
+                return replica.start()
+            except OSError:  # what a killed process left may still be stopping, at this port
+                if time.monotonic() >= expires:
+                    raise
+            self._stopping.wait(LOOK_EVERY_S)
 
-    def cause(self) -> str:
-        """See `Supervised.cause`."""
-        if self.lost:
-            return "its actor was lost"
-        ray = ray_module()
-        try:
-            said: str = ray.get(self.actor.cause.remote(), timeout=SLACK_S)
-        except ray.exceptions.RayError as error:
-            return last_line(error)
-        return said
-
-    def restart(self) -> str | None:
-        """See `Supervised.restart`. A lost actor is replaced on its node, so that the address stays the same."""
-        ray = ray_module()
-        try:
-            if not self.lost:
-                problem: str | None = ray.get(self.actor.restart.remote(), timeout=self.patience_s)
-                return problem
-            self.actor = self.launch(self.node_id, urlsplit(self.url or "").port or 0)
-            self.lost = False
-            ray.get(self.actor.start.remote(self.single_node), timeout=SLACK_S)
-        except ray.exceptions.RayError as error:
-            return last_line(error)
-        return None
-
-
-def restart_patience_s(pool: PoolConfig) -> float:
-    """Seconds that stopping and starting one server may take."""
-    return pool.stop_deadline_s + KILL_GRACE_S + SLACK_S
+    def _end(self, replica: Replica, said: str) -> None:
+        """End this process, for Ray to make another one unless it has done so too often."""
+        if self._stopping.is_set():
+            return
+        most = self._pool.max_restarts
+        if self._restarts == most:
+            remedy = f"is given up after {most} restarts; correct `pool`, or raise `max_restarts`"
+        else:
+            remedy = f"is started again ({self._restarts + 1} of {most if most >= 0 else 'any number of'} restarts)"
+        _log.error("the server of judge %r at %s is %s and %s", self._config.name, replica.url, said, remedy)
+        replica.stop()  # its successor needs the port
+        os._exit(1)
 
 
 def ray_module() -> Any:

@@ -1,10 +1,10 @@
 """Judge pool: vLLM replicas as Ray actors with resources of their own, which live as long as the run."""
 
+import contextlib
 import logging
 import threading
 import time
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -14,16 +14,9 @@ from speciarl.verifier_server.config import VerifierConfig
 from speciarl.verifier_server.judge.first_token import describe_clash
 from speciarl.verifier_server.judge.label_tokens import local_first_tokens
 from speciarl.verifier_server.judge.prompt import load_prompt
-from speciarl.verifier_server.pool.ray_actor import (
-    SLACK_S,
-    ManagedReplica,
-    ReplicaActor,
-    last_line,
-    ray_module,
-    restart_patience_s,
-)
-from speciarl.verifier_server.pool.restart_policy import StartPatience, Supervisor
-from speciarl.verifier_server.pool.vllm_server import POLL_S, REPORT_EVERY_S
+from speciarl.verifier_server.pool.ray_actor import SLACK_S, ReplicaActor, last_line, ray_module
+from speciarl.verifier_server.pool.server_health import StartPatience
+from speciarl.verifier_server.pool.vllm_server import KILL_GRACE_S, POLL_S, REPORT_EVERY_S
 
 _log = logging.getLogger(__name__)
 
@@ -31,10 +24,10 @@ _log = logging.getLogger(__name__)
 class JudgePool:
     """The replicas of one judge. Needs an initialised Ray; a context manager that stops what it started.
 
-    A replica that dies, or is stuck, is restarted at the same URL, so that endpoints stay valid; `max_restarts` and its
-    neighbours bound that. Actors are not detached: they end with the job that started them, even if it is killed. On a
+    A replica that dies, or is stuck, is started again by Ray at the same URL, so that endpoints stay valid
+    (`ReplicaActor`). Actors are not detached: they end with the job that started them, even if it is killed. On a
     cluster of one node the servers listen on the loopback interface, otherwise on their node's address, without a
-    key, like the training framework's own rollout servers.
+    key, like the training framework's own rollout servers. A pool that was stopped does not start again.
     """
 
     def __init__(self, config: VerifierConfig, log_dir: str | Path, env: Mapping[str, str] | None = None) -> None:
@@ -45,10 +38,11 @@ class JudgePool:
         self._pool = config.pool
         self._log_dir = Path(log_dir)
         self._env = dict(env or {})
-        self._replicas: list[ManagedReplica] = []
-        self._supervisor: Supervisor | None = None
+        self._actors: list[Any] = []
+        self._restarts = [0] * self._pool.replicas
+        self._group: Any = None
+        """Ray's placement group: one bundle of resources for each replica, on a node that stays the same."""
         self._urls: list[str] = []
-        self._placed = False
         self._stopped = False
         self._handover = threading.Lock()
         """Held where a thread that starts the pool and one that stops it would take the same things in hand."""
@@ -66,9 +60,8 @@ class JudgePool:
         if self._urls:
             return list(self._urls)
         refuse_clashing_labels(self._config)
-        self._placed = self._stopped = False
         try:
-            self._supervise(self._start())
+            self._urls = self._start()
         except BaseException:
             self.stop()
             raise
@@ -76,31 +69,30 @@ class JudgePool:
 
     def alive(self) -> list[bool]:
         """Whether each replica's server runs."""
-        return [replica.alive() for replica in self._replicas]
+        return [bool(self._ask(actor.alive)) for actor in self._actors]
 
     def restarts(self) -> list[int]:
-        """How often each replica was restarted."""
-        return self._supervisor.restarts if self._supervisor is not None else [0] * len(self._replicas)
+        """How often each replica was started again, as far as is known while one is away."""
+        for index, actor in enumerate(self._actors):
+            self._restarts[index] = self._ask(actor.restarts) or self._restarts[index]
+        return list(self._restarts)
 
     def stop(self) -> None:
         """Stop all replicas, in bounded time. Safe to call at any time, also twice or while another thread
         starts."""
-        patience_s = restart_patience_s(self._pool)
         with self._handover:
             self._stopped = True
-            if self._supervisor is not None:
-                self._supervisor.stop(patience_s)
-            replicas, self._replicas, self._urls = self._replicas, [], []
-        if not replicas:
-            return
+            actors, self._actors, self._urls = self._actors, [], []
+            group, self._group = self._group, None
         ray = ray_module()
-        if not ray.is_initialized():
+        if group is None or not ray.is_initialized():
             return
-        if self._placed:  # an actor that has no place yet would never answer, and has nothing to stop
-            stopping = [replica.actor.stop.remote() for replica in replicas]
-            ray.wait(stopping, num_returns=len(stopping), timeout=patience_s)
-        for replica in replicas:
-            ray.kill(replica.actor)
+        stopping = [actor.stop.remote() for actor in actors]
+        if stopping:
+            ray.wait(stopping, num_returns=len(stopping), timeout=self._pool.stop_deadline_s + KILL_GRACE_S + SLACK_S)
+        for actor in actors:
+            ray.kill(actor)
+        ray.util.remove_placement_group(group)
 
     def __enter__(self) -> Self:
         self.start()
@@ -113,16 +105,18 @@ class JudgePool:
 
     def _start(self) -> list[str]:
         ray = ray_module()
-        for index in range(self._pool.replicas):
-            launch = partial(self._launch, str(self._log_dir / f"{self._config.name}-{index}.log"))
-            label = f"replica {index} of judge {self._config.name!r}"
-            self._replicas.append(ManagedReplica(label, launch, launch(None, 0), restart_patience_s(self._pool)))
+        pool = self._pool
+        wanted = {"GPU": pool.gpus_per_replica, "CPU": pool.cpus_per_replica}
+        # Ray takes no empty bundle, and this much of a core keeps nobody else out.
+        bundle = {name: number for name, number in wanted.items() if number} or {"CPU": 0.001}
+        with self._unless_stopped():
+            self._group = group = ray.util.placement_group([bundle] * pool.replicas)
+        self._await_placement(group)
+        single_node = sum(bool(node["Alive"]) for node in ray.nodes()) == 1
+        with self._unless_stopped():
+            self._actors = [self._make_actor(group, index) for index in range(pool.replicas)]
         try:
-            self._await_placement()
-            single_node = sum(bool(node["Alive"]) for node in ray.nodes()) == 1
-            ray.get([replica.actor.start.remote(single_node) for replica in self._replicas], timeout=SLACK_S)
-            for replica in self._replicas:
-                replica.single_node = single_node
+            ray.get([actor.start.remote(single_node) for actor in self._actors], timeout=pool.placement_deadline_s)
             return self._await_ready()
         except ray.exceptions.RayTaskError as error:
             cause = error.cause
@@ -131,36 +125,42 @@ class JudgePool:
         except ray.exceptions.RayError as error:
             raise self._refuse(f"a replica's actor was lost: {last_line(error)}") from error
 
-    def _launch(self, log_path: str, node_id: str | None, port: int) -> Any:
-        """An actor for one replica; see `ManagedReplica.launch`."""
+    def _make_actor(self, group: Any, index: int) -> Any:
         ray = ray_module()
-        options: dict[str, Any] = {"num_gpus": self._pool.gpus_per_replica, "num_cpus": self._pool.cpus_per_replica}
-        if node_id is not None:
-            from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+        strategies = ray.util.scheduling_strategies
+        options = {
+            "num_gpus": self._pool.gpus_per_replica,
+            "num_cpus": self._pool.cpus_per_replica,
+            "scheduling_strategy": strategies.PlacementGroupSchedulingStrategy(group, index),
+            "max_restarts": self._pool.max_restarts,
+        }
+        log_path = str(self._log_dir / f"{self._config.name}-{index}.log")
+        return ray.remote(ReplicaActor).options(**options).remote(self._config, self._pool, log_path, self._env)
 
-            options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node_id, soft=False)
-        actor_class = ray.remote(ReplicaActor).options(max_restarts=0, **options)
-        return actor_class.remote(self._config, self._pool, log_path, self._env, port)
+    def _ask(self, method: Any) -> Any:
+        """What an actor answers; None while it is away, or once it is given up."""
+        ray = ray_module()
+        if not ray.is_initialized():
+            return None  # the run ends, and its replicas with it
+        try:
+            return ray.get(method.remote(), timeout=SLACK_S)
+        except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError):
+            return None
 
-    def _supervise(self, urls: list[str]) -> None:
-        """Hand the replicas to a supervisor, now that all are healthy."""
+    @contextlib.contextmanager
+    def _unless_stopped(self) -> Iterator[None]:
         with self._handover:
             if self._stopped:
                 raise self._refuse("the pool was stopped while it started")
-            for replica, url in zip(self._replicas, urls, strict=True):
-                replica.url = url
-            self._urls = urls
-            self._supervisor = Supervisor(self._replicas, self._pool)
-            self._supervisor.start()
+            yield
 
     def _await_ready(self) -> list[str]:
         ray = ray_module()
         begun = told = time.monotonic()
         patience = StartPatience(self._pool.startup_deadline_s, self._pool.download_deadline_s)
-        actors = [replica.actor for replica in self._replicas]
         while True:
-            if self._stopped:
-                raise self._refuse("the pool was stopped while it started")
+            with self._unless_stopped():
+                actors = self._actors
             urls = ray.get([actor.ready.remote() for actor in actors], timeout=SLACK_S)
             if all(urls):
                 return list(urls)
@@ -181,22 +181,16 @@ class JudgePool:
                 )  # fmt: skip
             time.sleep(POLL_S)
 
-    def _await_placement(self) -> None:
-        ray = ray_module()
+    def _await_placement(self, group: Any) -> None:
         pool = self._pool
-        try:
-            placed = [replica.actor.placed.remote() for replica in self._replicas]
-            nodes = ray.get(placed, timeout=pool.placement_deadline_s)
-            self._placed = True
-        except ray.exceptions.GetTimeoutError as error:
-            free = ray.available_resources()
-            raise self._refuse(
-                f"Ray has no room for {pool.replicas} replicas of {pool.gpus_per_replica:g} GPUs and "
-                f"{pool.cpus_per_replica:g} CPUs (free: {free.get('GPU', 0):g} GPUs, "
-                f"{free.get('CPU', 0):g} CPUs); lower `pool.replicas`, or give Ray more"
-            ) from error
-        for replica, node in zip(self._replicas, nodes, strict=True):
-            replica.node_id = node
+        if group.wait(pool.placement_deadline_s):
+            return
+        free = ray_module().available_resources()
+        raise self._refuse(
+            f"Ray has no room for {pool.replicas} replicas of {pool.gpus_per_replica:g} GPUs and "
+            f"{pool.cpus_per_replica:g} CPUs (free: {free.get('GPU', 0):g} GPUs, "
+            f"{free.get('CPU', 0):g} CPUs); lower `pool.replicas`, or give Ray more"
+        )
 
     def _refuse(self, message: str) -> VerifierStartError:
         return VerifierStartError(f"judge {self._config.name!r}: {' '.join(message.split())}")

@@ -6,6 +6,7 @@ from typing import Any
 
 from speciarl.errors import VerifierStartError
 from speciarl.verifier_server.config import VerifierConfig
+from speciarl.verifier_server.pool.ray_actor import ray_module
 from speciarl.verifier_server.pool.ray_pool import JudgePool
 
 
@@ -52,13 +53,13 @@ class ManagedPools:
         for pool in pools.values():
             pool.stop()
         if owns_ray:
-            _ray().shutdown()
+            ray_module().shutdown()
 
     def _init_ray(self, config: VerifierConfig) -> None:
-        ray = _ray()
+        ray = ray_module()
         if ray.is_initialized():
             return
-        options: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
+        options: dict[str, Any] = {"configure_logging": False}  # what replicas say of their end does reach our output
         if self._address is None:
             options["include_dashboard"] = False
         try:
@@ -69,10 +70,3 @@ class ManagedPools:
                 f"judge {config.name!r}: Ray cannot be reached ({cause}); correct `ray_address`"
             ) from error
         self._owns_ray = True
-
-
-def _ray() -> Any:
-    """Ray, imported where it is used only: judges with endpoints of their own do without it."""
-    import ray
-
-    return ray

@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from speciarl.errors import VerifierStartError
 from speciarl.verifier_server.config import PoolConfig, VerifierConfig
 from speciarl.verifier_server.pool.model_download import download_command
-from speciarl.verifier_server.pool.restart_policy import Condition
+from speciarl.verifier_server.pool.server_health import Condition
 from speciarl.verifier_server.pool.vllm_server import Replica, vllm_command
 
 _HOP_BY_HOP = frozenset(

@@ -16,7 +16,7 @@ from pathlib import Path
 from speciarl.errors import VerifierStartError
 from speciarl.utils.text import shorten
 from speciarl.verifier_server.config import PoolConfig, VerifierConfig
-from speciarl.verifier_server.pool.restart_policy import Condition, StartPatience
+from speciarl.verifier_server.pool.server_health import Condition, StartPatience
 
 POLL_S = 0.25
 HEALTH_TIMEOUT_S = 5.0
@@ -80,12 +80,14 @@ class Replica:
         replaced by a free one at the first start. `download`: a command to run to its end before the server."""
         self._make_command = make_command
         self._log_path = log_path
-        self._host = host
+        self.host = host
+        """Address it listens at."""
         self._env = dict(env or {})
         self._stop_deadline_s = stop_deadline_s
         self._process: subprocess.Popen[bytes] | None = None
         self._reservation: socket.socket | None = None
-        self._port = port
+        self.port = port
+        """Where it listens; 0 until the first start."""
         self._download = download
         self.downloading = False
         """Whether the command before the server still runs."""
@@ -93,17 +95,17 @@ class Replica:
     @property
     def url(self) -> str:
         """Root of the server, without a slash at its end."""
-        host = f"[{self._host}]" if ":" in self._host else self._host
-        return f"http://{host}:{self._port}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
 
     def start(self) -> None:
         """Start the process; returns at once. Raises OSError when the log cannot be written or the port is taken."""
         self._log_path.parent.mkdir(parents=True, exist_ok=True)
-        self._reservation = _reserve_port(self._host, self._port)
-        self._port = self._reservation.getsockname()[1]
+        self._reservation = _reserve_port(self.host, self.port)
+        self.port = self._reservation.getsockname()[1]
         self._log_path.write_bytes(b"")
         self.downloading = self._download is not None
-        self._run(self._download or self._make_command(self._host, self._port))
+        self._run(self._download or self._make_command(self.host, self.port))
 
     def wait_ready(self, deadline_s: float, download_deadline_s: float = 0.0) -> str:
         """Wait until the server is healthy and return its URL.
@@ -155,13 +157,6 @@ class Replica:
         """What the log says of the end, in one line; empty when it says nothing."""
         return telling_line(self._log_path) or ""
 
-    def restart(self) -> None:
-        """Stop what is left and start again at the same address. The log so far is kept beside the new one, as
-        ``NAME.crash-N.log``. Raises OSError as `start` does."""
-        self.stop()
-        keep_log(self._log_path)
-        self.start()
-
     def stop(self) -> None:
         """End the server and everything it started, in bounded time. Safe to call at any time, also twice."""
         self._release_port()
@@ -204,11 +199,11 @@ class Replica:
         if self._process.stdin is not None:
             self._process.stdin.close()
         self.downloading = False
-        self._run(self._make_command(self._host, self._port))
+        self._run(self._make_command(self.host, self.port))
         return False
 
     def _healthy(self) -> bool:
-        connection = http.client.HTTPConnection(self._host, self._port, timeout=HEALTH_TIMEOUT_S)
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=HEALTH_TIMEOUT_S)
         try:
             connection.request("GET", "/health")
             return connection.getresponse().status == 200

@@ -15,11 +15,12 @@ import pytest
 
 from speciarl.errors import VerifierStartError
 from speciarl.verifier_server.config import VerifierConfig, parse_config
-from speciarl.verifier_server.pool.restart_policy import Condition, StartPatience
+from speciarl.verifier_server.pool.server_health import Condition, StartPatience
 from speciarl.verifier_server.pool.vllm_server import (
     OF_TRAINING,
     MakeCommand,
     Replica,
+    keep_log,
     last_line,
     telling_line,
     vllm_command,
@@ -302,7 +303,7 @@ def test_replicas_started_together_do_not_share_a_port(tmp_path: Path) -> None:
             replica.stop()
 
 
-def test_a_killed_server_is_restarted_at_the_same_address(server: FakeServer, tmp_path: Path) -> None:
+def test_a_killed_server_can_be_started_at_the_same_address_again(server: FakeServer, tmp_path: Path) -> None:
     replica = Replica(server.command("well"), tmp_path / "judge-0.log", stop_deadline_s=0.5)
     replica.start()
     url = replica.wait_ready(20)
@@ -315,7 +316,8 @@ def test_a_killed_server_is_restarted_at_the_same_address(server: FakeServer, tm
         assert time.monotonic() < expires
     assert "Loading weights" in replica.cause()
     server.pid_file.unlink()
-    replica.restart()
+    keep_log(tmp_path / "judge-0.log")
+    replica.start()
     assert replica.wait_ready(20) == url
     assert (tmp_path / "judge-0.crash-1.log").read_text() == "Loading weights\n"
     replica.stop()

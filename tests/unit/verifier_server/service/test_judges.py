@@ -130,7 +130,7 @@ def test_a_ray_that_cannot_be_reached_is_told_in_one_line(monkeypatch: pytest.Mo
             """Fails."""
             raise ConnectionError(f"Could not find\n a cluster at {address}")
 
-    monkeypatch.setattr(ray_runtime, "_ray", FakeRay)
+    monkeypatch.setattr(ray_runtime, "ray_module", FakeRay)
     pools = ManagedPools("unused", "host:6379")
     with pytest.raises(VerifierStartError, match=r"Could not find a cluster at host:6379\); correct `ray_address`"):
         pools.start(parse_config(POOLED))
