@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -10,10 +10,10 @@ import aiohttp
 
 from speciarl.answer import squeeze
 from speciarl.errors import VerifierStartError
+from speciarl.utils.batching import Bundler, in_order
 from speciarl.utils.credentials import public_url, read_key
 from speciarl.utils.deadline import within
 from speciarl.verdict import Judgement, Pair, Reason, Unscorable
-from speciarl.verifier_server.client.batching import Asked, Bundler
 from speciarl.verifier_server.client.dispatcher import Dispatcher
 from speciarl.verifier_server.client.http import Client, Failure
 from speciarl.verifier_server.client.router import Endpoint
@@ -100,7 +100,7 @@ class RemoteVerifier(HttpVerifier):
             await self.aclose()
             raise
         self._bundler = Bundler(
-            partial(self._send, self._connect([Endpoint(client)], config)),
+            in_order(partial(self._send, self._connect([Endpoint(client)], config))),
             min(MOST_PAIRS, most_pairs),
             GATHER_S,
             closed=Unscorable(Reason.CANCELLED, "the verifier was closed"),
@@ -153,9 +153,8 @@ class RemoteVerifier(HttpVerifier):
             if not late or clock() >= expires:
                 return judgement
 
-    async def _send(self, dispatcher: Dispatcher, asked: Sequence[Asked[Pair, Judgement]]) -> None:
+    async def _send(self, dispatcher: Dispatcher, pairs: list[Pair]) -> list[Judgement]:
         config = self.config
-        pairs = [one.question for one in asked]
         answer_s = DEADLINE_SHARE * min(config.request_timeout_s, config.total_deadline_s)
         body = {
             "judge": config.name,
@@ -163,9 +162,7 @@ class RemoteVerifier(HttpVerifier):
             "pairs": [{"ground_truth": pair.ground_truth, "prediction": pair.prediction} for pair in pairs],
         }
         answer = await dispatcher.ask(body, partial(read_results, count=len(pairs)), pairs=len(pairs))
-        judgements = [answer] * len(pairs) if isinstance(answer, Unscorable) else answer
-        for one, judgement in zip(asked, judgements, strict=True):
-            one.reply(judgement)
+        return [answer] * len(pairs) if isinstance(answer, Unscorable) else answer
 
     async def _await_ready(self, client: ServiceClient) -> None:
         clock = asyncio.get_running_loop().time

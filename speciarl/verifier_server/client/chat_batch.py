@@ -9,8 +9,8 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from speciarl.utils.batching import Asked, Bundler
 from speciarl.verdict import Reason, Unscorable
-from speciarl.verifier_server.client.batching import Asked, Bundler
 from speciarl.verifier_server.client.http import Client, Failure
 
 Body = Mapping[str, Any]

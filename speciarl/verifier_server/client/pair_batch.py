@@ -3,9 +3,9 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
+from speciarl.utils.batching import Asked, Bundler
 from speciarl.utils.deadline import within
 from speciarl.verdict import Judgement, Pair, Reason, Unscorable
-from speciarl.verifier_server.client.batching import Asked, Bundler
 
 Ask = Callable[[Sequence[Pair]], Awaitable[Sequence[Judgement]]]
 """One request about some pairs: one judgement for each, in their order. Raises only CancelledError."""

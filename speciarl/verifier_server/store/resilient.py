@@ -4,9 +4,9 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 
+from speciarl.utils.batching import Bundler, in_order
 from speciarl.utils.deadline import within
 from speciarl.verifier_server.stats import Stats
-from speciarl.verifier_server.store.gather import Gatherer
 from speciarl.verifier_server.store.interface import StoreError, VerdictStore
 from speciarl.verifier_server.store.key import JudgeIdentity
 from speciarl.verifier_server.store.record import Record
@@ -55,8 +55,9 @@ class ResilientStore:
         self._backlog: list[Record] = []
         self._readable = self._writable = True
         self._recovery: asyncio.Task[None] | None = None
-        self._gets = Gatherer(self._get, BATCH)
-        self._puts = Gatherer(self._put, BATCH)
+        # One transaction at a time; what comes meanwhile waits for the next, and shares it.
+        self._gets: Bundler[bytes, Record | None] = Bundler(in_order(self._get), BATCH, 0.0, None, one_at_a_time=True)
+        self._puts: Bundler[Record, Record | None] = Bundler(in_order(self._put), BATCH, 0.0, None, one_at_a_time=True)
 
     async def get(self, key: bytes) -> Record | None:
         """See `VerdictStore.get`; None when the store cannot be asked."""
@@ -64,7 +65,7 @@ class ResilientStore:
 
     async def put(self, record: Record) -> Record:
         """See `VerdictStore.put`; the record itself when the store cannot be written."""
-        return await self._puts.ask(record)
+        return await self._puts.ask(record) or record
 
     async def aclose(self) -> None:
         """Write what is left, as far as that works within `CLOSE_S`. Safe to call twice."""
@@ -72,8 +73,8 @@ class ResilientStore:
         if recovery is not None:
             recovery.cancel()
             await asyncio.wait({recovery})
-        for gatherer in (self._gets, self._puts):
-            await gatherer.aclose()
+        await self._gets.aclose()
+        await self._puts.aclose()
         try:
             await within(CLOSE_S, self._flush())
         except _FAILURES as error:

@@ -11,7 +11,6 @@ from speciarl.category import Category
 from speciarl.verdict import Judgement, Pair, Reason, Source, Unscorable, Verdict
 from speciarl.verifier_server.stats import Stats
 from speciarl.verifier_server.store import JudgeIdentity, ReadThroughStore, Record, ResilientStore, StoreError
-from speciarl.verifier_server.store.gather import Gatherer
 
 pytestmark = pytest.mark.anyio
 
@@ -175,21 +174,6 @@ async def test_closing_writes_what_is_left() -> None:
     await outer.aclose()
     assert store.entries == {CAT.key: CAT}
     assert stats.store_lost == 0
-
-
-async def test_an_error_of_ours_reaches_all_who_wait_and_closing_ends_their_wait() -> None:
-    async def answer(numbers: list[int]) -> list[float]:
-        await asyncio.sleep(0.01)
-        return [1 / number for number in numbers]
-
-    gatherer = Gatherer(answer, most=2)
-    outcomes = await asyncio.gather(*map(gatherer.ask, (1, 0, 2)), return_exceptions=True)
-    assert [type(outcome) for outcome in outcomes] == [ZeroDivisionError] * 3
-    assert await gatherer.ask(4) == 0.25
-    waiting = [asyncio.create_task(gatherer.ask(number)) for number in (1, 2, 3)]
-    await asyncio.sleep(0)
-    await gatherer.aclose()
-    assert [type(o) for o in await asyncio.gather(*waiting, return_exceptions=True)] == [asyncio.CancelledError] * 3
 
 
 def read_through(store: FakeStore, stats: Stats, deadline_s: float = 5.0) -> ReadThroughStore:

@@ -6,8 +6,8 @@ from typing import Any, TypeAlias
 
 import pytest
 
+from speciarl.utils.batching import Asked, Bundler, in_order
 from speciarl.utils.deadline import within
-from speciarl.verifier_server.client.batching import Asked, Bundler
 
 pytestmark = pytest.mark.anyio
 
@@ -102,3 +102,40 @@ async def test_nobody_is_left_waiting_when_the_work_breaks_forgets_or_is_cut_off
     await gathering.aclose()
     await gathering.aclose()
     assert await asyncio.gather(*waiting) == ["closed"] * 3
+
+
+async def test_one_at_a_time_what_is_asked_meanwhile_makes_up_the_next_bundle() -> None:
+    sent: list[list[int]] = []
+
+    async def answer(numbers: list[int]) -> list[float]:
+        sent.append(numbers)
+        await asyncio.sleep(0.01)
+        return [1 / number for number in numbers]
+
+    gathering: Bundler[int, float] = Bundler(in_order(answer), 3, 0.0, closed=-1.0, one_at_a_time=True)
+    first = asyncio.create_task(gathering.ask(1))
+    await asyncio.sleep(0.005)
+    others = [asyncio.create_task(gathering.ask(number)) for number in (2, 0, 4, 5)]
+    outcomes = await asyncio.gather(first, *others, return_exceptions=True)
+    assert sent == [[1], [2, 0, 4], [5]]
+    assert [type(outcome) for outcome in outcomes] == [float, *[ZeroDivisionError] * 3, float]
+    waiting = [asyncio.create_task(gathering.ask(number)) for number in range(1, 8)]
+    await asyncio.sleep(0.005)
+    await gathering.aclose()
+    assert await asyncio.gather(*waiting) == [-1.0] * 7
+
+
+async def test_one_at_a_time_work_goes_on_when_all_have_left() -> None:
+    done: list[int] = []
+
+    async def answer(numbers: list[int]) -> list[str]:
+        await asyncio.sleep(0.01)
+        done.extend(numbers)
+        return list(map(str, numbers))
+
+    gathering: Bundler[int, str] = Bundler(in_order(answer), 3, 0.0, closed="closed", one_at_a_time=True)
+    leaves = asyncio.create_task(gathering.ask(1))
+    await asyncio.sleep(0.005)
+    leaves.cancel()
+    assert await gathering.ask(2) == "2"
+    assert done == [1, 2]

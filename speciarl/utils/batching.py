@@ -31,10 +31,17 @@ class Bundler(Generic[Q, R]):
     """Gathers questions for a moment, or until there are enough. Bound to one event loop.
 
     A caller that goes away takes nothing from the others; when all of a bundle have gone, work on it is broken off.
+    With `one_at_a_time`, as in a group commit, what is asked while a bundle is worked on makes up the next one, and
+    the work goes on even if all have gone.
     """
 
     def __init__(
-        self, answer: Callable[[Sequence[Asked[Q, R]]], Awaitable[None]], most: int, gather_s: float, closed: R
+        self,
+        answer: Callable[[Sequence[Asked[Q, R]]], Awaitable[None]],
+        most: int,
+        gather_s: float,
+        closed: R,
+        one_at_a_time: bool = False,
     ) -> None:
         """`answer` replies to a bundle of at most `most` questions, in any order; what it raises is raised to those
         without a reply. `gather_s`: longest wait for company. `closed`: the reply to whoever waits at the end."""
@@ -42,6 +49,7 @@ class Bundler(Generic[Q, R]):
         self._most = most
         self._gather_s = gather_s
         self._closed = closed
+        self._one_at_a_time = one_at_a_time
         self._gathered: list[Asked[Q, R]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -51,15 +59,12 @@ class Bundler(Generic[Q, R]):
         loop = asyncio.get_running_loop()
         asked: Asked[Q, R] = Asked(question, loop.create_future())
         self._gathered.append(asked)
-        if len(self._gathered) >= self._most:
-            self._send()
-        elif self._timer is None:
-            self._timer = loop.call_later(self._gather_s, self._send)
+        self._go_on()
         return await asked.future
 
     async def aclose(self) -> None:
         """End all work. Safe to call twice."""
-        for asked in self._take():
+        for asked in self._take(len(self._gathered)):
             asked.reply(self._closed)
         tasks = list(self._tasks)
         for task in tasks:
@@ -67,16 +72,26 @@ class Bundler(Generic[Q, R]):
         if tasks:
             await asyncio.wait(tasks)
 
-    def _take(self) -> list[Asked[Q, R]]:
+    def _go_on(self) -> None:
+        """Send what there is, now or after a wait for company."""
+        if not self._gathered or (self._one_at_a_time and self._tasks):
+            return
+        if len(self._gathered) >= self._most:
+            self._send()
+        elif self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(self._gather_s, self._send)
+
+    def _take(self, most: int) -> list[Asked[Q, R]]:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        gathered, self._gathered = self._gathered, []
-        return [asked for asked in gathered if asked.wanted]  # the others left meanwhile
+        taken, self._gathered = self._gathered[:most], self._gathered[most:]
+        return [asked for asked in taken if asked.wanted]  # the others left meanwhile
 
     def _send(self) -> None:
-        bundle = self._take()
+        bundle = self._take(self._most)
         if not bundle:
+            self._go_on()
             return
         task = asyncio.get_running_loop().create_task(self._work(bundle))
         self._tasks.add(task)
@@ -86,8 +101,9 @@ class Bundler(Generic[Q, R]):
             if future.cancelled() and not any(asked.wanted for asked in bundle):
                 task.cancel()
 
-        for asked in bundle:
-            asked.future.add_done_callback(left)
+        if not self._one_at_a_time:
+            for asked in bundle:
+                asked.future.add_done_callback(left)
 
     async def _work(self, bundle: Sequence[Asked[Q, R]]) -> None:
         await self._answer(bundle)
@@ -100,3 +116,17 @@ class Bundler(Generic[Q, R]):
             if error is not None and asked.wanted:
                 asked.future.set_exception(error)
             asked.reply(self._closed)
+        self._go_on()
+
+
+def in_order(
+    answer: Callable[[list[Q]], Awaitable[Sequence[R]]],
+) -> Callable[[Sequence[Asked[Q, R]]], Awaitable[None]]:
+    """For `Bundler`: a function that gives one reply for each question, in their order."""
+
+    async def reply_all(bundle: Sequence[Asked[Q, R]]) -> None:
+        replies = await answer([asked.question for asked in bundle])
+        for asked, reply in zip(bundle, replies, strict=True):
+            asked.reply(reply)
+
+    return reply_all
