@@ -95,7 +95,7 @@ def top(
     interval_s: Annotated[float, typer.Option("--interval", min=0.2, help="Seconds between looks.")] = 2.0,
     key_file: KeyFile = None,
 ) -> None:
-    """Show live what a service does: pairs per second, hits by level, servers, unscorable pairs, requests."""
+    """Show live what a service does: its metrics, and by how much each grows in a second."""
     import time
 
     from rich.console import Console

@@ -3,6 +3,7 @@
 from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from typing import Any
 
 from speciarl.verdict import Judgement, Reason, Source, Unscorable
 
@@ -35,61 +36,56 @@ class Histogram:
         return self._bounds, tuple(cumulative), self._sum
 
 
+def _counter(text: str, exported_as: str | None = None) -> Any:
+    """A field that only grows. `text` describes it here and in Prometheus, where it may have a name of its own."""
+    return field(default=0, metadata={"text": text, "exported_as": exported_as, "grows": True})
+
+
+def _gauge(text: str) -> Any:
+    return field(default=0, metadata={"text": text, "exported_as": None, "grows": False})
+
+
 @dataclass
 class Stats:
     """Totals since the start. `requests` = shortcuts + memory_hits + store_hits + deduplicated + live +
     unscorable + abandoned."""
 
-    requests: int = 0
-    """Pairs handed to `verify`."""
-    shortcuts: int = 0
-    """Verdicts without a judge: exact match or abstention."""
-    memory_hits: int = 0
-    """Verdicts from the cache."""
-    store_hits: int = 0
-    """Verdicts that some process had kept in the store."""
-    deduplicated: int = 0
-    """Pairs that shared the verdict of an equal pair in flight."""
-    live: int = 0
-    """Verdicts for which a judge was asked."""
-    abandoned: int = 0
-    """Callers that went away before their verdict came."""
-    dropped: int = 0
-    """Pairs given up, in the local queue or at a judge, because all their callers had gone away."""
-    rejected: int = 0
-    """Pairs turned away because the local queue was full (`max_waiting`)."""
-    attempts: int = 0
-    """Requests to a judge; chats that share an HTTP request count each."""
-    retries: int = 0
-    """Attempts after one that failed."""
-    ejections: int = 0
-    """Times an endpoint was shut out, for its failures or because it asked for that (Retry-After)."""
-    returns: int = 0
-    """Times an ejected endpoint came back."""
-    prompt_tokens: int = 0
-    """Tokens of the prompts, as the judge reports them."""
-    cached_tokens: int = 0
-    """Of these, the ones found in the judge's prefix cache, where it reports them."""
-    completion_tokens: int = 0
-    """Tokens the judge generated, as it reports them."""
-    judge_seconds: float = 0.0
-    """Summed over attempts: from sending a request until its reply."""
-    queue_seconds: float = 0.0
-    """Summed over attempts: waiting in the local queue for a free place in `max_concurrency` and for an endpoint
-    that takes requests."""
-    backoff_seconds: float = 0.0
-    """Summed over retries: waiting before the next attempt."""
-    store_errors: int = 0
-    """Look-ups, writes and attempts to recover that the store failed or did not answer in time. Each may stand
-    for many pairs; none costs a verdict."""
-    store_degraded: int = 0
-    """1 while the store cannot be read or written and verdicts are kept in memory only, else 0."""
-    store_corrupt: int = 0
-    """Damaged or foreign entries met; their pairs are judged anew."""
-    store_lost: int = 0
-    """Verdicts that never reached the store because it was away for too long."""
-    store_seconds: float = 0.0
-    """Summed over pairs: looking up and writing."""
+    requests: int = _counter("Pairs handed to `verify`.", "pairs")
+    shortcuts: int = _counter("Verdicts without a judge: exact match or abstention.")
+    memory_hits: int = _counter("Verdicts from the cache.")
+    store_hits: int = _counter("Verdicts that some process had kept in the store.")
+    deduplicated: int = _counter("Pairs that shared the verdict of an equal pair in flight.")
+    live: int = _counter("Verdicts for which a judge was asked.")
+    abandoned: int = _counter("Callers that went away before their verdict came.")
+    dropped: int = _counter(
+        "Pairs given up, in the local queue or at a judge, because all their callers had gone away."
+    )
+    rejected: int = _counter("Pairs turned away because the local queue was full (`max_waiting`).")
+    attempts: int = _counter("Requests to a judge; chats that share an HTTP request count each.")
+    retries: int = _counter("Attempts after one that failed.")
+    ejections: int = _counter(
+        "Times an endpoint was shut out, for its failures or because it asked for that (Retry-After)."
+    )
+    returns: int = _counter("Times an ejected endpoint came back.")
+    prompt_tokens: int = _counter("Tokens of the prompts, as the judge reports them.")
+    cached_tokens: int = _counter("Of these, the ones found in the judge's prefix cache, where it reports them.")
+    completion_tokens: int = _counter("Tokens the judge generated, as it reports them.")
+    judge_seconds: float = _counter("Summed over attempts: from sending a request until its reply.")
+    queue_seconds: float = _counter(
+        "Summed over attempts: waiting in the local queue for a free place in `max_concurrency` and for an "
+        "endpoint that takes requests."
+    )
+    backoff_seconds: float = _counter("Summed over retries: waiting before the next attempt.")
+    store_errors: int = _counter(
+        "Look-ups, writes and attempts to recover that the store failed or did not answer in time. Each may stand "
+        "for many pairs; none costs a verdict."
+    )
+    store_degraded: int = _gauge(
+        "1 while the store cannot be read or written and verdicts are kept in memory only, else 0."
+    )
+    store_corrupt: int = _counter("Damaged or foreign entries met; their pairs are judged anew.")
+    store_lost: int = _counter("Verdicts that never reached the store because it was away for too long.")
+    store_seconds: float = _counter("Summed over pairs: looking up and writing.")
     unscorable: dict[Reason, int] = field(default_factory=lambda: dict.fromkeys(Reason, 0))
     """Pairs without a verdict, by reason."""
     queue_times: Histogram = field(default_factory=Histogram)

@@ -1,6 +1,7 @@
 """Prometheus metrics of the service and of its judges."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
@@ -10,7 +11,7 @@ from prometheus_client.registry import Collector
 from speciarl.utils.credentials import public_url
 from speciarl.verifier_server.client.router import EndpointStats
 from speciarl.verifier_server.service.judges import Judge
-from speciarl.verifier_server.stats import Snapshot
+from speciarl.verifier_server.stats import Snapshot, Stats
 
 OF_JUDGES = "speciarl_verifier_"
 
@@ -25,34 +26,14 @@ class Described(NamedTuple):
 
 
 DESCRIBED: Mapping[str, Described] = {
-    "requests": Described("pairs", True, "Pairs handed to the judge."),
-    "shortcuts": Described("shortcuts", True, "Verdicts without a judge: exact match, abstention or length."),
-    "memory_hits": Described("memory_hits", True, "Verdicts from memory."),
-    "store_hits": Described("store_hits", True, "Verdicts from the persistent store."),
-    "store_errors": Described("store_errors", True, "Look-ups and writes of the persistent store that failed."),
-    "store_degraded": Described("store_degraded", False, "1 while the persistent store is passed by."),
-    "deduplicated": Described("deduplicated", True, "Pairs that shared the verdict of an equal pair in flight."),
-    "live": Described("live", True, "Verdicts for which a model was asked or a taxonomy read."),
-    "abandoned": Described("abandoned", True, "Callers that went away before their verdict came."),
-    "dropped": Described("dropped", True, "Pairs given up because all their callers had gone away."),
-    "rejected": Described("rejected", True, "Pairs turned away because the local queue was full."),
-    "ejections": Described("ejections", True, "Times a server was shut out, for failures or at its own wish."),
-    "returns": Described("returns", True, "Times a server that was shut out came back."),
-    "store_corrupt": Described("store_corrupt", True, "Damaged or foreign entries of the store, judged anew."),
-    "store_lost": Described("store_lost", True, "Verdicts that never reached the store."),
-    "store_seconds": Described("store_seconds", True, "Looking up and writing verdicts, summed over pairs."),
-    "attempts": Described("attempts", True, "Requests to the judge's servers."),
-    "retries": Described("retries", True, "Attempts after the first for one request."),
-    "judge_seconds": Described("judge_seconds", True, "From sending a request until its reply, summed."),
-    "queue_seconds": Described("queue_seconds", True, "Waiting in the local queue, summed over attempts."),
-    "backoff_seconds": Described("backoff_seconds", True, "Waiting before a further attempt, summed."),
-    "prompt_tokens": Described("prompt_tokens", True, "Tokens the judge's servers read."),
-    "cached_tokens": Described("cached_tokens", True, "Of those, tokens from the servers' prefix cache."),
-    "completion_tokens": Described("completion_tokens", True, "Tokens the judge's servers wrote."),
+    one.name: Described(one.metadata["exported_as"] or one.name, one.metadata["grows"], one.metadata["text"])
+    for one in fields(Stats)
+    if one.metadata
+} | {
     "in_flight": Described("pairs_in_flight", False, "Distinct pairs being judged."),
     "waiting": Described("pairs_waiting", False, "Pairs in the local queue."),
 }
-"""Every statistic of `Verifier.stats` that has a meaning here. Others become values of one metric."""
+"""How each number of `Verifier.stats` is exported."""
 
 _DISTRIBUTIONS: Mapping[str, str] = {
     "queue_seconds": "Waiting in the local queue, per attempt.",
@@ -60,9 +41,6 @@ _DISTRIBUTIONS: Mapping[str, str] = {
 }
 
 _BY_REASON = "unscorable/"
-
-_DERIVED = ("unscorable",)
-"""Statistics that are the sum of others; exported by their parts only."""
 
 HIT_LEVELS = {
     "shortcut": "shortcuts",
@@ -94,7 +72,6 @@ def judge_families(judges: Iterable[Judge]) -> Iterator[Metric]:
         ready.add_metric([judge.name], float(judge.state == "ready"))
     yield ready
     yield from _counted(stats)
-    yield _others(stats)
     yield _unscorable(stats)
     yield _hit_ratios(stats)
     yield from _histograms(judges)
@@ -120,16 +97,6 @@ def _counted(stats: Mapping[str, Mapping[str, float]]) -> Iterator[Metric]:
                 family.add_metric([judge], values[key])
         if family.samples:
             yield family
-
-
-def _others(stats: Mapping[str, Mapping[str, float]]) -> Metric:
-    text = "Statistics of the judge that have no metric of their own."
-    family = GaugeMetricFamily(OF_JUDGES + "statistic", text, labels=["judge", "statistic"])
-    for judge, values in stats.items():
-        for key, value in values.items():
-            if key not in DESCRIBED and key not in _DERIVED and not key.startswith(_BY_REASON):
-                family.add_metric([judge, key], value)
-    return family
 
 
 def _unscorable(stats: Mapping[str, Mapping[str, float]]) -> Metric:

@@ -100,8 +100,9 @@ def test_whatever_a_verifier_counts_makes_a_page_that_can_be_read(stats: dict[st
     assert all(re.fullmatch(r"speciarl_(verifier|service)_[a-z_]+", name) for name in names)
     now = Snapshot.parse(text, 0.0)
     for key, value in stats.items():
-        if key not in DESCRIBED and not key.startswith("unscorable"):
-            assert now.get("speciarl_verifier_statistic", judge="main", statistic=key) == value
+        if key in DESCRIBED:
+            total = "_total" if DESCRIBED[key].is_counter else ""
+            assert now.get(f"speciarl_verifier_{DESCRIBED[key].name}{total}", judge="main") == value
 
 
 @pytest.mark.anyio
@@ -125,31 +126,36 @@ async def test_the_page_of_a_service(make_settings: Make, running: Make, fake_ju
         assert "xxx" not in reply.text
 
 
-def test_top_shows_rates_between_two_looks_and_totals_of_one() -> None:
+def test_top_shows_what_is_not_zero_and_by_how_much_it_grew() -> None:
     stats = Stats().as_dict()
     before = page(fake_judge_of(stats | {"requests": 10.0, "live": 10.0}, endpoint()))
     later = {"requests": 30.0, "live": 15.0, "memory_hits": 15.0, "unscorable/off_label": 2.0}
     now = page(fake_judge_of(stats | later, endpoint()))
     told = shown(now, before)
-    assert re.search(r"main +│ ready +│ +30 │ +10\.0 ", told)
-    assert re.search(r"main +│ +0\.0% │ +75\.0% │ +0\.0% │ +0\.0% │ +25\.0%", told)
-    assert re.search(r"http://host:1/v1 +│ trial +│ +2 │ +1 ", told)
-    assert re.search(r"off_label +│ +2 ", told)
-    assert re.search(r"main +│ ready +│ +30 │ +- ", shown(now))
+    assert re.search(r"verifier_pairs +│ main +│ +30 │ +10\.0 ", told)
+    assert re.search(r"verifier_hit_ratio +│ main, memory +│ +0\.5 │ +│", told)
+    assert re.search(r"verifier_endpoint_state +│ http://host:1/v1, main, trial +│ +1 │ +│", told)
+    assert re.search(r"verifier_unscorable +│ main, off_label +│ +2 │ +1\.0 ", told)
+    assert "store_hits" not in told
+    assert "verifier_judge_ready" in told
+    assert re.search(r"verifier_pairs +│ main +│ +30 │ +│", shown(now))
 
 
-def test_top_shows_what_a_verdict_costs_and_a_store_that_is_passed_by() -> None:
-    stats = Stats().as_dict() | {"requests": 10.0, "live": 10.0, "prompt_tokens": 900.0, "completion_tokens": 10.0}
-    later = {"live": 20.0, "prompt_tokens": 1890.0, "completion_tokens": 20.0, "store_degraded": 1.0}
-    told = shown(page(fake_judge_of(stats | later)), page(fake_judge_of(stats)))
-    assert re.search(r"main .*│ +100 │ +0 │ degraded", told)
-    assert "degraded" not in shown(page(fake_judge_of(stats)))
+def test_top_shows_the_mean_of_the_time_between_two_looks() -> None:
+    stats = Stats()
+    stats.note_exchange(100.0)
+    before = page(fake_judge_of(stats.as_dict(), histograms=stats.histograms()))
+    for seconds in (1.0, 2.0):
+        stats.note_exchange(seconds)
+    now = page(fake_judge_of(stats.as_dict(), histograms=stats.histograms()))
+    assert re.search(r"verifier_judge_time_seconds +│ main +│ +1\.5 \(mean\) │ +1\.0 ", shown(now, before))
+    assert re.search(r"verifier_judge_time_seconds +│ main +│ +- │ +0\.0 ", shown(now, now))
 
 
 def test_top_survives_a_restart_of_the_service() -> None:
     stats = Stats().as_dict()
     told = shown(page(fake_judge_of(stats | {"requests": 4.0})), page(fake_judge_of(stats | {"requests": 100.0})))
-    assert re.search(r"main +│ ready +│ +4 │ +2\.0 ", told)
+    assert re.search(r"verifier_pairs +│ main +│ +4 │ +2\.0 ", told)
 
 
 def test_top_refuses_what_is_no_page_of_metrics() -> None:
