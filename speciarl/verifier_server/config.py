@@ -171,7 +171,7 @@ class VerifierConfig(BaseModel):
     total_deadline_s: float = Field(default=300, gt=0)
     """Seconds one pair may take: local queue, requests and retries together."""
     retries: int = Field(default=8, ge=0)
-    """Further attempts after one that reached a judge and failed for a passing reason: with 8, a judge that fails
+    """Further attempts after one that reached a judge and failed for a transient reason: with 8, a judge that fails
     three requests in ten loses one pair in 50,000. Refused connections and overload (HTTP 429 and 503) cost none:
     they are waited out until `total_deadline_s`."""
     backoff_s: float = Field(default=0.5, ge=0)

@@ -14,10 +14,10 @@ from speciarl.category import Category
 from speciarl.errors import ConfigError, VerifierStartError
 from speciarl.utils.credentials import read_key
 from speciarl.verdict import Judgement, Pair, Reason, Source, Unscorable, Verdict
-from speciarl.verifier_server.client.chat_batch import Coalescer, takes_several
+from speciarl.verifier_server.client.chat_batch import ChatBatcher, takes_several
 from speciarl.verifier_server.client.dispatcher import Dispatcher
 from speciarl.verifier_server.client.http import Client
-from speciarl.verifier_server.client.pair_batch import Batcher
+from speciarl.verifier_server.client.pair_batch import PairBatcher
 from speciarl.verifier_server.client.router import Endpoint, Router
 from speciarl.verifier_server.config import VerifierConfig
 from speciarl.verifier_server.judge.decoding import Decoder
@@ -65,7 +65,7 @@ class LLMVerifier(HttpVerifier):
         self.prompt = load_prompt(config.prompt)
         refuse_misfit(config, self.prompt)
         self._decoder: AnyDecoder | None = None
-        self._batcher: Batcher | None = None
+        self._batcher: PairBatcher | None = None
         self._store: VerdictStore | None = None
         self._known: ReadThroughStore | None = None
 
@@ -98,13 +98,13 @@ class LLMVerifier(HttpVerifier):
         if isinstance(self._decoder, ManyDecoder):
             about = partial(ask, dispatcher, self.config, self.prompt, self._decoder)
             config = self.config
-            self._batcher = Batcher(about, config.pairs_per_request, config.gather_s, config.total_deadline_s)
+            self._batcher = PairBatcher(about, config.pairs_per_request, config.gather_s, config.total_deadline_s)
         _log.info(
             "judge %r is ready: %s on %d endpoint(s), %d of which take several chats in one request",
             self.config.name,
             self._decoder.mode.value,
             len(endpoints),
-            sum(endpoint.coalescer is not None for endpoint in endpoints),
+            sum(endpoint.chat_batcher is not None for endpoint in endpoints),
         )
 
     @property
@@ -126,8 +126,8 @@ class LLMVerifier(HttpVerifier):
         if self._batcher is not None:
             await self._batcher.aclose()
         for endpoint in self.endpoints:
-            if endpoint.coalescer is not None:
-                await endpoint.coalescer.aclose()
+            if endpoint.chat_batcher is not None:
+                await endpoint.chat_batcher.aclose()
         known, self._known = self._known, None
         if known is not None:
             await known.aclose()
@@ -141,7 +141,7 @@ class LLMVerifier(HttpVerifier):
         if self._dispatcher is None or self._decoder is None:
             return Unscorable(Reason.CANCELLED, "the verifier is not running")
         pair = normalised(pair)
-        return await self._cache.judge_once(pair, partial(self._judge, pair, self._dispatcher, self._decoder))
+        return await self._cache.single_flight(pair, partial(self._judge, pair, self._dispatcher, self._decoder))
 
     def _without_a_judge(self, normal: Pair) -> Judgement | None:
         return judge_by_length(normal, self.config.max_string_chars) or self._shortcut(normal)
@@ -174,7 +174,7 @@ class LLMVerifier(HttpVerifier):
             trial = replace(decoder.narrowed()[0][0], least_mass=0.0)
             body = chat_body(config, self.prompt, trial, SAMPLE_PAIR)
             if await takes_several(client, body, trial.read):
-                return Endpoint(client, Coalescer(client, config.chats_per_request))
+                return Endpoint(client, ChatBatcher(client, config.chats_per_request))
             _log.warning(
                 "judge %r: %s does not judge several chats of one request, so each goes alone, at some cost of "
                 "processor time; use vLLM 0.24 or newer, or set `chats_per_request: 1` to say that this is meant",

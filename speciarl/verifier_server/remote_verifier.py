@@ -10,7 +10,7 @@ import aiohttp
 
 from speciarl.answer import squeeze
 from speciarl.errors import VerifierStartError
-from speciarl.utils.batching import Bundler, in_order
+from speciarl.utils.batching import Batcher, in_order
 from speciarl.utils.credentials import public_url, read_key
 from speciarl.utils.deadline import within
 from speciarl.verdict import Judgement, Pair, Reason, Unscorable
@@ -71,7 +71,7 @@ class RemoteVerifier(HttpVerifier):
         """Opens nothing. `key` stands for the content of `api_key_file`."""
         super().__init__(config, chance)
         self._key = key
-        self._bundler: Bundler[Pair, Judgement] | None = None
+        self._batcher: Batcher[Pair, Judgement] | None = None
         self._max_string_chars = self._most_chars = config.max_string_chars
         """Longest text that is judged, normalised, and longest that is sent; both as the service
         says, from `start` on."""
@@ -99,7 +99,7 @@ class RemoteVerifier(HttpVerifier):
         except BaseException:
             await self.aclose()
             raise
-        self._bundler = Bundler(
+        self._batcher = Batcher(
             in_order(partial(self._send, self._connect([Endpoint(client)], config))),
             min(MOST_PAIRS, most_pairs),
             GATHER_S,
@@ -112,18 +112,20 @@ class RemoteVerifier(HttpVerifier):
             await self._health.aclose()
         await self._cache.aclose()
         session, self._session = self._session, None
-        bundler, self._bundler = self._bundler, None
-        if bundler is not None:
-            await bundler.aclose()
+        batcher, self._batcher = self._batcher, None
+        if batcher is not None:
+            await batcher.aclose()
         if session is not None:
             await session.close()
 
     async def _verify(self, pair: Pair) -> Judgement:
-        if self._bundler is None:
+        if self._batcher is None:
             return Unscorable(Reason.CANCELLED, "the verifier is not running")
         # The key is the normalised pair, but the service does not get that: normalising a text twice may give
         # another text than once.
-        return await self._cache.judge_once(normalised(pair), partial(self._judge, self._portable(pair), self._bundler))
+        return await self._cache.single_flight(
+            normalised(pair), partial(self._judge, self._portable(pair), self._batcher)
+        )
 
     def _without_a_judge(self, normal: Pair) -> Judgement | None:
         return judge_by_length(normal, self._max_string_chars)
@@ -137,7 +139,7 @@ class RemoteVerifier(HttpVerifier):
 
         return Pair(portable(pair.ground_truth), portable(pair.prediction))
 
-    async def _judge(self, pair: Pair, bundler: Bundler[Pair, Judgement]) -> Judgement:
+    async def _judge(self, pair: Pair, batcher: Batcher[Pair, Judgement]) -> Judgement:
         """Ask until there is a verdict or time is up. A pair that was late in one answer is not lost: the
         service goes on with it, and the next request for it joins."""
         clock = asyncio.get_running_loop().time
@@ -145,7 +147,7 @@ class RemoteVerifier(HttpVerifier):
         expires = clock() + deadline_s
         while True:
             try:
-                judgement = await within(max(expires - clock(), 0) + GRACE_S, bundler.ask(pair))
+                judgement = await within(max(expires - clock(), 0) + GRACE_S, batcher.ask(pair))
             except TimeoutError:
                 where = public_url(self.config.service_url or "")
                 return Unscorable(Reason.TIMEOUT, f"{where}: no verdict within {deadline_s:g} s")
@@ -179,7 +181,7 @@ class RemoteVerifier(HttpVerifier):
                     return
                 raise self._refuse(f"{client.url} is no verifier service; correct `service_url`")
             failure = reply
-            if not reply.passing or clock() + POLL_S >= expires:
+            if not reply.transient or clock() + POLL_S >= expires:
                 raise self._unready(failure, "")
             await asyncio.sleep(POLL_S)
 

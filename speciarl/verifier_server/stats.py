@@ -22,7 +22,7 @@ class Histogram:
         self._counts = [0] * (len(bounds) + 1)
         self._sum = 0.0
 
-    def note(self, value: float) -> None:
+    def observe(self, value: float) -> None:
         """Count one duration; a bucket includes its upper bound."""
         self._counts[bisect_left(self._bounds, value)] += 1
         self._sum += value
@@ -93,12 +93,12 @@ class Stats:
     judge_times: Histogram = field(default_factory=Histogram)
     """Distribution of the times that add up to `judge_seconds`."""
 
-    def note(self, judgement: Judgement, times: int = 1) -> None:
+    def count(self, judgement: Judgement, times: int = 1) -> None:
         """Count a pair without a verdict; verdicts are counted where they arise."""
         if isinstance(judgement, Unscorable):
             self.unscorable[judgement.reason] += times
 
-    def note_source(self, source: Source, times: int = 1) -> None:
+    def count_source(self, source: Source, times: int = 1) -> None:
         """Count a verdict by where it came from."""
         if source is Source.SHORTCUT:
             self.shortcuts += times
@@ -109,17 +109,17 @@ class Stats:
         else:
             self.live += times
 
-    def note_queue(self, seconds: float) -> None:
+    def observe_queue(self, seconds: float) -> None:
         """A request waited this long for its turn."""
         self.queue_seconds += seconds
-        self.queue_times.note(seconds)
+        self.queue_times.observe(seconds)
 
-    def note_exchange(self, seconds: float) -> None:
+    def observe_attempt(self, seconds: float) -> None:
         """An attempt took this long, whatever came of it."""
         self.judge_seconds += seconds
-        self.judge_times.note(seconds)
+        self.judge_times.observe(seconds)
 
-    def note_usage(self, reply: object) -> None:
+    def add_usage(self, reply: object) -> None:
         """Add up the tokens that a parsed chat completion reports; replies without a report count nothing."""
         usage = reply.get("usage") if isinstance(reply, Mapping) else None
         if not isinstance(usage, Mapping):

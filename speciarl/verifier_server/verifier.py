@@ -69,7 +69,7 @@ class HttpVerifier(abc.ABC):
             return known
         self._stats.requests += 1
         judgement = await self._verify(pair)
-        self._stats.note(judgement)
+        self._stats.count(judgement)
         return judgement
 
     def recall(self, pair: Pair, times: int = 1) -> Judgement | None:
@@ -79,10 +79,10 @@ class HttpVerifier(abc.ABC):
         if judgement is None:
             judgement = self._cache.recall(normal, times)
         elif isinstance(judgement, Verdict):
-            self._stats.note_source(judgement.source, times)
+            self._stats.count_source(judgement.source, times)
         if judgement is not None:
             self._stats.requests += times
-            self._stats.note(judgement, times)
+            self._stats.count(judgement, times)
         return judgement
 
     def stats(self) -> dict[str, float]:

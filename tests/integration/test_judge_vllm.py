@@ -251,7 +251,7 @@ def test_killing_the_guard_ends_the_server_and_its_engine(undecided: Replica) ->
 
 async def test_many_pairs_at_once_are_judged_as_one_by_one(replica: Replica) -> None:
     async with started(replica.url, exact_shortcut=False) as verifier:
-        assert verifier.endpoints[0].coalescer is not None  # they share HTTP requests
+        assert verifier.endpoints[0].chat_batcher is not None  # they share HTTP requests
         together = await asyncio.gather(*map(verifier.verify, PAIRS * 3))
         stats = verifier.stats()
         assert stats["live"] == stats["attempts"] == len(PAIRS)

@@ -9,34 +9,34 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from speciarl.utils.batching import Asked, Bundler
+from speciarl.utils.batching import Batcher, Query
 from speciarl.verdict import Reason, Unscorable
 from speciarl.verifier_server.client.http import Client, Failure
 
 Body = Mapping[str, Any]
 
-_CLOSED = Failure(Unscorable(Reason.CANCELLED, "the verifier was closed"), passing=False)
+_CLOSED = Failure(Unscorable(Reason.CANCELLED, "the verifier was closed"), transient=False)
 _NO_SUCH_ROUTE = frozenset({404, 405, 501})
 
 
-class Coalescer:
+class ChatBatcher:
     """The way to one server. All bodies must agree in everything but their messages."""
 
     def __init__(self, client: Client, most: int) -> None:
         """`most` chats share a request."""
         self._client = client
         self._works = True
-        self._bundler: Bundler[Body, object | Failure] = Bundler(self._send, most, 0.0, _CLOSED)
+        self._batcher: Batcher[Body, object | Failure] = Batcher(self._send, most, 0.0, _CLOSED)
 
     async def chat(self, body: Body) -> object | Failure:
         """See `Client.chat`."""
-        return await (self._bundler.ask(body) if self._works else self._client.chat(body))
+        return await (self._batcher.ask(body) if self._works else self._client.chat(body))
 
     async def aclose(self) -> None:
         """Break off what is under way."""
-        await self._bundler.aclose()
+        await self._batcher.aclose()
 
-    async def _send(self, asked: Sequence[Asked[Body, object | Failure]]) -> None:
+    async def _send(self, asked: Sequence[Query[Body, object | Failure]]) -> None:
         if len(asked) == 1:
             asked[0].reply(await self._client.chat(asked[0].question))
             return
@@ -45,7 +45,7 @@ class Coalescer:
         if replies is not None:
             for one, part in zip(asked, replies, strict=True):
                 one.reply(part)
-        elif isinstance(reply, Failure) and (reply.status is None or reply.blameless or reply.alive):
+        elif isinstance(reply, Failure) and (reply.status is None or reply.blameless or reply.busy):
             for one in asked:
                 one.reply(reply)  # it is the server's trouble; each tries again by itself, on another server
         else:

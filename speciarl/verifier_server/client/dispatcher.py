@@ -1,4 +1,4 @@
-"""Dispatcher: local queue, choice of an endpoint, retries; a request body in, a reading of the reply out."""
+"""Dispatcher: bounds the requests in flight, picks an endpoint, retries; a request body in, a parsed reply out."""
 
 import asyncio
 import contextlib
@@ -15,40 +15,41 @@ from speciarl.verifier_server.config import VerifierConfig
 from speciarl.verifier_server.stats import Stats
 
 
-class Places:
-    """A fixed number of places. Whoever finds none waits in line, the one who asked first at its head.
+class PrioritySemaphore:
+    """Semaphore whose waiters are served by priority, the lowest number first.
 
-    A pair that must try again keeps the turn of its arrival, so that bad luck does not send it to the end.
+    A pair that must be retried keeps the number of its arrival, so that bad luck does not send it to the end of the
+    queue; asyncio's own semaphore knows only the order in which `acquire` was called.
     """
 
     def __init__(self, count: int) -> None:
         self._count = count
         self._free = count
-        self._line: list[tuple[int, asyncio.Future[None]]] = []
+        self._waiters: list[tuple[int, asyncio.Future[None]]] = []
 
     @property
-    def taken(self) -> int:
-        """Places in use."""
+    def held(self) -> int:
+        """Slots in use."""
         return self._count - self._free
 
-    async def take(self, turn: int) -> None:
-        """Wait for a place; `turn` is unique, the lowest is served first."""
+    async def acquire(self, priority: int) -> None:
+        """Wait for a slot; `priority` is unique, since futures cannot be compared."""
         if self._free:
             self._free -= 1
             return
         granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._line, (turn, granted))
+        heapq.heappush(self._waiters, (priority, granted))
         try:
             await granted
         except asyncio.CancelledError:
             if granted.done() and not granted.cancelled():  # granted in the same instant
-                self.give_back()
+                self.release()
             raise
 
-    def give_back(self) -> None:
-        """Hand the place to the next in line, if there is one."""
-        while self._line:
-            _, granted = heapq.heappop(self._line)
+    def release(self) -> None:
+        """Hand the slot to the next waiter, if there is one."""
+        while self._waiters:
+            _, granted = heapq.heappop(self._waiters)
             if not granted.done():
                 granted.set_result(None)
                 return
@@ -70,11 +71,11 @@ class Dispatcher:
         self._config = config
         self._stats = stats
         self._chance = chance
-        self._places = Places(config.max_concurrency)
+        self._slots = PrioritySemaphore(config.max_concurrency)
         self._changed = asyncio.Event()
-        self._turns = 0
+        self._arrivals = 0
         self._open = self._sending = 0
-        router.listeners.append(self._pulse)
+        router.listeners.append(self._wake)
 
     @property
     def waiting(self) -> int:
@@ -92,24 +93,24 @@ class Dispatcher:
         """Post a chat completion and read the reply, within `deadline_s` (`total_deadline_s` when not given). Raises
         only CancelledError.
 
-        A passing failure, and a reply that makes no sense, is tried again on another endpoint when there is one;
+        A transient failure, and a reply that makes no sense, is tried again on another endpoint when there is one;
         while none takes requests, the pair waits for the first to return. `only` pins the request to one
         endpoint, whatever its state. `pairs`: how many the request is about.
         """
         config = self._config
-        if self._places.taken >= config.max_concurrency and self.waiting + pairs > config.max_waiting:
+        if self._slots.held >= config.max_concurrency and self.waiting + pairs > config.max_waiting:
             self._stats.rejected += pairs
             return Unscorable(
                 Reason.OVERLOADED, f"the local queue is full (max_waiting={config.max_waiting}); ask again later"
             )
         within_s = config.total_deadline_s if deadline_s is None else deadline_s
         clock = asyncio.get_running_loop().time
-        trail = _Trail(clock() + within_s)
+        so_far = _Attempts(clock() + within_s)
         self._open += pairs
         try:
-            return await within(within_s, self._ask(body, read, only, trail, pairs))
+            return await within(within_s, self._ask(body, read, only, so_far, pairs))
         except TimeoutError:
-            return trail.missed(clock(), within_s, self.router.outage(clock()))
+            return so_far.missed(clock(), within_s, self.router.outage(clock()))
         finally:
             self._open -= pairs
 
@@ -118,44 +119,44 @@ class Dispatcher:
         body: Mapping[str, Any],
         read: Read[T],
         only: Endpoint | None,
-        trail: "_Trail",
+        so_far: "_Attempts",
         pairs: int,
     ) -> T | Unscorable:
         clock = asyncio.get_running_loop().time
-        self._turns += 1
-        turn = self._turns
+        self._arrivals += 1
+        priority = self._arrivals
         tried: set[Endpoint] = set()
         while True:
-            queued_at = trail.queued_since = clock()
-            await self._places.take(turn)
+            queued_at = so_far.queued_since = clock()
+            await self._slots.acquire(priority)
             self._sending += pairs
             try:
-                endpoint = only or await self._endpoint(tried, trail.expires)
-                trail.queued_since = None
-                trail.queue_s += clock() - queued_at
-                self._stats.note_queue(clock() - queued_at)
+                endpoint = only or await self._endpoint(tried, so_far.expires)
+                so_far.queued_since = None
+                so_far.queue_s += clock() - queued_at
+                self._stats.observe_queue(clock() - queued_at)
                 if isinstance(endpoint, Unscorable):
                     return endpoint
-                self._stats.retries += trail.attempts > 0
-                trail.attempts += 1
+                self._stats.retries += so_far.attempts > 0
+                so_far.attempts += 1
                 # What failed in company, or took its server along, tries again without.
-                alone = only is not None or trail.attempts > 1
+                alone = only is not None or so_far.attempts > 1
                 outcome = await self._exchange(endpoint, body, read, alone)
             finally:
                 self._sending -= pairs
-                self._places.give_back()
+                self._slots.release()
             if not isinstance(outcome, Failure):
                 return outcome
-            trail.last = outcome.unscorable
+            so_far.last = outcome.unscorable
             # Refused connections and overload say nothing about the pair: they are waited out.
-            trail.spent += only is not None or not outcome.blameless
-            if not outcome.passing or trail.spent > self._config.retries:
+            so_far.spent += only is not None or not outcome.blameless
+            if not outcome.transient or so_far.spent > self._config.retries:
                 return outcome.unscorable
             tried.add(endpoint)
             if len(tried) == len(self.router.endpoints):
                 tried.clear()
-            pause_s = self._backoff_s(trail.attempts)
-            if clock() + pause_s >= trail.expires:
+            pause_s = self._backoff_s(so_far.attempts)
+            if clock() + pause_s >= so_far.expires:
                 return outcome.unscorable
             self._stats.backoff_seconds += pause_s
             await asyncio.sleep(pause_s)
@@ -174,21 +175,21 @@ class Dispatcher:
             self.router.withdraw(sent)
             raise
         finally:
-            self._stats.note_exchange(clock() - sent_at)
-        outcome = reply if isinstance(reply, Failure) else self._understand(endpoint, reply, read)
-        if isinstance(outcome, Failure) and outcome.passing and outcome.unscorable.reason is not Reason.OFF_LABEL:
+            self._stats.observe_attempt(clock() - sent_at)
+        outcome = reply if isinstance(reply, Failure) else self._read_reply(endpoint, reply, read)
+        if isinstance(outcome, Failure) and outcome.transient and outcome.unscorable.reason is not Reason.OFF_LABEL:
             self.router.fail(sent, clock(), outcome)
         else:
             self.router.succeed(sent, clock())
         return outcome
 
-    def _understand(self, endpoint: Endpoint, reply: object, read: Read[T]) -> T | Unscorable | Failure:
+    def _read_reply(self, endpoint: Endpoint, reply: object, read: Read[T]) -> T | Unscorable | Failure:
         """The reading, or Failure for a reply that makes no sense: another judge may do better."""
-        self._stats.note_usage(reply)
+        self._stats.add_usage(reply)
         reading = read(reply)
         if isinstance(reading, Unscorable) and reading.reason in (Reason.MALFORMED, Reason.OFF_LABEL):
             named = Unscorable(reading.reason, f"{endpoint.client.url}: {reading.detail}")
-            return Failure(named, passing=True)
+            return Failure(named, transient=True)
         return reading
 
     async def _endpoint(self, avoid: Collection[Endpoint], expires: float) -> Endpoint | Unscorable:
@@ -212,14 +213,14 @@ class Dispatcher:
         longest_s = self._config.backoff_s * 2.0 ** min(attempts - 1, 20)
         return self._chance.uniform(0.0, min(longest_s, LONGEST_BACKOFF_S))
 
-    def _pulse(self) -> None:
+    def _wake(self) -> None:
         """Wake all who wait for an endpoint."""
         self._changed.set()
         self._changed.clear()
 
 
-class _Trail:
-    """What happened to one request so far, for the message of a missed deadline."""
+class _Attempts:
+    """Attempts at one request so far, for the retry budget and for the message of a missed deadline."""
 
     def __init__(self, expires: float) -> None:
         self.expires = expires

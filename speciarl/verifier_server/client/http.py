@@ -15,7 +15,7 @@ from speciarl.utils.deadline import within
 from speciarl.utils.text import shorten
 from speciarl.verdict import Reason, Unscorable
 
-_PASSING_STATUS = frozenset({408, 409, 425, 429})
+_TRANSIENT_STATUS = frozenset({408, 409, 425, 429})
 """Client-error codes that may go away by themselves; every other 4xx is final."""
 
 _OVERLOADED_STATUS = frozenset({429, 503})
@@ -27,7 +27,7 @@ class Failure:
     """One request that brought no reply."""
 
     unscorable: Unscorable
-    passing: bool
+    transient: bool
     """Whether another attempt may succeed."""
     retry_after_s: float | None = None
     """How long the server asked us to stay away, in seconds."""
@@ -37,7 +37,7 @@ class Failure:
     """Whether no connection could be made, so that the server never saw the request."""
 
     @property
-    def alive(self) -> bool:
+    def busy(self) -> bool:
         """Whether the server answered that it is merely busy."""
         return self.status == 429 or self.retry_after_s is not None
 
@@ -100,7 +100,7 @@ class Client:
         problem = None if self._model is None or isinstance(reply, Failure) else missing_model(reply, self._model)
         if problem is None:
             return None
-        return Failure(Unscorable(Reason.HTTP_ERROR, f"{self.url} {problem}"), passing=True)
+        return Failure(Unscorable(Reason.HTTP_ERROR, f"{self.url} {problem}"), transient=True)
 
     async def post_root(self, route: str, body: Mapping[str, Any]) -> object | Failure:
         """POST to a vLLM route outside the OpenAI API, such as ``tokenize``."""
@@ -114,13 +114,13 @@ class Client:
             return await within(patience_s, self._exchange(method, url, body))
         except TimeoutError:  # an OSError too
             late = f"{self.url} gave no reply within {patience_s:g} s"
-            return Failure(Unscorable(Reason.TIMEOUT, late), passing=True)
+            return Failure(Unscorable(Reason.TIMEOUT, late), transient=True)
         except (aiohttp.ClientError, OSError) as error:
             # Certificates and malformed URLs do not heal; all else that breaks a connection may.
-            passing = not isinstance(error, aiohttp.ClientSSLError | aiohttp.InvalidURL)
+            transient = not isinstance(error, aiohttp.ClientSSLError | aiohttp.InvalidURL)
             cause = shorten(self._without_secrets(str(error) or type(error).__name__), 200)
             unsent = isinstance(error, aiohttp.ClientConnectorError)
-            return Failure(Unscorable(Reason.CONNECTION, f"{self.url}: {cause}"), passing=passing, unsent=unsent)
+            return Failure(Unscorable(Reason.CONNECTION, f"{self.url}: {cause}"), transient=transient, unsent=unsent)
 
     async def _exchange(self, method: str, url: str, body: Mapping[str, Any] | None) -> object | Failure:
         data = None if body is None else orjson.dumps(body)
@@ -135,7 +135,7 @@ class Client:
         except orjson.JSONDecodeError:
             said = shorten(self._without_secrets(content[:400].decode("utf-8", "replace")))
             what = f"{self.url} replied no JSON: {said}"
-            return Failure(Unscorable(Reason.MALFORMED, what), passing=True, status=response.status)
+            return Failure(Unscorable(Reason.MALFORMED, what), transient=True, status=response.status)
         return parsed
 
     def _refusal(self, status: int, content: bytes, retry_after: str | None) -> Failure:
@@ -143,7 +143,7 @@ class Client:
         said = shorten(self._without_secrets(_error_message(content)), 200)
         return Failure(
             Unscorable(reason, f"{self.url} replied HTTP {status}: {said}"),
-            passing=status >= 500 or status in _PASSING_STATUS,
+            transient=status >= 500 or status in _TRANSIENT_STATUS,
             retry_after_s=retry_after_seconds(retry_after, datetime.now(UTC)),
             status=status,
         )

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
-from speciarl.utils.batching import Asked, Bundler
+from speciarl.utils.batching import Batcher, Query
 from speciarl.utils.deadline import within
 from speciarl.verdict import Judgement, Pair, Reason, Unscorable
 
@@ -17,10 +17,10 @@ and would only be made worse by more requests."""
 _GRACE_S = 0.1
 """By so much the deadline of a batch lies after that of its first request, whose message tells more."""
 
-_Batch = Sequence[Asked[Pair, Judgement]]
+_Batch = Sequence[Query[Pair, Judgement]]
 
 
-class Batcher:
+class PairBatcher:
     """Gathers pairs into requests. Pairs without a verdict are asked about again in ever smaller company, at last
     alone. Bound to the event loop in which it is used."""
 
@@ -30,26 +30,26 @@ class Batcher:
         self._ask = ask
         self._deadline_s = deadline_s
         closed = Unscorable(Reason.CANCELLED, "the verifier was closed")
-        self._bundler: Bundler[Pair, Judgement] = Bundler(self._judge, size, gather_s, closed)
+        self._batcher: Batcher[Pair, Judgement] = Batcher(self._judge, size, gather_s, closed)
 
     async def judge(self, pair: Pair) -> Judgement:
         """The judgement of one pair, within the deadline. Raises only CancelledError."""
-        return await self._bundler.ask(pair)
+        return await self._batcher.ask(pair)
 
     async def aclose(self) -> None:
         """Ask about nothing more; pairs still waiting become Unscorable(cancelled)."""
-        await self._bundler.aclose()
+        await self._batcher.aclose()
 
     async def _judge(self, batch: _Batch) -> None:
         last: dict[Pair, Unscorable] = {}
         try:
-            await within(self._deadline_s + _GRACE_S, self._settle(batch, last))
+            await within(self._deadline_s + _GRACE_S, self._judge_in_parts(batch, last))
         except TimeoutError:
             for asked in batch:
                 before = f"; last: {last[asked.question].detail}" if asked.question in last else ""
                 asked.reply(Unscorable(Reason.TIMEOUT, f"no verdict within {self._deadline_s:g} s{before}"))
 
-    async def _settle(self, batch: _Batch, last: dict[Pair, Unscorable]) -> None:
+    async def _judge_in_parts(self, batch: _Batch, last: dict[Pair, Unscorable]) -> None:
         wanted = [asked for asked in batch if asked.wanted]  # the others' callers went away
         if not wanted:
             return
@@ -63,4 +63,4 @@ class Batcher:
                 asked.reply(judgement)
         half = max(len(wanted) // 2, 1)
         parts = [again[at : at + half] for at in range(0, len(again), half)]
-        await asyncio.gather(*(self._settle(part, last) for part in parts))
+        await asyncio.gather(*(self._judge_in_parts(part, last) for part in parts))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from speciarl.verdict import Reason, Unscorable
-from speciarl.verifier_server.client.chat_batch import Coalescer
+from speciarl.verifier_server.client.chat_batch import ChatBatcher
 from speciarl.verifier_server.client.http import Client, Failure
 from speciarl.verifier_server.stats import Stats
 
@@ -40,7 +40,7 @@ class EndpointStats:
     attempts: int
     """Requests sent since the start."""
     failed: int
-    """Of these, the ones that failed for a passing reason."""
+    """Of these, the ones that failed for a transient reason."""
     last_failure: str
     """What the last failure said, in one line; empty when there was none."""
 
@@ -50,17 +50,17 @@ class Endpoint:
     """One server and what we know of it. Times are seconds on the caller's clock."""
 
     client: Client
-    coalescer: Coalescer | None = None
+    chat_batcher: ChatBatcher | None = None
     """Where the server takes several chats in one HTTP request."""
     in_flight: int = 0
     """Requests sent and not answered yet."""
     attempts: int = 0
     """Requests sent since the start."""
     failed: int = 0
-    """Of these, the ones that failed for a passing reason."""
+    """Of these, the ones that failed for a transient reason."""
     failures: int = 0
     """Failures since the last success."""
-    setbacks: int = 0
+    failed_trials: int = 0
     """Failed checks and trials since the last success."""
     last_failure: Unscorable | None = None
     """What the last failure said."""
@@ -72,12 +72,12 @@ class Endpoint:
     """When its health is to be checked next; None while there is no reason to. Always given with status EJECTED."""
     last_used: int = 0
     """Position in the order of use, so that equal endpoints take turns."""
-    trial: "Sent | None" = None
+    trial: "Attempt | None" = None
     """The one request that an endpoint on trial has in flight."""
 
     async def chat(self, body: Mapping[str, Any], alone: bool) -> object | Failure:
         """See `Client.chat`; `alone`: in an HTTP request of its own."""
-        way = self.client if alone or self.coalescer is None else self.coalescer
+        way = self.client if alone or self.chat_batcher is None else self.chat_batcher
         return await way.chat(body)
 
     def state(self, now: float) -> State:
@@ -100,7 +100,7 @@ class Endpoint:
 
 
 @dataclass(eq=False)
-class Sent:
+class Attempt:
     """One request that is on its way."""
 
     endpoint: Endpoint
@@ -159,22 +159,22 @@ class Router:
         away = f"{len(broken)} of {len(self.endpoints)} endpoints are ejected; last: {last.detail}"
         return Unscorable(last.reason, away)
 
-    def begin(self, endpoint: Endpoint) -> Sent:
+    def begin(self, endpoint: Endpoint) -> Attempt:
         """A request is being sent. Hand the result to exactly one of `succeed`, `fail` and `withdraw`."""
         self._uses += 1
         endpoint.last_used = self._uses
         endpoint.in_flight += 1
         endpoint.attempts += 1
-        sent = Sent(endpoint)
+        sent = Attempt(endpoint)
         if endpoint.status is State.TRIAL and endpoint.trial is None:
             endpoint.trial = sent
         return sent
 
-    def succeed(self, sent: Sent, now: float) -> None:
+    def succeed(self, sent: Attempt, now: float) -> None:
         """The server replied, be it to refuse a bad request: that says nothing about the server's health."""
         endpoint = sent.endpoint
         self._end(sent)
-        endpoint.failures = endpoint.setbacks = 0
+        endpoint.failures = endpoint.failed_trials = 0
         endpoint.check_at = None
         if endpoint.status is State.HEALTHY:
             return
@@ -184,10 +184,10 @@ class Router:
         else:
             endpoint.status = State.HEALTHY
             self._stats.returns += 1
-        self._tell()
+        self._notify()
 
-    def fail(self, sent: Sent, now: float, failure: Failure) -> None:
-        """The request failed for a passing reason."""
+    def fail(self, sent: Attempt, now: float, failure: Failure) -> None:
+        """The request failed for a transient reason."""
         endpoint = sent.endpoint
         was_trial = endpoint.trial is sent
         self._end(sent)
@@ -198,7 +198,7 @@ class Router:
             endpoint.silent_until = max(endpoint.silent_until, until)
             if endpoint.status is State.HEALTHY:
                 self._eject(endpoint, State.TRIAL)
-        if not failure.alive:  # being busy is no reason to eject it, nor to check its health
+        if not failure.busy:  # being busy is no reason to eject it, nor to check its health
             endpoint.failures += 1
             if was_trial:
                 self._postpone(endpoint, now)
@@ -206,14 +206,14 @@ class Router:
                 endpoint.check_at = now if endpoint.check_at is None else endpoint.check_at
                 if endpoint.failures >= EJECT_AFTER:
                     self._eject(endpoint, State.EJECTED)
-        self._tell()
+        self._notify()
 
-    def withdraw(self, sent: Sent) -> None:
+    def withdraw(self, sent: Attempt) -> None:
         """The request was given up before its reply; nothing was learnt."""
         was_trial = sent.endpoint.trial is sent
         self._end(sent)
         if was_trial:
-            self._tell()
+            self._notify()
 
     def due(self, now: float) -> list[Endpoint]:
         """The endpoints whose health is to be checked now."""
@@ -234,9 +234,9 @@ class Router:
             endpoint.last_failure = failure.unscorable
             self._eject(endpoint, State.EJECTED)
             self._postpone(endpoint, now)
-        self._tell()
+        self._notify()
 
-    def _end(self, sent: Sent) -> None:
+    def _end(self, sent: Attempt) -> None:
         sent.endpoint.in_flight -= 1
         if sent.endpoint.trial is sent:
             sent.endpoint.trial = None
@@ -248,9 +248,9 @@ class Router:
     def _postpone(self, endpoint: Endpoint, now: float) -> None:
         """No trial until a later check succeeds."""
         endpoint.status = State.EJECTED
-        endpoint.check_at = now + min(FIRST_CHECK_S * 2.0 ** min(endpoint.setbacks, 20), self._check_interval_s)
-        endpoint.setbacks += 1
+        endpoint.check_at = now + min(FIRST_CHECK_S * 2.0 ** min(endpoint.failed_trials, 20), self._check_interval_s)
+        endpoint.failed_trials += 1
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         for listener in self.listeners:
             listener()

@@ -104,4 +104,4 @@ def _ids(reply: object) -> list[int] | None:
 
 
 def _unreadable(client: Client, route: str) -> Failure:
-    return Failure(Unscorable(Reason.MALFORMED, f"{client.url}: unexpected reply from /{route}"), passing=False)
+    return Failure(Unscorable(Reason.MALFORMED, f"{client.url}: unexpected reply from /{route}"), transient=False)

@@ -88,7 +88,7 @@ class _Probe:
                 raise self._refuse(f"{reply.unscorable.detail}; check `api_key_file`")
             if reply.status in (404, 405, 501) and self._config.kind == "openai":
                 return None  # some gateways offer no model list; the first request will tell
-            if not reply.passing or clock() + POLL_S >= expires:
+            if not reply.transient or clock() + POLL_S >= expires:
                 raise self._unreachable(reply.unscorable.detail)
             if failure is None:
                 _log.info("waiting up to %g s for %s", deadline_s, endpoint.client.url)

@@ -47,9 +47,9 @@ class TaxonomyVerifier:
         """See `Verifier.recall`: everything is known."""
         judgement = self._judge(pair)
         self._stats.requests += times
-        self._stats.note(judgement, times)
+        self._stats.count(judgement, times)
         if isinstance(judgement, Verdict):
-            self._stats.note_source(judgement.source, times)
+            self._stats.count_source(judgement.source, times)
         return judgement
 
     def stats(self) -> dict[str, float]:

@@ -207,7 +207,7 @@ def _start(serve: Any, options: ServeOptions) -> None:
     """Start Serve unless it runs.
 
     Its controller kills a proxy that is not ready within `RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S` (5 s, less than a busy
-    machine takes) and starts another, but the call waits for the first one. Asked again it finds the controller.
+    machine takes) and starts another, but the call waits for the first one. Query again it finds the controller.
     """
     from ray.exceptions import ActorDiedError
 

@@ -18,7 +18,7 @@ from speciarl.verifier_server.service.service import Core
 SHOWN_ITEMS = 100
 RETRY_AFTER_S = 5.0
 _CLIENTS_FAULT = frozenset({Reason.TOO_LONG, Reason.UNKNOWN_CONCEPT})
-_PASSING = frozenset({Reason.TIMEOUT, Reason.CONNECTION, Reason.OVERLOADED, Reason.CANCELLED})
+_TRANSIENT = frozenset({Reason.TIMEOUT, Reason.CONNECTION, Reason.OVERLOADED, Reason.CANCELLED})
 
 
 def router(core: Core) -> APIRouter:
@@ -101,8 +101,8 @@ def _verdicts(judgements: Sequence[Judgement]) -> list[Verdict]:
         return [one for one in judgements if isinstance(one, Verdict)]
     reasons = {one.reason for _, one in failed}
     # Trying again helps only when it may help every pair.
-    passing = reasons <= _PASSING
-    status = 422 if reasons & _CLIENTS_FAULT else 503 if passing else 502
+    transient = reasons <= _TRANSIENT
+    status = 422 if reasons & _CLIENTS_FAULT else 503 if transient else 502
     details = [{"index": index, "reason": one.reason.value, "detail": one.detail} for index, one in failed]
     first = details[0]
     raise ApiError(
@@ -111,5 +111,5 @@ def _verdicts(judgements: Sequence[Judgement]) -> list[Verdict]:
         f"{len(failed)} of {len(judgements)} pairs have no verdict; "
         f"pair {first['index']}: {first['reason']}: {first['detail']}",
         details[:SHOWN_ITEMS],
-        retry_after_s=RETRY_AFTER_S if passing else None,
+        retry_after_s=RETRY_AFTER_S if transient else None,
     )

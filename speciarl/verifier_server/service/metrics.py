@@ -137,7 +137,7 @@ def _endpoints(judges: Iterable[Judge]) -> Iterator[Metric]:
     )
     attempts = CounterMetricFamily(OF_JUDGES + "endpoint_attempts", "Requests sent.", labels=labels)
     failed = CounterMetricFamily(
-        OF_JUDGES + "endpoint_failed", "Requests that failed for a passing reason.", labels=labels
+        OF_JUDGES + "endpoint_failed", "Requests that failed for a transient reason.", labels=labels
     )
     state = GaugeMetricFamily(
         OF_JUDGES + "endpoint_state", "1 for the state the server is in.", labels=[*labels, "state"]

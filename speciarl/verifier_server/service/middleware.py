@@ -46,9 +46,9 @@ class AccessLog:
             status = 500
             raise
         finally:
-            self._note(scope, status, time.perf_counter() - begun)
+            self._record(scope, status, time.perf_counter() - begun)
 
-    def _note(self, scope: Scope, status: int, seconds: float) -> None:
+    def _record(self, scope: Scope, status: int, seconds: float) -> None:
         # The path as it was declared: a path as it was sent could make the log and the metrics grow without end.
         route = getattr(scope.get("route"), "path", "other")
         state = scope.get("state", {})

@@ -114,10 +114,10 @@ class Core:
         if self._stopping:
             raise ApiError(503, "stopping", "the service is stopping", retry_after_s=RETRY_STOPPING_S)
         if run is not None:
-            self._note(run, judge, pairs, judgements, ids, extra_info)
+            self._record(run, judge, pairs, judgements, ids, extra_info)
         return judgements
 
-    def _note(
+    def _record(
         self,
         run: str,
         judge: Judge,
@@ -128,7 +128,7 @@ class Core:
     ) -> None:
         nothing = [None] * len(pairs)
         columns = zip(pairs, judgements, ids or nothing, extra_info or nothing, strict=True)
-        self.runs.note(run, [make_row(judge, *column) for column in columns])
+        self.runs.record(run, [make_row(judge, *column) for column in columns])
 
 
 def own_families(admission: Admission, log: VerdictLog | None) -> Iterable[Metric]:

@@ -27,7 +27,7 @@ class JudgeStatistics:
         """Number of entries."""
         return self.categories.total()
 
-    def note(self, record: Record) -> None:
+    def count(self, record: Record) -> None:
         """Count one entry."""
         self.categories[record.verdict.category] += 1
         self.oldest_us = min(self.oldest_us, record.created_us)
@@ -102,7 +102,7 @@ async def statistics(store: VerdictStore, advance: Advance = lambda _: None) -> 
             if record is None:
                 found.corrupt += 1
             else:
-                found.judges.setdefault(record.judge, JudgeStatistics()).note(record)
+                found.judges.setdefault(record.judge, JudgeStatistics()).count(record)
         advance(len(entries))
     # A store is scanned in no order (Redis: in another for every server), a listing must not change with it.
     found.judges = dict(sorted(found.judges.items(), key=lambda item: (-item[1].verdicts, item[0])))

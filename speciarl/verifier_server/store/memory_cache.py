@@ -17,7 +17,7 @@ Judge = Callable[[], Coroutine[Any, Any, Judgement]]
 
 
 @dataclasses.dataclass(eq=False)
-class _Shared:
+class _InFlight:
     task: asyncio.Task[Judgement]
     callers: int = 0
 
@@ -34,7 +34,7 @@ class VerdictCache:
         self._size = size
         self._stats = stats
         self._memory: LRUCache[Pair, Verdict] = LRUCache(maxsize=size)
-        self._shared: dict[Pair, _Shared] = {}
+        self._shared: dict[Pair, _InFlight] = {}
         self._tasks: set[asyncio.Task[Judgement]] = set()
         """Those that were cancelled and have not ended yet included."""
 
@@ -55,7 +55,7 @@ class VerdictCache:
         if self._size:
             self._memory[pair] = _recalled(verdict)
 
-    async def judge_once(self, pair: Pair, judge: Judge) -> Judgement:
+    async def single_flight(self, pair: Pair, judge: Judge) -> Judgement:
         """Wait for the one task that judges this pair; `judge` starts it when there is none.
 
         A caller that goes away takes nothing from the others; the last one to leave cancels the task, wherever it is.
@@ -83,7 +83,7 @@ class VerdictCache:
             if joined:
                 self._stats.deduplicated += 1
                 return _recalled(judgement)
-            self._stats.note_source(judgement.source)
+            self._stats.count_source(judgement.source)
         return judgement
 
     async def aclose(self) -> None:
@@ -94,8 +94,8 @@ class VerdictCache:
         if tasks:
             await asyncio.wait(tasks)
 
-    def _start(self, pair: Pair, judge: Judge) -> _Shared:
-        shared = _Shared(asyncio.create_task(self._judge(pair, judge)))
+    def _start(self, pair: Pair, judge: Judge) -> _InFlight:
+        shared = _InFlight(asyncio.create_task(self._judge(pair, judge)))
         self._shared[pair] = shared
         self._tasks.add(shared.task)
 
@@ -106,7 +106,7 @@ class VerdictCache:
         shared.task.add_done_callback(ended)
         return shared
 
-    def _forget(self, pair: Pair, shared: _Shared) -> None:
+    def _forget(self, pair: Pair, shared: _InFlight) -> None:
         if self._shared.get(pair) is shared:  # a cancelled one may have a successor
             del self._shared[pair]
 

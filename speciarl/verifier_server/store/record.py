@@ -146,10 +146,10 @@ class EntryReader:
         try:
             return self._decode(key, content)
         except CorruptRecord as error:
-            self._note(key, error)
+            self._report_corrupt(key, error)
             return None
 
-    def _note(self, key: bytes, error: CorruptRecord) -> None:
+    def _report_corrupt(self, key: bytes, error: CorruptRecord) -> None:
         self.corrupt += 1
         if self.corrupt >= self._next_log:  # the 1st, 10th, 100th …: thousands may be damaged at once
             self._next_log = self.corrupt * 10

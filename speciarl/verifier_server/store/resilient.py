@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 
-from speciarl.utils.batching import Bundler, in_order
+from speciarl.utils.batching import Batcher, in_order
 from speciarl.utils.deadline import within
 from speciarl.verifier_server.stats import Stats
 from speciarl.verifier_server.store.interface import StoreError, VerdictStore
@@ -56,8 +56,8 @@ class ResilientStore:
         self._readable = self._writable = True
         self._recovery: asyncio.Task[None] | None = None
         # One transaction at a time; what comes meanwhile waits for the next, and shares it.
-        self._gets: Bundler[bytes, Record | None] = Bundler(in_order(self._get), BATCH, 0.0, None, one_at_a_time=True)
-        self._puts: Bundler[Record, Record | None] = Bundler(in_order(self._put), BATCH, 0.0, None, one_at_a_time=True)
+        self._gets: Batcher[bytes, Record | None] = Batcher(in_order(self._get), BATCH, 0.0, None, serial=True)
+        self._puts: Batcher[Record, Record | None] = Batcher(in_order(self._put), BATCH, 0.0, None, serial=True)
 
     async def get(self, key: bytes) -> Record | None:
         """See `VerdictStore.get`; None when the store cannot be asked."""

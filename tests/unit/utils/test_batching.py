@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from speciarl.utils.batching import Asked, Bundler, in_order
+from speciarl.utils.batching import Batcher, Query, in_order
 from speciarl.utils.deadline import within
 
 pytestmark = pytest.mark.anyio
@@ -18,11 +18,11 @@ def anyio_backend(virtual_time: Any) -> Any:
     return virtual_time
 
 
-Bundle: TypeAlias = "Sequence[Asked[int, str]]"
+Bundle: TypeAlias = "Sequence[Query[int, str]]"
 
 
-def bundler(answer: object, most: int, gather_s: float) -> "Bundler[int, str]":
-    return Bundler(answer, most, gather_s, closed="closed")  # type: ignore[arg-type]
+def bundler(answer: object, most: int, gather_s: float) -> "Batcher[int, str]":
+    return Batcher(answer, most, gather_s, closed="closed")  # type: ignore[arg-type]
 
 
 async def test_questions_travel_together_and_replies_come_back_to_their_own() -> None:
@@ -112,7 +112,7 @@ async def test_one_at_a_time_what_is_asked_meanwhile_makes_up_the_next_bundle() 
         await asyncio.sleep(0.01)
         return [1 / number for number in numbers]
 
-    gathering: Bundler[int, float] = Bundler(in_order(answer), 3, 0.0, closed=-1.0, one_at_a_time=True)
+    gathering: Batcher[int, float] = Batcher(in_order(answer), 3, 0.0, closed=-1.0, serial=True)
     first = asyncio.create_task(gathering.ask(1))
     await asyncio.sleep(0.005)
     others = [asyncio.create_task(gathering.ask(number)) for number in (2, 0, 4, 5)]
@@ -133,7 +133,7 @@ async def test_one_at_a_time_work_goes_on_when_all_have_left() -> None:
         done.extend(numbers)
         return list(map(str, numbers))
 
-    gathering: Bundler[int, str] = Bundler(in_order(answer), 3, 0.0, closed="closed", one_at_a_time=True)
+    gathering: Batcher[int, str] = Batcher(in_order(answer), 3, 0.0, closed="closed", serial=True)
     leaves = asyncio.create_task(gathering.ask(1))
     await asyncio.sleep(0.005)
     leaves.cancel()

@@ -13,7 +13,7 @@ from speciarl.verifier_server.stats import SECONDS, Histogram, Stats
 def test_histograms_count_all_and_each_in_its_bucket(values: list[float]) -> None:
     histogram = Histogram()
     for value in values:
-        histogram.note(value)
+        histogram.observe(value)
     bounds, counts, total = histogram.snapshot()
     assert bounds == SECONDS
     assert counts == tuple(sum(value <= bound for value in values) for bound in (*bounds, math.inf))
@@ -27,6 +27,6 @@ def test_histograms_count_all_and_each_in_its_bucket(values: list[float]) -> Non
 def test_usage_that_cannot_be_read_counts_nothing(reply: object) -> None:
     stats = Stats()
     keys = set(stats.as_dict())
-    stats.note_usage(reply)
+    stats.add_usage(reply)
     assert (stats.prompt_tokens, stats.cached_tokens, stats.completion_tokens) == (0, 0, 0)
     assert set(stats.as_dict()) == keys

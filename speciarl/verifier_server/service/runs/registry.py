@@ -36,7 +36,7 @@ class RunRegistry:
         if run is not None and run not in self._runs and len(self._runs) >= self._most:
             raise ApiError(409, "too_many_runs", f"the service keeps limits.runs={self._most} runs and has as many")
 
-    def note(self, run: str, rows: Sequence[Row]) -> None:
+    def record(self, run: str, rows: Sequence[Row]) -> None:
         """Count and log pairs; raises ApiError when the log cannot take them, and then nothing is counted."""
         if self._log is not None and not self._log.append(run, rows):
             raise ApiError(

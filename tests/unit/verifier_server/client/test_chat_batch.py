@@ -159,9 +159,9 @@ async def test_a_request_is_broken_off_when_all_its_chats_were_given_up_and_not_
         await asyncio.wait({*tasks[:3], *tasks[8:]})
         while verifier.endpoint_stats()[0].in_flight > 5:
             await asyncio.sleep(0.005)
-        coalescer = verifier.endpoints[0].coalescer
-        assert coalescer is not None
-        while len(coalescer._bundler._tasks) > 1:
+        chat_batcher = verifier.endpoints[0].chat_batcher
+        assert chat_batcher is not None
+        while len(chat_batcher._batcher._tasks) > 1:
             await asyncio.sleep(0.005)
         judge.gate.set()
         assert labels(await within(30, asyncio.gather(*tasks[3:8]))) == RIGHT[3:8]

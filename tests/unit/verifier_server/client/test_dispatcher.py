@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from speciarl.utils.deadline import within
 from speciarl.verdict import Reason, Unscorable
-from speciarl.verifier_server.client.dispatcher import LONGEST_BACKOFF_S, Dispatcher, Places
+from speciarl.verifier_server.client.dispatcher import LONGEST_BACKOFF_S, Dispatcher, PrioritySemaphore
 from speciarl.verifier_server.client.router import Endpoint, Router
 from speciarl.verifier_server.config import parse_config
 from speciarl.verifier_server.stats import Stats
@@ -128,24 +128,24 @@ async def test_who_is_cancelled_at_a_judge_gives_the_place_back_at_once() -> Non
     task = asyncio.create_task(asking.dispatcher.ask({}, read))
     await asyncio.sleep(1)
     (endpoint,) = asking.dispatcher.router.endpoints
-    assert (endpoint.in_flight, asking.dispatcher._places.taken) == (1, 1)
+    assert (endpoint.in_flight, asking.dispatcher._slots.held) == (1, 1)
     task.cancel()
     await asyncio.wait({task})
-    assert (endpoint.in_flight, asking.dispatcher._places.taken, asking.dispatcher.waiting) == (0, 0, 0)
+    assert (endpoint.in_flight, asking.dispatcher._slots.held, asking.dispatcher.waiting) == (0, 0, 0)
     assert (endpoint.failures, endpoint.failed) == (0, 0)
 
 
 @given(st.integers(1, 3), st.lists(st.tuples(st.integers(0, 99), st.booleans()), max_size=12, unique_by=lambda t: t[0]))
-def test_places_go_by_turn_and_none_is_lost(count: int, turns: list[tuple[int, bool]]) -> None:
+def test_slots_go_by_turn_and_none_is_lost(count: int, turns: list[tuple[int, bool]]) -> None:
     """Each visitor has a turn, and goes away while waiting if so marked."""
 
     async def run() -> list[int]:
-        places, served = Places(count), list[int]()
+        places, served = PrioritySemaphore(count), list[int]()
         for holder in range(count):
-            await places.take(-holder)
+            await places.acquire(-holder)
 
         async def visit(turn: int) -> None:
-            await places.take(turn)
+            await places.acquire(turn)
             served.append(turn)
 
         visits = [asyncio.create_task(visit(turn)) for turn, _ in turns]
@@ -155,24 +155,24 @@ def test_places_go_by_turn_and_none_is_lost(count: int, turns: list[tuple[int, b
                 task.cancel()
         await asyncio.sleep(0)
         for _ in range(count + len(turns)):
-            places.give_back()
+            places.release()
             await asyncio.sleep(0)
         staying = [task for (_, leaves), task in zip(turns, visits, strict=True) if not leaves]
         await asyncio.gather(*staying)
         # Every place came back, and those of the served ones are free as well.
         for turn in range(count + len(turns) - len(staying)):
-            await within(30, places.take(turn))
+            await within(30, places.acquire(turn))
         return served
 
     assert asyncio.run(run()) == sorted(turn for turn, leaves in turns if not leaves)
 
 
 async def test_a_place_granted_to_one_who_just_left_goes_on() -> None:
-    places = Places(1)
-    await places.take(0)
-    leaving, next_one = asyncio.create_task(places.take(1)), asyncio.create_task(places.take(2))
+    places = PrioritySemaphore(1)
+    await places.acquire(0)
+    leaving, next_one = asyncio.create_task(places.acquire(1)), asyncio.create_task(places.acquire(2))
     await asyncio.sleep(0)
-    places.give_back()
+    places.release()
     leaving.cancel()
     await within(30, next_one)
     assert leaving.cancelled()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from speciarl.category import Category
 from speciarl.verdict import Judgement, Pair, Reason, Source, Unscorable, Verdict
-from speciarl.verifier_server.client.pair_batch import Batcher
+from speciarl.verifier_server.client.pair_batch import PairBatcher
 
 pytestmark = pytest.mark.anyio
 
@@ -45,13 +45,13 @@ def clock() -> float:
     return asyncio.get_running_loop().time()
 
 
-async def judged(batcher: Batcher, predictions: Sequence[str]) -> list[Judgement]:
+async def judged(batcher: PairBatcher, predictions: Sequence[str]) -> list[Judgement]:
     return list(await asyncio.gather(*(batcher.judge(Pair("lion", prediction)) for prediction in predictions)))
 
 
 async def test_pairs_of_the_same_moment_share_requests() -> None:
     ask = FakeAsk()
-    batcher = Batcher(ask, 4, 0.02, 5.0)
+    batcher = PairBatcher(ask, 4, 0.02, 5.0)
     judgements = await judged(batcher, [str(number) for number in range(10)])
     assert judgements == [GOOD] * 10
     assert [len(request) for request in ask.requests] == [4, 4, 2]
@@ -59,9 +59,9 @@ async def test_pairs_of_the_same_moment_share_requests() -> None:
 
 async def test_a_full_request_does_not_wait_and_a_lonely_pair_waits_no_longer_than_said() -> None:
     ask = FakeAsk()
-    await judged(Batcher(ask, 2, 30.0, 5.0), ["a", "b"])
+    await judged(PairBatcher(ask, 2, 30.0, 5.0), ["a", "b"])
     assert clock() == 0
-    await judged(Batcher(ask, 2, 0.05, 5.0), ["c"])
+    await judged(PairBatcher(ask, 2, 0.05, 5.0), ["c"])
     assert clock() == pytest.approx(0.05)
 
 
@@ -74,7 +74,7 @@ def test_one_bad_pair_never_fails_the_others(kinds: list[str], size: int) -> Non
     ask = FakeAsk()
 
     async def run() -> list[Judgement]:
-        return await judged(Batcher(ask, size, 0.0, 5.0), predictions)
+        return await judged(PairBatcher(ask, size, 0.0, 5.0), predictions)
 
     for kind, judgement in zip(kinds, asyncio.run(run()), strict=True):
         reasons = {"bad": Reason.MALFORMED, "poison": Reason.HTTP_ERROR}
@@ -95,14 +95,14 @@ async def test_an_overloaded_server_is_not_asked_again() -> None:
         requests.append(len(pairs))
         return [Unscorable(Reason.OVERLOADED, "busy")] * len(pairs)
 
-    judgements = await judged(Batcher(busy, 8, 0.0, 5.0), [str(number) for number in range(8)])
+    judgements = await judged(PairBatcher(busy, 8, 0.0, 5.0), [str(number) for number in range(8)])
     assert judgements == [Unscorable(Reason.OVERLOADED, "busy")] * 8
     assert requests == [8]
 
 
 async def test_the_deadline_covers_all_requests_and_spares_what_is_settled() -> None:
     ask = FakeAsk(delay_s=0.2)
-    judgements = await judged(Batcher(ask, 4, 0.0, 0.3), ["good", "bad 1", "bad 2", "bad 3"])
+    judgements = await judged(PairBatcher(ask, 4, 0.0, 0.3), ["good", "bad 1", "bad 2", "bad 3"])
     assert clock() == pytest.approx(0.4)  # its own message comes a little after that of the request
     assert judgements[0] == GOOD
     for judgement in judgements[1:]:
@@ -111,7 +111,7 @@ async def test_the_deadline_covers_all_requests_and_spares_what_is_settled() -> 
 
 async def test_those_who_went_away_are_not_asked_about_again() -> None:
     ask = FakeAsk(delay_s=0.05)
-    batcher = Batcher(ask, 3, 0.0, 5.0)
+    batcher = PairBatcher(ask, 3, 0.0, 5.0)
     tasks = [asyncio.create_task(batcher.judge(Pair("lion", name))) for name in ("bad 1", "bad 2", "good")]
     await asyncio.sleep(0.02)
     tasks[0].cancel()
@@ -123,7 +123,7 @@ async def test_those_who_went_away_are_not_asked_about_again() -> None:
 
 async def test_closing_releases_everybody() -> None:
     ask = FakeAsk(delay_s=60)
-    batcher = Batcher(ask, 2, 60.0, 60.0)
+    batcher = PairBatcher(ask, 2, 60.0, 60.0)
     tasks = [asyncio.create_task(batcher.judge(Pair("lion", name))) for name in ("a", "b", "c")]
     await asyncio.sleep(0.02)
     await batcher.aclose()
@@ -136,5 +136,5 @@ async def test_an_error_of_ours_is_everybodys_error() -> None:
     async def broken(_: Sequence[Pair]) -> Sequence[Judgement]:
         raise RuntimeError("a bug")
 
-    outcomes = await asyncio.gather(*(Batcher(broken, 2, 0.0, 5.0).judge(Pair("a", "b")),), return_exceptions=True)
+    outcomes = await asyncio.gather(*(PairBatcher(broken, 2, 0.0, 5.0).judge(Pair("a", "b")),), return_exceptions=True)
     assert str(outcomes[0]) == "a bug"

@@ -13,14 +13,14 @@ from speciarl.verifier_server.client.router import (
     EJECT_AFTER,
     FIRST_CHECK_S,
     LONGEST_SILENCE_S,
+    Attempt,
     Endpoint,
     Router,
-    Sent,
     State,
 )
 from speciarl.verifier_server.stats import Stats
 
-BROKEN = Failure(Unscorable(Reason.CONNECTION, "broken"), passing=True)
+BROKEN = Failure(Unscorable(Reason.CONNECTION, "broken"), transient=True)
 INTERVAL_S = 5.0
 
 
@@ -36,7 +36,7 @@ def router(count: int) -> Router:
 
 
 def busy(retry_after_s: float | None = None) -> Failure:
-    return Failure(Unscorable(Reason.OVERLOADED), passing=True, retry_after_s=retry_after_s, status=429)
+    return Failure(Unscorable(Reason.OVERLOADED), transient=True, retry_after_s=retry_after_s, status=429)
 
 
 def fail(pool: Router, endpoint: Endpoint, now: float, failure: Failure = BROKEN, times: int = 1) -> None:
@@ -245,7 +245,7 @@ class Life(RuleBasedStateMachine):
         super().__init__()
         self.pool = router(3)
         self.now = 0.0
-        self.sent: list[Sent] = []
+        self.sent: list[Attempt] = []
         self.told = 0
         self.pool.listeners.append(self._hear)
 

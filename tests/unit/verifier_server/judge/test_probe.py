@@ -240,7 +240,7 @@ async def test_every_step_down_is_one_warning_with_the_remedy(
 
 async def test_one_chat_a_request_is_said_once(good_judge: Any, caplog: pytest.LogCaptureFixture) -> None:
     async with good_judge.running(), started(good_judge.url) as verifier:
-        assert verifier.endpoints[0].coalescer is None
+        assert verifier.endpoints[0].chat_batcher is None
     (line,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert "set `chats_per_request: 1`" in line
 

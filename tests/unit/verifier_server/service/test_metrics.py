@@ -77,7 +77,7 @@ def test_a_judge_without_pairs_has_no_ratio() -> None:
 def test_times_of_queue_and_judge_are_histograms() -> None:
     stats = Stats()
     for seconds in (0.02, 0.2, 400.0):
-        stats.note_queue(seconds)
+        stats.observe_queue(seconds)
     lines = page(fake_judge_of(stats.as_dict(), histograms=stats.histograms())).splitlines()
     for bound, count in (("0.025", 1), ("0.25", 2), ("300.0", 2), ("+Inf", 3)):
         assert f'speciarl_verifier_queue_time_seconds_bucket{{judge="main",le="{bound}"}} {count}.0' in lines
@@ -143,10 +143,10 @@ def test_top_shows_what_is_not_zero_and_by_how_much_it_grew() -> None:
 
 def test_top_shows_the_mean_of_the_time_between_two_looks() -> None:
     stats = Stats()
-    stats.note_exchange(100.0)
+    stats.observe_attempt(100.0)
     before = page(fake_judge_of(stats.as_dict(), histograms=stats.histograms()))
     for seconds in (1.0, 2.0):
-        stats.note_exchange(seconds)
+        stats.observe_attempt(seconds)
     now = page(fake_judge_of(stats.as_dict(), histograms=stats.histograms()))
     assert re.search(r"verifier_judge_time_seconds +│ main +│ +1\.5 \(mean\) │ +1\.0 ", shown(now, before))
     assert re.search(r"verifier_judge_time_seconds +│ main +│ +- │ +0\.0 ", shown(now, now))

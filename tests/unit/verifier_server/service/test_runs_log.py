@@ -68,7 +68,7 @@ def all_rows(registry: RunRegistry, run: str, limit: int) -> list[str]:
 
 def test_full_parts_are_written_and_the_rest_waits(tmp_path: Path) -> None:
     with open_log(tmp_path) as (log, registry):
-        registry.note("run", [row(number) for number in range(10)])
+        registry.record("run", [row(number) for number in range(10)])
         wait_for(lambda: log.parts_written == 2)
         assert (log.rows_written, log.rows_waiting) == (8, 2)
         assert len(list((tmp_path / "run").iterdir())) == 2
@@ -82,15 +82,15 @@ def test_full_parts_are_written_and_the_rest_waits(tmp_path: Path) -> None:
 
 def test_rows_that_are_old_enough_are_written(tmp_path: Path) -> None:
     with open_log(tmp_path, flush_s=0.05) as (log, registry):
-        registry.note("run", [row(1)])
+        registry.record("run", [row(1)])
         wait_for(lambda: log.rows_written == 1)
 
 
 def test_a_cursor_outlives_the_writing_of_its_rows(tmp_path: Path) -> None:
     with open_log(tmp_path) as (log, registry):
-        registry.note("run", [row(0), row(1)])
+        registry.record("run", [row(0), row(1)])
         page = asyncio.run(registry.rows("run", None, 1))
-        registry.note("run", [row(2), row(3), row(4)])
+        registry.record("run", [row(2), row(3), row(4)])
         wait_for(lambda: log.parts_written == 1)
         rest = asyncio.run(registry.rows("run", page["next"], 100))
         assert [one["prediction"] for one in rest["rows"]] == ["1", "2", "3", "4"]
@@ -100,14 +100,14 @@ def test_a_cursor_outlives_the_writing_of_its_rows(tmp_path: Path) -> None:
 
 def test_a_restart_goes_on_with_numbers_rows_and_statistics(tmp_path: Path) -> None:
     with open_log(tmp_path) as (_, registry):
-        registry.note("run", [row(0), row(1, category=None, reason="timeout")])
+        registry.record("run", [row(0), row(1, category=None, reason="timeout")])
         before = registry.info("run")
     (tmp_path / "run" / ".part-000002-00000000.parquet.tmp").write_bytes(b"half of it")
     (tmp_path / "lost+found").mkdir()
     with open_log(tmp_path) as (_, registry):
         assert registry.names() == ["run"]
         assert registry.info("run") == before
-        registry.note("run", [row(2)])
+        registry.record("run", [row(2)])
         assert all_rows(registry, "run", 1) == ["0", "1", "2"]
         assert registry.info("run").pairs == 3
     names = sorted(file.name for file in (tmp_path / "run").iterdir())
@@ -116,11 +116,11 @@ def test_a_restart_goes_on_with_numbers_rows_and_statistics(tmp_path: Path) -> N
 
 def test_rows_in_the_place_of_lost_ones_are_new(tmp_path: Path) -> None:
     with open_log(tmp_path / "a") as (_, registry):
-        registry.note("run", [row(0)])
+        registry.record("run", [row(0)])
         lost = asyncio.run(registry.rows("run", None, 10))["next"]
     # A killed service takes its waiting rows along; the next one uses their number again.
     with open_log(tmp_path / "b") as (_, registry):
-        registry.note("run", [row(7)])
+        registry.record("run", [row(7)])
         page = asyncio.run(registry.rows("run", lost, 10))
         assert [one["prediction"] for one in page["rows"]] == ["7"]
 
@@ -160,16 +160,16 @@ def test_a_failing_disk_loses_nothing_and_a_full_buffer_refuses(
     monkeypatch.setattr(log_module, "write_part", write)
     monkeypatch.setattr(log_module, "RETRY_S", 0.02)
     with open_log(tmp_path, buffer_rows=6) as (log, registry):
-        registry.note("run", [row(number) for number in range(5)])
+        registry.record("run", [row(number) for number in range(5)])
         wait_for(lambda: log.write_errors >= 2)
         with pytest.raises(ApiError, match="takes no rows") as caught:
-            registry.note("run", [row(5), row(6)])
+            registry.record("run", [row(5), row(6)])
         assert (caught.value.status, caught.value.code, log.refused) == (503, "log_full", 1)
         assert registry.info("run").pairs == 5
         assert all_rows(registry, "run", 2) == list("01234")
         failing.clear()
         wait_for(lambda: log.rows_written == 4)
-        registry.note("run", [row(5), row(6)])
+        registry.record("run", [row(5), row(6)])
     assert pq.read_table(tmp_path / "run")["prediction"].to_pylist() == list("0123456")
 
 
@@ -181,7 +181,7 @@ def test_a_disk_that_never_works_ends_in_a_count_of_what_is_lost(
 
     monkeypatch.setattr(log_module, "write_part", write)
     with open_log(tmp_path) as (log, registry):
-        registry.note("run", [row(0)])
+        registry.record("run", [row(0)])
         assert log.close(5) == 1
         assert log.append("run", [row(1)]) is False
 
@@ -199,7 +199,7 @@ def test_a_part_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest
 def test_runs_are_limited_and_unknown_ones_refused(tmp_path: Path) -> None:
     with open_log(tmp_path) as (_, registry):
         for number in range(5):
-            registry.note(f"run{number}", [row(0)])
+            registry.record(f"run{number}", [row(0)])
         registry.admit("run0")
         registry.admit(None)
         with pytest.raises(ApiError, match="runs=5"):
@@ -214,7 +214,7 @@ def test_runs_are_limited_and_unknown_ones_refused(tmp_path: Path) -> None:
 def test_without_a_log_runs_are_counted_only() -> None:
     registry = RunRegistry(None, most_runs=2)
     registry.start()
-    registry.note("run", [row(0)])
+    registry.record("run", [row(0)])
     assert (registry.info("run").pairs, registry.info("run").logged) == (1, False)
     with pytest.raises(ApiError, match="keeps no rows"):
         asyncio.run(registry.rows("run", None, 1))
@@ -255,7 +255,7 @@ def test_what_goes_in_comes_out(batches: list[list[Row]], rows_per_part: int, li
     with tempfile.TemporaryDirectory() as folder:
         with open_log(Path(folder), rows_per_part=rows_per_part) as (_, registry):
             for batch in batches:
-                registry.note("run", batch)
+                registry.record("run", batch)
             if batches:
                 assert all_rows(registry, "run", limit) == [one["prediction"] for one in expected]
         counts = Counts()

@@ -72,7 +72,7 @@ async def test_the_cache_counts_each_caller_once_by_the_source_it_got() -> None:
         return Verdict(Category.GENERIC, None, Source.STORE)
 
     pair = Pair("dog", "animal")
-    found = await asyncio.gather(*(cache.judge_once(pair, from_store) for _ in range(3)))
+    found = await asyncio.gather(*(cache.single_flight(pair, from_store) for _ in range(3)))
     assert [verdict.source for verdict in found if isinstance(verdict, Verdict)] == [
         Source.STORE,
         Source.MEMORY,
@@ -94,9 +94,11 @@ async def test_a_failure_is_told_to_all_who_wait_and_then_forgotten() -> None:
         return Unscorable(Reason.TIMEOUT)
 
     pair = Pair("dog", "animal")
-    assert await asyncio.gather(*(cache.judge_once(pair, fail) for _ in range(2))) == [Unscorable(Reason.TIMEOUT)] * 2
+    assert (
+        await asyncio.gather(*(cache.single_flight(pair, fail) for _ in range(2))) == [Unscorable(Reason.TIMEOUT)] * 2
+    )
     assert cache.recall(pair) is None
-    await cache.judge_once(pair, fail)
+    await cache.single_flight(pair, fail)
     assert asked == 2
 
 
@@ -111,7 +113,7 @@ class Judging:
 
     def ask(self) -> "asyncio.Task[Judgement]":
         """A caller."""
-        return asyncio.create_task(self.cache.judge_once(Pair("dog", "animal"), self._judge))
+        return asyncio.create_task(self.cache.single_flight(Pair("dog", "animal"), self._judge))
 
     async def _judge(self) -> Judgement:
         self.begun += 1
