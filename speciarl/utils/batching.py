@@ -1,4 +1,4 @@
-"""Batcher: queries that come at about the same time are answered by one call."""
+"""Batcher: answers queries that arrive at about the same time with one call."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -11,28 +11,28 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, eq=False)
 class Query(Generic[Q, R]):
-    """One question and the future of its reply."""
+    """One query: a question and the future of its reply."""
 
     question: Q
     future: "asyncio.Future[R]"
 
     @property
-    def wanted(self) -> bool:
-        """Whether somebody still waits, and has no reply yet."""
+    def pending(self) -> bool:
+        """Whether a caller still waits for the reply."""
         return not self.future.done()
 
     def reply(self, reply: R) -> None:
-        """Give the reply; a second one, and one that nobody waits for, is dropped."""
-        if self.wanted:
+        """Resolve the future; a second reply, and one whose caller was cancelled, is dropped."""
+        if self.pending:
             self.future.set_result(reply)
 
 
 class Batcher(Generic[Q, R]):
     """Collects questions for `gather_s` or until there are `most`, then answers them together. Bound to one event loop.
 
-    A caller that goes away takes nothing from the others; when all of a batch have gone, work on it is broken off.
-    With `serial`, as in a group commit, what is asked while a batch is worked on makes up the next one, and all of it
-    is worked on even if the callers have gone.
+    A cancelled caller does not affect the others; when all callers of a batch are cancelled, so is the work on it.
+    With `serial`, as in a group commit, only one batch is in progress, questions asked meanwhile form the next one, and
+    every question is answered even if its caller is cancelled.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Batcher(Generic[Q, R]):
     ) -> None:
         """`answer` replies to a batch of at most `most` questions, in any order; what it raises is raised to those
         without a reply. `gather_s`: longest wait of the first question, in seconds. `closed`: the reply to those
-        who wait when the batcher is closed."""
+        that wait when the batcher is closed."""
         self._answer = answer
         self._most = most
         self._gather_s = gather_s
@@ -56,7 +56,7 @@ class Batcher(Generic[Q, R]):
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def ask(self, question: Q) -> R:
-        """The reply to one question."""
+        """Wait for the reply to one question."""
         loop = asyncio.get_running_loop()
         asked: Query[Q, R] = Query(question, loop.create_future())
         self._gathered.append(asked)
@@ -64,7 +64,7 @@ class Batcher(Generic[Q, R]):
         return await asked.future
 
     async def aclose(self) -> None:
-        """End all work. Safe to call twice."""
+        """Cancel all work; callers that wait get `closed`. Safe to call twice."""
         for asked in self._take(len(self._gathered)):
             asked.reply(self._closed)
         tasks = list(self._tasks)
@@ -74,7 +74,7 @@ class Batcher(Generic[Q, R]):
             await asyncio.wait(tasks)
 
     def _schedule(self) -> None:
-        """Send what there is, now or when `gather_s` is over."""
+        """Start a batch: now if it is full, else when `gather_s` is over."""
         if not self._gathered or (self._serial and self._tasks):
             return
         if len(self._gathered) >= self._most:
@@ -87,8 +87,8 @@ class Batcher(Generic[Q, R]):
             self._timer.cancel()
             self._timer = None
         taken, self._gathered = self._gathered[:most], self._gathered[most:]
-        # Whoever went away while questions were gathered is not asked for, unless the work is to be done in any case.
-        return [asked for asked in taken if asked.wanted or self._serial]
+        # A caller may have been cancelled while questions were gathered; `serial` answers its question all the same.
+        return [asked for asked in taken if asked.pending or self._serial]
 
     def _send(self) -> None:
         batch = self._take(self._most)
@@ -99,23 +99,23 @@ class Batcher(Generic[Q, R]):
         self._tasks.add(task)
         task.add_done_callback(lambda ended: self._resolve(ended, batch))
 
-        def left(future: "asyncio.Future[R]") -> None:
-            if future.cancelled() and not any(asked.wanted for asked in batch):
+        def cancel_if_abandoned(future: "asyncio.Future[R]") -> None:
+            if future.cancelled() and not any(asked.pending for asked in batch):
                 task.cancel()
 
         if not self._serial:
             for asked in batch:
-                asked.future.add_done_callback(left)
+                asked.future.add_done_callback(cancel_if_abandoned)
 
     async def _work(self, batch: Sequence[Query[Q, R]]) -> None:
-        await self._answer(batch)
+        await self._answer(batch)  # a coroutine, which `create_task` needs, of any awaitable
 
     def _resolve(self, ended: "asyncio.Task[None]", batch: Sequence[Query[Q, R]]) -> None:
-        """Resolve every future of a batch, however the work on it ended, so that nobody waits for ever."""
+        """Resolve every future of a batch, however its task ended, so that no caller waits for ever."""
         self._tasks.discard(ended)
         error = None if ended.cancelled() else ended.exception()
         for asked in batch:
-            if error is not None and asked.wanted:
+            if error is not None and asked.pending:
                 asked.future.set_exception(error)
             asked.reply(self._closed)
         self._schedule()
@@ -124,7 +124,7 @@ class Batcher(Generic[Q, R]):
 def in_order(
     answer: Callable[[list[Q]], Awaitable[Sequence[R]]],
 ) -> Callable[[Sequence[Query[Q, R]]], Awaitable[None]]:
-    """For `Batcher`: a function that gives one reply for each question, in their order."""
+    """Adapt to `Batcher` a function that returns one reply per question, in their order."""
 
     async def reply_all(batch: Sequence[Query[Q, R]]) -> None:
         replies = await answer([asked.question for asked in batch])

@@ -1,1 +1,1 @@
-"""HTTP to the endpoints of a judge: routing, retries, batching."""
+"""HTTP client of judge endpoints: routing, circuit breakers, retries, batching."""

@@ -1,8 +1,8 @@
-"""Chat batcher: chats that leave in the same instant share one HTTP request, where the server takes several.
+"""Chat batcher: sends chats of the same instant in one HTTP request, where the server takes several.
 
-vLLM's ``/v1/chat/completions/batch`` judges each conversation by itself and answers when all are done; with one token
-each that is the same moment. What is saved is the work on HTTP, on both sides, and more chats meet in one step of the
-engine. No chat is held back to wait for others.
+vLLM's ``/v1/chat/completions/batch`` judges each conversation by itself and replies when all are done; with one token
+each that is the same moment. This saves HTTP overhead on both sides, and more chats meet in one step of the engine. No
+chat waits for others.
 """
 
 import asyncio
@@ -20,20 +20,21 @@ _NO_SUCH_ROUTE = frozenset({404, 405, 501})
 
 
 class ChatBatcher:
-    """The way to one server. All bodies must agree in everything but their messages."""
+    """Batches the chats to one server. All bodies must agree in everything but their messages."""
 
     def __init__(self, client: Client, most: int) -> None:
-        """`most` chats share a request."""
+        """At most `most` chats share a request."""
         self._client = client
-        self._works = True
+        self._supported = True
+        # A wait of 0 s ends in the event loop's next turn, so only chats that are ready by then share a request.
         self._batcher: Batcher[Body, object | Failure] = Batcher(self._send, most, 0.0, _CLOSED)
 
     async def chat(self, body: Body) -> object | Failure:
         """See `Client.chat`."""
-        return await (self._batcher.ask(body) if self._works else self._client.chat(body))
+        return await (self._batcher.ask(body) if self._supported else self._client.chat(body))
 
     async def aclose(self) -> None:
-        """Break off what is under way."""
+        """Cancel all requests."""
         await self._batcher.aclose()
 
     async def _send(self, asked: Sequence[Query[Body, object | Failure]]) -> None:
@@ -45,24 +46,24 @@ class ChatBatcher:
         if replies is not None:
             for one, part in zip(asked, replies, strict=True):
                 one.reply(part)
-        elif isinstance(reply, Failure) and (reply.status is None or reply.blameless or reply.busy):
+        elif isinstance(reply, Failure) and (reply.status is None or reply.independent_of_request or reply.busy):
             for one in asked:
-                one.reply(reply)  # it is the server's trouble; each tries again by itself, on another server
+                one.reply(reply)  # the server is the cause: each chat is retried by itself, on another server
         else:
-            # One of them may be the cause: each is told by a reply of its own.
-            self._works &= not (isinstance(reply, Failure) and reply.status in _NO_SUCH_ROUTE)
-            await asyncio.gather(*(self._send([one]) for one in asked if one.wanted))
+            # One of the chats may be the cause: sent by itself, each gets a reply or failure of its own.
+            self._supported &= not (isinstance(reply, Failure) and reply.status in _NO_SUCH_ROUTE)
+            await asyncio.gather(*(self._send([one]) for one in asked if one.pending))
 
 
 async def takes_several(client: Client, body: Body, read: Callable[[object], object]) -> bool:
-    """Whether the server answers two chats of one request each by itself, in a way that can be read."""
+    """Whether the server replies to two chats of one request each by itself, and readably."""
     reply = await client.chats(merge([body, body]))
     parts = None if isinstance(reply, Failure) else split(reply, 2)
     return parts is not None and not any(isinstance(read(part), Unscorable) for part in parts)
 
 
 def merge(bodies: Sequence[Body]) -> dict[str, Any]:
-    """The body of one request for all."""
+    """The body of one request with the conversations of all bodies."""
     # vLLM 0.24 takes this field for `return_tokens_as_token_ids` on its route for several chats.
     return {**bodies[0], "return_token_ids": True, "messages": [body["messages"] for body in bodies]}
 
@@ -70,7 +71,7 @@ def merge(bodies: Sequence[Body]) -> dict[str, Any]:
 def split(reply: object, count: int) -> list[dict[str, Any]] | None:
     """One chat completion per conversation, in their order; None for a reply that does not hold exactly those.
 
-    The tokens of all are reported with the first.
+    The token usage of all is reported with the first.
     """
     choices = reply.get("choices") if isinstance(reply, Mapping) else None
     if not isinstance(reply, Mapping) or not isinstance(choices, list):

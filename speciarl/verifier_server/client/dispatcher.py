@@ -1,4 +1,4 @@
-"""Dispatcher: bounds the requests in flight, picks an endpoint, retries; a request body in, a parsed reply out."""
+"""Dispatcher: sends a request body and returns the parsed reply, with admission control, retries and a deadline."""
 
 import asyncio
 import contextlib
@@ -18,8 +18,8 @@ from speciarl.verifier_server.stats import Stats
 class PrioritySemaphore:
     """Semaphore whose waiters are served by priority, the lowest number first.
 
-    A pair that must be retried keeps the number of its arrival, so that bad luck does not send it to the end of the
-    queue; asyncio's own semaphore knows only the order in which `acquire` was called.
+    A retry keeps the number of its first arrival, so that a failure does not send its pair to the end of the queue;
+    `asyncio.Semaphore` serves waiters in the order of `acquire`.
     """
 
     def __init__(self, count: int) -> None:
@@ -42,7 +42,7 @@ class PrioritySemaphore:
         try:
             await granted
         except asyncio.CancelledError:
-            if granted.done() and not granted.cancelled():  # granted in the same instant
+            if granted.done() and not granted.cancelled():  # cancelled after the grant: pass the slot on
                 self.release()
             raise
 
@@ -50,7 +50,7 @@ class PrioritySemaphore:
         """Hand the slot to the next waiter, if there is one."""
         while self._waiters:
             _, granted = heapq.heappop(self._waiters)
-            if not granted.done():
+            if not granted.done():  # else its waiter was cancelled
                 granted.set_result(None)
                 return
         self._free += 1
@@ -58,13 +58,13 @@ class PrioritySemaphore:
 
 T = TypeVar("T")
 Read = Callable[[object], T | Unscorable]
-"""Reads a parsed reply; malformed or off_label where it makes no sense."""
+"""Reads a parsed reply; Unscorable(malformed or off_label) for one that makes no sense."""
 
 LONGEST_BACKOFF_S = 15.0
 
 
 class Dispatcher:
-    """Sends requests, at most `max_concurrency` at once, each to the endpoint that can best take it."""
+    """Sends requests, at most `max_concurrency` in flight, each to the endpoint that the router picks."""
 
     def __init__(self, config: VerifierConfig, router: Router, stats: Stats, chance: random.Random) -> None:
         self.router = router
@@ -74,13 +74,13 @@ class Dispatcher:
         self._slots = PrioritySemaphore(config.max_concurrency)
         self._changed = asyncio.Event()
         self._arrivals = 0
-        self._open = self._sending = 0
+        self._admitted = self._sending = 0
         router.listeners.append(self._wake)
 
     @property
     def waiting(self) -> int:
-        """Pairs in the local queue, those between two attempts included."""
-        return self._open - self._sending
+        """Pairs without a slot: in the local queue, or in backoff between two attempts."""
+        return self._admitted - self._sending
 
     async def ask(
         self,
@@ -93,11 +93,12 @@ class Dispatcher:
         """Post a chat completion and read the reply, within `deadline_s` (`total_deadline_s` when not given). Raises
         only CancelledError.
 
-        A transient failure, and a reply that makes no sense, is tried again on another endpoint when there is one;
-        while none takes requests, the pair waits for the first to return. `only` pins the request to one
-        endpoint, whatever its state. `pairs`: how many the request is about.
+        A transient failure, and a reply that makes no sense, is retried on another endpoint when there is one; while
+        none takes requests, the pair waits for the first to return. `only` pins the request to one endpoint, whatever
+        its state. `pairs`: number of pairs in the request.
         """
         config = self._config
+        # Admission control. With a slot free the pair is admitted, however many others are in backoff.
         if self._slots.held >= config.max_concurrency and self.waiting + pairs > config.max_waiting:
             self._stats.rejected += pairs
             return Unscorable(
@@ -106,13 +107,13 @@ class Dispatcher:
         within_s = config.total_deadline_s if deadline_s is None else deadline_s
         clock = asyncio.get_running_loop().time
         so_far = _Attempts(clock() + within_s)
-        self._open += pairs
+        self._admitted += pairs
         try:
             return await within(within_s, self._ask(body, read, only, so_far, pairs))
         except TimeoutError:
-            return so_far.missed(clock(), within_s, self.router.outage(clock()))
+            return so_far.timed_out(clock(), within_s, self.router.outage(clock()))
         finally:
-            self._open -= pairs
+            self._admitted -= pairs
 
     async def _ask(
         self,
@@ -131,7 +132,8 @@ class Dispatcher:
             await self._slots.acquire(priority)
             self._sending += pairs
             try:
-                endpoint = only or await self._endpoint(tried, so_far.expires)
+                # The slot is kept while no endpoint takes requests, so that the pair keeps its place.
+                endpoint = only or await self._wait_for_endpoint(tried, so_far.expires)
                 so_far.queued_since = None
                 so_far.queue_s += clock() - queued_at
                 self._stats.observe_queue(clock() - queued_at)
@@ -139,7 +141,7 @@ class Dispatcher:
                     return endpoint
                 self._stats.retries += so_far.attempts > 0
                 so_far.attempts += 1
-                # What failed in company, or took its server along, tries again without.
+                # A retry gets an HTTP request of its own: of chats that share one, any may have caused the failure.
                 alone = only is not None or so_far.attempts > 1
                 outcome = await self._exchange(endpoint, body, read, alone)
             finally:
@@ -148,23 +150,23 @@ class Dispatcher:
             if not isinstance(outcome, Failure):
                 return outcome
             so_far.last = outcome.unscorable
-            # Refused connections and overload say nothing about the pair: they are waited out.
-            so_far.spent += only is not None or not outcome.blameless
-            if not outcome.transient or so_far.spent > self._config.retries:
+            # The pair cannot be the cause of a refused connection or an overload, so they are waited out at no cost.
+            so_far.budget_used += only is not None or not outcome.independent_of_request
+            if not outcome.transient or so_far.budget_used > self._config.retries:
                 return outcome.unscorable
             tried.add(endpoint)
             if len(tried) == len(self.router.endpoints):
                 tried.clear()
             pause_s = self._backoff_s(so_far.attempts)
             if clock() + pause_s >= so_far.expires:
-                return outcome.unscorable
+                return outcome.unscorable  # more specific than a time-out after the backoff
             self._stats.backoff_seconds += pause_s
             await asyncio.sleep(pause_s)
 
     async def _exchange(
         self, endpoint: Endpoint, body: Mapping[str, Any], read: Read[T], alone: bool
     ) -> T | Unscorable | Failure:
-        """One request, in an HTTP request of its own if `alone`; router and counters hear what became of it."""
+        """Send one request, in an HTTP request of its own if `alone`, and record the outcome in router and counters."""
         clock = asyncio.get_running_loop().time
         sent_at = clock()
         self._stats.attempts += 1
@@ -177,6 +179,7 @@ class Dispatcher:
         finally:
             self._stats.observe_attempt(clock() - sent_at)
         outcome = reply if isinstance(reply, Failure) else self._read_reply(endpoint, reply, read)
+        # An off-label reply is no failure of the endpoint: the pair may be the cause.
         if isinstance(outcome, Failure) and outcome.transient and outcome.unscorable.reason is not Reason.OFF_LABEL:
             self.router.fail(sent, clock(), outcome)
         else:
@@ -184,7 +187,7 @@ class Dispatcher:
         return outcome
 
     def _read_reply(self, endpoint: Endpoint, reply: object, read: Read[T]) -> T | Unscorable | Failure:
-        """The reading, or Failure for a reply that makes no sense: another judge may do better."""
+        """The reading, or a transient Failure for a reply that makes no sense: another judge may do better."""
         self._stats.add_usage(reply)
         reading = read(reply)
         if isinstance(reading, Unscorable) and reading.reason in (Reason.MALFORMED, Reason.OFF_LABEL):
@@ -192,47 +195,47 @@ class Dispatcher:
             return Failure(named, transient=True)
         return reading
 
-    async def _endpoint(self, avoid: Collection[Endpoint], expires: float) -> Endpoint | Unscorable:
-        """The endpoint to send to, once one takes requests; Unscorable when all asked for silence till the deadline."""
+    async def _wait_for_endpoint(self, avoid: Collection[Endpoint], expires: float) -> Endpoint | Unscorable:
+        """Wait for an endpoint that takes requests; Unscorable when the Retry-After of all ends past the deadline."""
         clock = asyncio.get_running_loop().time
         while True:
             now = clock()
             endpoint = self.router.pick(now, avoid)
             if endpoint is not None:
                 return endpoint
-            opens_at = self.router.opens_at(now)
-            if opens_at is not None and opens_at >= expires and self.router.all_silent(now):
+            next_retry_at = self.router.next_retry_at(now)
+            if next_retry_at is not None and next_retry_at >= expires and self.router.all_deferred(now):
                 outage = self.router.outage(now)
                 assert outage is not None
                 return outage
             with contextlib.suppress(TimeoutError):
-                await within(None if opens_at is None else opens_at - now, self._changed.wait())
+                await within(None if next_retry_at is None else next_retry_at - now, self._changed.wait())
 
     def _backoff_s(self, attempts: int) -> float:
-        """Full jitter: spreads the retries of many pairs that failed in the same instant."""
+        """Exponential backoff in seconds, with full jitter: spreads the retries of pairs that failed together."""
         longest_s = self._config.backoff_s * 2.0 ** min(attempts - 1, 20)
         return self._chance.uniform(0.0, min(longest_s, LONGEST_BACKOFF_S))
 
     def _wake(self) -> None:
-        """Wake all who wait for an endpoint."""
+        """Wake every request that waits for an endpoint."""
         self._changed.set()
-        self._changed.clear()
+        self._changed.clear()  # those that wait are woken already; later ones wait for the next change
 
 
 class _Attempts:
-    """Attempts at one request so far, for the retry budget and for the message of a missed deadline."""
+    """Attempts at one request so far, for the retry budget and the message of a missed deadline."""
 
     def __init__(self, expires: float) -> None:
         self.expires = expires
         self.attempts = 0
-        self.spent = 0
+        self.budget_used = 0
         """Attempts that count towards `retries`."""
         self.queue_s = 0.0
         self.queued_since: float | None = None
         self.last: Unscorable | None = None
 
-    def missed(self, now: float, deadline_s: float, outage: Unscorable | None) -> Unscorable:
-        """Why there is no verdict in time; an outage of all endpoints is named as such."""
+    def timed_out(self, now: float, deadline_s: float, outage: Unscorable | None) -> Unscorable:
+        """Why there is no verdict within the deadline; names an outage of all endpoints as such."""
         queue_s = self.queue_s + (now - self.queued_since if self.queued_since is not None else 0.0)
         cause = outage if outage is not None and self.queued_since is not None else self.last
         last = f"; last: {cause.detail}" if cause else ""

@@ -1,4 +1,4 @@
-"""Health watch: checks endpoints that failed, in the background, so that they return by themselves."""
+"""Health watch: checks endpoints that failed, in the background, so that they return without intervention."""
 
 import asyncio
 import contextlib
@@ -13,21 +13,21 @@ _log = logging.getLogger(__name__)
 
 
 class HealthWatch:
-    """One task that asks every endpoint under suspicion, when the router says so."""
+    """Background task that runs the health checks which the router schedules."""
 
     def __init__(self, router: Router) -> None:
         self._router = router
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._away: set[Endpoint] = set()
+        self._unhealthy: set[Endpoint] = set()
 
     def start(self) -> None:
-        """Begin to watch."""
+        """Start the task."""
         self._router.listeners.append(self._changed.set)
         self._task = asyncio.create_task(self._watch())
 
     async def aclose(self) -> None:
-        """Stop watching. Safe to call twice."""
+        """Cancel the task. Safe to call twice."""
         task, self._task = self._task, None
         if task is None:
             return
@@ -38,16 +38,16 @@ class HealthWatch:
     async def _watch(self) -> None:
         clock = asyncio.get_running_loop().time
         while True:
-            self._changed.clear()
+            self._changed.clear()  # before the router is read: a change from here on ends the wait below
             self._report()
             due = self._router.due(clock())
             if due:
                 await asyncio.gather(*map(self._check, due))
                 continue
             next_at = self._router.next_check_at()
-            patience_s = None if next_at is None else max(next_at - clock(), 0.0)
+            timeout_s = None if next_at is None else max(next_at - clock(), 0.0)
             with contextlib.suppress(TimeoutError):
-                await within(patience_s, self._changed.wait())
+                await within(timeout_s, self._changed.wait())
 
     async def _check(self, endpoint: Endpoint) -> None:
         failure = await endpoint.client.check_health(CHECK_TIMEOUT_S)
@@ -56,13 +56,13 @@ class HealthWatch:
         self._router.checked(endpoint, asyncio.get_running_loop().time(), failure)
 
     def _report(self) -> None:
-        """Log which endpoints were ejected and which returned since the last look."""
-        away = {endpoint for endpoint in self._router.endpoints if endpoint.status is not State.HEALTHY}
-        for endpoint in away - self._away:
+        """Log which endpoints were ejected and which returned since the last report."""
+        unhealthy = {endpoint for endpoint in self._router.endpoints if endpoint.status is not State.HEALTHY}
+        for endpoint in unhealthy - self._unhealthy:
             cause = endpoint.last_failure.detail if endpoint.last_failure else "no cause known"
-            # A server that only asked for silence is doing its duty; where rates are limited that happens all the time.
+            # TRIAL: only Retry-After keeps it away, which is no fault, and frequent where rates are limited.
             level = logging.INFO if endpoint.status is State.TRIAL else logging.WARNING
             _log.log(level, "judge endpoint ejected: %s", cause)
-        for endpoint in self._away - away:
+        for endpoint in self._unhealthy - unhealthy:
             _log.info("judge endpoint returned: %s", endpoint.client.url)
-        self._away = away
+        self._unhealthy = unhealthy

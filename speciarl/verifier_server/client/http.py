@@ -1,4 +1,4 @@
-"""HTTP client of one OpenAI-compatible server: a parsed reply, or a Failure that says what went wrong."""
+"""HTTP client of one OpenAI-compatible server: returns a parsed reply, or a Failure with its cause."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from speciarl.utils.text import shorten
 from speciarl.verdict import Reason, Unscorable
 
 _TRANSIENT_STATUS = frozenset({408, 409, 425, 429})
-"""Client-error codes that may go away by themselves; every other 4xx is final."""
+"""Client-error codes that are transient; every other 4xx is final."""
 
 _OVERLOADED_STATUS = frozenset({429, 503})
 _JSON = {"Content-Type": "application/json"}
@@ -24,13 +24,13 @@ _JSON = {"Content-Type": "application/json"}
 
 @dataclass(frozen=True)
 class Failure:
-    """One request that brought no reply."""
+    """One request without a usable reply."""
 
     unscorable: Unscorable
     transient: bool
-    """Whether another attempt may succeed."""
+    """Whether another attempt may succeed (transient error)."""
     retry_after_s: float | None = None
-    """How long the server asked us to stay away, in seconds."""
+    """Seconds for which the server asked not to be called (Retry-After)."""
     status: int | None = None
     """HTTP status, when there was one."""
     unsent: bool = False
@@ -38,17 +38,17 @@ class Failure:
 
     @property
     def busy(self) -> bool:
-        """Whether the server answered that it is merely busy."""
+        """Whether the server replied that it is merely busy: HTTP 429, or any failure with Retry-After."""
         return self.status == 429 or self.retry_after_s is not None
 
     @property
-    def blameless(self) -> bool:
-        """Whether the request cannot be the cause: it never arrived, or was turned away for want of room."""
+    def independent_of_request(self) -> bool:
+        """Whether the request cannot be the cause: it was never sent, or rejected for overload (HTTP 429 or 503)."""
         return self.unsent or self.unscorable.reason is Reason.OVERLOADED
 
 
 class Client:
-    """One server. Holds no connection of its own: the session is shared and closed by its owner."""
+    """HTTP client of one server. The session is shared, and closed by its owner."""
 
     def __init__(
         self,
@@ -59,10 +59,10 @@ class Client:
         api_key: str | None = None,
         model: str | None = None,
     ) -> None:
-        """Requests carry the key, or user name and password of the URL. `model` is what the server must serve; None
+        """Requests carry the key, or user name and password of the URL. `model`: the one the server must serve; None
         where that is not checked."""
         self.url = public_url(url)
-        """For messages: without user name and password."""
+        """The URL for messages: without user name and password."""
         self.root, self.api = base_urls(self.url, kind)
         self._kind = kind
         self._session = session
@@ -77,18 +77,18 @@ class Client:
         return await self._request("POST", f"{self.api}/chat/completions", body)
 
     async def chats(self, body: Mapping[str, Any]) -> object | Failure:
-        """The same for several conversations at once, a list of lists of messages; only some servers take them."""
+        """POST several conversations at once, a list of lists of messages, as only some servers take; see `chat`."""
         return await self._request("POST", f"{self.api}/chat/completions/batch", body)
 
     async def models(self) -> object | Failure:
-        """GET the list of served models."""
+        """GET the list of served models; the parsed JSON, or Failure."""
         return await self._request("GET", f"{self.api}/models")
 
     async def check_health(self, timeout_s: float) -> Failure | None:
-        """None when the server is up, as vLLM says on ``/health``, and does not list other models than ours only: there
-        may be another server at the URL by now.
+        """Check that the server is up, as vLLM says on ``/health``, and that a list of its models holds ours: another
+        server may be at the URL by now. None if so.
 
-        Any answer but an error of the server will do, also that there is no such route: a request tells more.
+        Any reply but a server error (HTTP 5xx) will do, also that there is no such route: a request shows more.
         """
         routes = [f"{self.root}/health"] if self._kind == "vllm" else []
         if self._model is not None or not routes:
@@ -103,20 +103,20 @@ class Client:
         return Failure(Unscorable(Reason.HTTP_ERROR, f"{self.url} {problem}"), transient=True)
 
     async def post_root(self, route: str, body: Mapping[str, Any]) -> object | Failure:
-        """POST to a vLLM route outside the OpenAI API, such as ``tokenize``."""
+        """POST to a vLLM route outside the OpenAI API, such as ``tokenize``; the parsed JSON, or Failure."""
         return await self._request("POST", f"{self.root}/{route}", body)
 
     async def _request(
         self, method: str, url: str, body: Mapping[str, Any] | None = None, timeout_s: float | None = None
     ) -> object | Failure:
-        patience_s = timeout_s or self._timeout_s
+        limit_s = timeout_s or self._timeout_s
         try:
-            return await within(patience_s, self._exchange(method, url, body))
-        except TimeoutError:  # an OSError too
-            late = f"{self.url} gave no reply within {patience_s:g} s"
+            return await within(limit_s, self._exchange(method, url, body))
+        except TimeoutError:  # before OSError, its base class
+            late = f"{self.url} gave no reply within {limit_s:g} s"
             return Failure(Unscorable(Reason.TIMEOUT, late), transient=True)
         except (aiohttp.ClientError, OSError) as error:
-            # Certificates and malformed URLs do not heal; all else that breaks a connection may.
+            # Bad certificates and malformed URLs are permanent; any other connection error may be transient.
             transient = not isinstance(error, aiohttp.ClientSSLError | aiohttp.InvalidURL)
             cause = shorten(self._without_secrets(str(error) or type(error).__name__), 200)
             unsent = isinstance(error, aiohttp.ClientConnectorError)
@@ -129,7 +129,7 @@ class Client:
         ) as response:
             content = await response.read()
             if response.status != 200:
-                return self._refusal(response.status, content, response.headers.get("Retry-After"))
+                return self._status_failure(response.status, content, response.headers.get("Retry-After"))
         try:
             parsed: object = orjson.loads(content)
         except orjson.JSONDecodeError:
@@ -138,7 +138,7 @@ class Client:
             return Failure(Unscorable(Reason.MALFORMED, what), transient=True, status=response.status)
         return parsed
 
-    def _refusal(self, status: int, content: bytes, retry_after: str | None) -> Failure:
+    def _status_failure(self, status: int, content: bytes, retry_after: str | None) -> Failure:
         reason = Reason.OVERLOADED if status in _OVERLOADED_STATUS else Reason.HTTP_ERROR
         said = shorten(self._without_secrets(_error_message(content)), 200)
         return Failure(
@@ -149,14 +149,14 @@ class Client:
         )
 
     def _without_secrets(self, text: str) -> str:
-        """Servers like to repeat a bad key in their error message; ours must not reach a log."""
+        """The text with keys and passwords masked: servers may repeat a bad key, and ours must not reach a log."""
         for secret in self._secrets:
             text = text.replace(secret, "***")
         return text
 
 
 def base_urls(url: str, kind: Literal["vllm", "openai"]) -> tuple[str, str]:
-    """The server's root and the root of its OpenAI API, neither with a slash at its end.
+    """The server's root and the root of its OpenAI API, neither with a trailing slash.
 
     A vLLM server may be given with or without ``/v1``. Other APIs live under any path; only a bare host gets
     ``/v1``.
@@ -172,7 +172,7 @@ def base_urls(url: str, kind: Literal["vllm", "openai"]) -> tuple[str, str]:
 
 
 def missing_model(reply: object, model: str) -> str | None:
-    """What is wrong with a list of served models, worded to follow the server's URL; None when the model is in it."""
+    """The problem with a list of served models, worded to follow the server's URL; None when the model is in it."""
     data = reply.get("data") if isinstance(reply, Mapping) else None
     if not isinstance(data, list):
         return "is no OpenAI-compatible API; correct `endpoints`"

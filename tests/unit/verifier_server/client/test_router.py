@@ -12,7 +12,7 @@ from speciarl.verifier_server.client.http import Failure
 from speciarl.verifier_server.client.router import (
     EJECT_AFTER,
     FIRST_CHECK_S,
-    LONGEST_SILENCE_S,
+    LONGEST_RETRY_AFTER_S,
     Attempt,
     Endpoint,
     Router,
@@ -170,11 +170,11 @@ def test_an_endpoint_that_asked_for_silence_gets_it_up_to_a_limit_and_then_a_tri
     pool = router(2)
     first, second = pool.endpoints
     fail(pool, first, 0.0, busy(9.0), times=EJECT_AFTER)
-    assert (first.state(8.9), pool.pick(8.9), pool.all_silent(8.0)) == (State.EJECTED, second, False)
+    assert (first.state(8.9), pool.pick(8.9), pool.all_deferred(8.0)) == (State.EJECTED, second, False)
     fail(pool, second, 0.0, busy(1e9))
-    assert pool.all_silent(8.0)
-    assert (pool.pick(8.0), pool.opens_at(8.0), pool.pick(9.0)) == (None, 9.0, first)
-    assert pool.opens_at(9.0) == LONGEST_SILENCE_S
+    assert pool.all_deferred(8.0)
+    assert (pool.pick(8.0), pool.next_retry_at(8.0), pool.pick(9.0)) == (None, 9.0, first)
+    assert pool.next_retry_at(9.0) == LONGEST_RETRY_AFTER_S
     assert pool.outage(0.0) == Unscorable(Reason.OVERLOADED, "http://fake asked not to be called for 9 s")
     assert (first.state(9.0), pool.due(1e9)) == (State.TRIAL, [])  # no check in between: it was only busy
     trial = pool.begin(first)
@@ -201,7 +201,7 @@ def test_a_silence_after_failures_needs_a_check_as_well() -> None:
     earlier = pool.begin(endpoint)
     fail(pool, endpoint, 0.0, times=EJECT_AFTER)
     pool.fail(earlier, 0.0, busy(5.0))
-    assert (endpoint.state(6.0), pool.all_silent(1.0), pool.due(0.0)) == (State.EJECTED, False, [endpoint])
+    assert (endpoint.state(6.0), pool.all_deferred(1.0), pool.due(0.0)) == (State.EJECTED, False, [endpoint])
     pool.checked(endpoint, 1.0, None)
     assert (endpoint.state(4.9), endpoint.state(5.0)) == (State.EJECTED, State.TRIAL)
 
@@ -274,7 +274,7 @@ class Life(RuleBasedStateMachine):
         usable, told = sent.endpoint.takes_requests(self.now), self.told
         if end == "succeed":
             self.pool.succeed(sent, self.now)
-            assert (sent.endpoint.state(self.now) is State.HEALTHY) == (sent.endpoint.silent_until <= self.now)
+            assert (sent.endpoint.state(self.now) is State.HEALTHY) == (sent.endpoint.retry_at <= self.now)
         elif end == "withdraw":
             self.pool.withdraw(sent)
         else:
@@ -288,7 +288,7 @@ class Life(RuleBasedStateMachine):
     def check(self, fine: bool) -> None:
         for endpoint in self.pool.due(self.now):
             self.pool.checked(endpoint, self.now, None if fine else BROKEN)
-            assert not fine or endpoint.silent(self.now) or endpoint.state(self.now) is not State.EJECTED
+            assert not fine or endpoint.deferred(self.now) or endpoint.state(self.now) is not State.EJECTED
 
     @invariant()
     def counts_add_up(self) -> None:
@@ -305,7 +305,7 @@ class Life(RuleBasedStateMachine):
             if endpoint.status is State.EJECTED:
                 assert endpoint.check_at is not None
                 assert endpoint.check_at <= self.now + INTERVAL_S
-            assert endpoint.silent_until <= self.now + LONGEST_SILENCE_S
+            assert endpoint.retry_at <= self.now + LONGEST_RETRY_AFTER_S
 
 
 TestLife = Life.TestCase
