@@ -1,1 +1,1 @@
-"""What a judge is asked and how its reply is read: prompts, labels, decoding, the start-up probe."""
+"""Judge requests and how their replies are read: prompts, label sets, decoding, the start-up probe."""

@@ -1,4 +1,4 @@
-"""Attacks: predictions made to be rewarded without naming the thing, in the words of a prompt's own world."""
+"""Anti-gaming set: predictions built to be rewarded without naming the ground truth, with a prompt's own names."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -10,12 +10,12 @@ from speciarl.verdict import Pair
 from speciarl.verifier_server.judge.labels import Scheme
 from speciarl.verifier_server.judge.prompt import Golden, Prompt, prompt_directory
 
-_LOOKALIKE = str.maketrans("aceopxyi", "асеорхуі")  # noqa: RUF001  (that is the point)
+_LOOKALIKE = str.maketrans("aceopxyi", "асеорхуі")  # noqa: RUF001  (homoglyphs on purpose)
 _LEET = str.maketrans("aeio", "4310")
 
 
 def gaming_set(prompt: Prompt) -> tuple[Golden, ...]:
-    """Pairs that no judge may put above `abstain`, with the categories of the prompt's scheme that are right."""
+    """Pairs that no judge may put above `abstain`, each with its correct categories in the prompt's label set."""
     content = _shipped()
     names = prompt.names or tuple(content["names"])
     pairs = []
@@ -34,9 +34,9 @@ def _shipped() -> Any:
 
 
 def _filled(template: str, names: Sequence[str], scheme: Scheme) -> Iterator[tuple[str, str]]:
-    """Ground truth and prediction, once for each label that would pay if the template asks for one."""
+    """Ground truth and prediction; once for each label that would be rewarded, if the template holds a label."""
     truth, other, third = names[:3]
-    # The truth is not the first in the list, where a hasty judge would look.
+    # The truth comes last in the list: a judge that reads the first name only must not pass by luck.
     words = {
         "{truth}": truth,
         "{other}": other,
@@ -47,6 +47,6 @@ def _filled(template: str, names: Sequence[str], scheme: Scheme) -> Iterator[tup
     }
     for mark, text in words.items():
         template = template.replace(mark, text)
-    paying = [scheme.label(category) for category in scheme.categories if category >= Category.SPECIFIC]
-    for label in paying if "{label}" in template else [""]:
+    rewarded = [scheme.label(category) for category in scheme.categories if category >= Category.SPECIFIC]
+    for label in rewarded if "{label}" in template else [""]:
         yield truth, template.replace("{label}", label)

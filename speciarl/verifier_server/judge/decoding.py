@@ -1,8 +1,8 @@
-"""Decoding: how a category is asked for and read out of a reply; pure functions on plain data.
+"""Decoding: asks for a category and reads it from the reply; pure functions on plain data.
 
-From best to most general. The FIRST_TOKEN ways need a single prefill: the labels differ in their first token, so the
-log-probabilities of those tokens already are the verdict. LABEL_CHOICE and JSON_ENUM let the server constrain the whole
-label. FREE_TEXT hopes. The request fields are those of vLLM's chat API (vllm.entrypoints.openai).
+From best to most general. The FIRST_TOKEN modes need a single prefill: the labels differ in their first token, so the
+log-probabilities of those tokens already are the verdict. LABEL_CHOICE and JSON_ENUM are constrained decoding of the
+whole label. FREE_TEXT has no constraint. The request fields are those of vLLM's chat API (vllm.entrypoints.openai).
 """
 
 import enum
@@ -31,27 +31,27 @@ TOP_LOGPROBS = 20
 """The most log-probabilities per token that vLLM reports unless told otherwise (`--max-logprobs`)."""
 
 WIDE_TOP_LOGPROBS = 256
-"""What a server of somebody else's is asked for first where labels are looked for among the likeliest tokens."""
+"""Log-probabilities that FIRST_TOKEN_TOP asks for first, as a server that we did not start may report more."""
 
 LABEL_TOKENS = 48
-"""Room for the longest label, wrapped in JSON, under any tokenizer, single bytes included."""
+"""Token limit for the longest label, wrapped in JSON, under any tokenizer, even with one token per byte."""
 
 
 class Mode(enum.StrEnum):
-    """How the judge's answer is decoded."""
+    """Decoding mode of the judge's reply."""
 
     FIRST_TOKEN = "first_token"
     """Log-probabilities of exactly the labels' first tokens (vLLM's `logprob_token_ids`)."""
 
     FIRST_TOKEN_BIASED = "first_token_biased"
     """The same where log-probabilities are those after processing (`--logprobs-mode processed_logprobs`), as on servers
-    that we start: `logit_bias` lifts the labels' first tokens, so that the 20 likeliest tokens hold all labels, with
-    their exact proportions, and what is missing to 1 tells how likely any label was before. For vLLM that does not know
-    `logprob_token_ids` in chats (0.24)."""
+    that we start: `logit_bias` raises the labels' first tokens, so that the 20 likeliest tokens hold all labels, in
+    their exact proportions, and what is missing to 1 gives the probability of any label before the bias. For vLLM that
+    does not know `logprob_token_ids` in chats (0.24)."""
 
     FIRST_TOKEN_TOP = "first_token_top"
-    """From the most likely tokens as the model has them, with generation confined to the labels' first tokens, for any
-    other vLLM server. A label that is not among them is bounded, not valued."""
+    """Raw log-probabilities of the likeliest tokens, with generation constrained to the labels' first tokens, for any
+    other vLLM server. Of a label that is not among them only an upper bound is known."""
 
     LABEL_CHOICE = "label_choice"
     """vLLM's `structured_outputs: {choice}`."""
@@ -64,7 +64,7 @@ class Mode(enum.StrEnum):
 
     @property
     def by_first_token(self) -> bool:
-        """Whether one token is asked for, and log-probabilities."""
+        """Whether the verdict is read off the log-probabilities of one token."""
         return self in (Mode.FIRST_TOKEN, Mode.FIRST_TOKEN_BIASED, Mode.FIRST_TOKEN_TOP)
 
     @property
@@ -75,29 +75,29 @@ class Mode(enum.StrEnum):
 
 @dataclass(frozen=True)
 class Decoder:
-    """One way to ask and to read. Picklable."""
+    """One way to ask for a verdict and to read it. Picklable."""
 
     mode: Mode
     first_tokens: tuple[int, ...] = ()
     """First token of each label in the scheme's order, for the FIRST_TOKEN modes."""
     max_tokens: int = LABEL_TOKENS
-    """Length limit of the reply in the other modes, a thought included."""
+    """Length limit of the reply in the other modes, reasoning included, in tokens."""
     scheme: Scheme = SIX
-    """The labels to choose from: the prompt's."""
+    """The label set to choose from: the prompt's."""
     only: Category | None = None
-    """The one category the server may choose, when a probe tests whether it obeys; None allows all."""
+    """The only category the server may choose, when the probe tests whether it obeys; None allows all."""
     top: int = TOP_LOGPROBS
     """Log-probabilities to ask for, where the likeliest tokens are asked for."""
     least_mass: float = 0.0
-    """Probability, in [0, 1], that the labels' first tokens must have together; with less there is no verdict. For the
-    FIRST_TOKEN modes."""
+    """Least total probability of the labels' first tokens, in [0, 1]; below it there is no verdict. For the FIRST_TOKEN
+    modes."""
 
     @property
     def identity(self) -> str:
-        """All of it that decides what a judge is taken to say; what the request holds anyway is left out.
+        """Text of all fields that decide how a reply is read; what the request holds anyway is left out.
 
-        Part of the key of every stored verdict: another text, and stores are never found again. It is written out in
-        the form that it had when stores began, so that classes and modules may be renamed.
+        Part of the key of every stored verdict: with another text, stored verdicts are never found again. It is written
+        out in its first form, so that classes and modules may be renamed.
         """
         text = (
             f"Decoder(mode=<Mode.{self.mode.name}: '{self.mode.value}'>, first_tokens={self.first_tokens!r}, "
@@ -106,10 +106,9 @@ class Decoder:
         return f"{text}, least_mass={self.least_mass!r}" if self.mode.by_first_token else text
 
     def narrowed(self) -> list[tuple["Decoder", Category | None]]:
-        """Decoders to test a server with, each with the only category it then may give (None: no such
-        promise).
+        """Decoders for the probe, each with the only category that the server may then choose (None: any).
 
-        A server that obeys the constraint says first one label, then another, whatever it thinks of the pair.
+        A server that obeys the constraint gives first one label, then another, whatever its judge thinks of the pair.
         """
         if self.mode in (Mode.FIRST_TOKEN, Mode.FREE_TEXT):
             return [(self, None)]  # a reply that can be read is proof enough
@@ -135,7 +134,7 @@ class Decoder:
         return fields
 
     def read(self, reply: object) -> Judgement:
-        """The judgement in a parsed chat completion; anything unexpected is Unscorable, never an error."""
+        """The judgement in a parsed chat completion; Unscorable for anything unexpected, never an error."""
         choice = first_choice(reply)
         if choice is None:
             return Unscorable(Reason.MALFORMED, "the reply is no chat completion with a choice")
@@ -145,8 +144,8 @@ class Decoder:
         return text if isinstance(text, Unscorable) else self._read_text(text)
 
     def mass(self, reply: object) -> float | None:
-        """Total probability of the labels' first tokens in a reply to a FIRST_TOKEN mode, in [0, 1]; None when it does
-        not say. In FIRST_TOKEN_TOP it is at least that much."""
+        """Total probability of the labels' first tokens in a reply to a FIRST_TOKEN mode, in [0, 1]; None when not
+        reported. A lower bound in FIRST_TOKEN_TOP."""
         choice = first_choice(reply)
         reported = reported_logprobs(choice) if choice is not None else None
         return None if reported is None else self._mass(reported[1])
@@ -161,10 +160,11 @@ class Decoder:
         fields |= {"return_tokens_as_token_ids": True}
         if self.mode is Mode.FIRST_TOKEN:
             return fields | {"logprob_token_ids": list(self.first_tokens)}
-        # A model's own generation settings may hold a penalty, which would act on labels, as the rubric has them all.
+        # A repetition penalty in the model's own generation settings would act on the labels: the rubric has them all.
         fields |= {"top_logprobs": self.top, "repetition_penalty": 1}
         if self.mode is Mode.FIRST_TOKEN_TOP:
             return fields | {"allowed_token_ids": list(tokens)}
+        # An equal bias keeps the labels' proportions; the probe forces a single label instead.
         return fields | {"logit_bias": {str(token): BIAS if self.only is None else FORCE for token in tokens}}
 
     def _read_tokens(self, choice: Mapping[str, Any]) -> Judgement:
@@ -188,13 +188,13 @@ class Decoder:
                 f"min_label_mass={self.least_mass:g}",
             )
         if self.mode.exact:
-            least = min(logprobs.values())  # of a label that is so unlikely as to be crowded out
+            least = min(logprobs.values())  # upper bound for an unlikely label, crowded out of the list
             return verdict_from_logprobs([least if value is None else value for value in values], self.scheme)
         floor = min((value for token, value in logprobs.items() if token != chosen), default=None)
         return verdict_from_top(self.first_tokens.index(chosen), values, floor, self.scheme)
 
     def _read_narrowed(self, chosen: int, logprobs: Mapping[int, float]) -> Judgement:
-        """The category of the one label that was forced, if the log-probabilities show that it was: it is certain."""
+        """The category of the one forced label; malformed if the log-probabilities do not show it as almost certain."""
         if logprobs[chosen] < -0.01:
             return Unscorable(Reason.MALFORMED, "the log-probabilities do not show the bias that was asked for")
         category = self.scheme.categories[self.first_tokens.index(chosen)]
@@ -215,12 +215,12 @@ class Decoder:
 
 
 def response_format(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """A JSON schema in the form in which OpenAI's API takes it."""
+    """A JSON schema in the form that OpenAI's API takes."""
     return {"type": "json_schema", "json_schema": {"name": "judgement", "strict": True, "schema": schema}}
 
 
 def verdict_from_words(text: str, scheme: Scheme) -> Judgement:
-    """The verdict in a text that should be a label and nothing else."""
+    """The verdict in a text that must be a label and nothing else; Unscorable(off_label) otherwise."""
     label = normalise(text)
     if label not in scheme.labels:
         return Unscorable(Reason.OFF_LABEL, f"the judge said {shorten(text)}, which is no label")

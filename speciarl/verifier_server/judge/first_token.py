@@ -1,4 +1,4 @@
-"""First-token decoding: label probabilities from the log-probabilities of a reply's first token; pure functions."""
+"""First-token decoding: computes label probabilities from the log-probabilities of a reply's first token."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,22 +8,22 @@ from speciarl.verdict import Source, Verdict
 from speciarl.verifier_server.judge.labels import SIX, Scheme
 
 BIAS = 12.0
-"""Added to the logits of the labels' first tokens, in nats. Large enough that no label is crowded out of the likeliest
-tokens but one of less than a hundred-thousandth of the labels' probability; small enough that what all other tokens
-hold together, e^12 times as little as it was, still shows in 32-bit numbers."""
+"""Bias on the logits of the labels' first tokens, in nats. Large enough that only a label of less than a
+hundred-thousandth of the labels' probability is crowded out of the likeliest tokens; small enough that the probability
+of all other tokens, e^12 times smaller than before, still shows in 32-bit numbers."""
 
 FORCE = 100.0
-"""The same where one label is to be said whatever the judge thinks of it: the most that vLLM takes."""
+"""The same to force one label, whatever the judge thinks of the pair: the most that vLLM takes."""
 
 _TOKEN_ID = "token_id:"
 _LEAST, _MOST = -9998.0, 0.01
-"""Bounds of a log-probability. vLLM writes -9999 for minus infinity: the token was forbidden, so that nothing can be
-said about the labels' share. What lies above 0 by more than rounding is a logit."""
+"""Bounds of a log-probability. vLLM writes -9999 for minus infinity: the token was forbidden, so that the labels' share
+is unknown. What lies above 0 by more than rounding is a logit."""
 
 
 def verdict_from_logprobs(logprobs: Sequence[float], scheme: Scheme = SIX) -> Verdict:
-    """The verdict from one log-probability per label, in the scheme's order, whatever their common shift. A tie goes
-    to the worse one."""
+    """The verdict from one log-probability per label, in the label set's order; a common shift has no effect. A tie
+    goes to the worse label, which comes first."""
     best = max(range(len(logprobs)), key=lambda index: logprobs[index])
     margin = logprobs[best] - max(value for index, value in enumerate(logprobs) if index != best)
     weights = [math.exp(value - logprobs[best]) for value in logprobs]
@@ -41,9 +41,8 @@ def verdict_from_top(
 ) -> Verdict:
     """The verdict for the label of index `chosen` when only the most likely tokens were reported.
 
-    `logprobs` has one entry per label, None where unreported; such a label lies at or below `floor`, the
-    least reported value. With the runner-up unreported the margin is a lower bound, and probabilities are
-    left out.
+    `logprobs` has one entry per label, None where unreported; such a label lies at or below `floor`, the least reported
+    value. With the runner-up unreported the margin is a lower bound, and probabilities are left out.
     """
     known = [value for value in logprobs if value is not None]
     if len(known) == len(logprobs):
@@ -58,7 +57,7 @@ def verdict_from_top(
 
 
 def label_mass(logprobs: Mapping[int, float], first_tokens: Sequence[int]) -> float:
-    """Total probability of the labels' first tokens, in [0, 1]; of those that were reported, so at least that much.
+    """Label mass: total probability of the labels' first tokens, in [0, 1]; a lower bound where some are unreported.
 
     Near 1 for a judge that means to answer with a label; small when it would rather say something else.
     """
@@ -66,13 +65,14 @@ def label_mass(logprobs: Mapping[int, float], first_tokens: Sequence[int]) -> fl
 
 
 def biased_mass(logprobs: Mapping[int, float], first_tokens: Sequence[int]) -> float:
-    """The same, as it was before BIAS was added to the labels' logits and probabilities were made to sum to 1 again.
+    """Label mass of the unbiased model: undoes BIAS on the labels' logits and the normalisation after it.
 
-    Good to a few hundredths where labels and all others are equally likely, and better below.
+    Accurate to a few hundredths where labels and all others are equally likely, and better below.
     """
+    # The biased mass is near 1 for almost any judge, and would hide one that is about to say something else.
     labels = sum(math.exp(logprobs[token]) for token in first_tokens if token in logprobs)
     listed = sum(math.exp(value) for token, value in logprobs.items() if token not in first_tokens)
-    others = max(1.0 - labels, listed)  # the difference drowns in rounding where the labels have nearly all
+    others = max(1.0 - labels, listed)  # the difference is rounding error where the labels have nearly all
     before = labels * math.exp(-BIAS)
     return before / (before + others)
 

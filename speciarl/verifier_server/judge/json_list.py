@@ -1,4 +1,4 @@
-"""JSON list of verdicts: several pairs in one request, asked for and read pair by pair."""
+"""JSON list of verdicts: asks about several pairs in one request, and reads the reply pair by pair."""
 
 import enum
 import json
@@ -19,29 +19,29 @@ from speciarl.verifier_server.judge.prompt import Prompt, pair_ids
 from speciarl.verifier_server.judge.reasoning import answer_text, first_choice
 
 ENTRY_TOKENS = 64
-"""Room for one pair's id and label in JSON under any tokenizer, line breaks included."""
+"""Token limit for one pair's id and label in JSON under any tokenizer, line breaks included."""
 
 FRAME_TOKENS = 32
-"""Room for what stands around the entries."""
+"""Token limit for the JSON around the entries."""
 
 LIST_KEY = "verdicts"
-"""Where the reply keeps its list. Strict schemas of hosted APIs want an object at the root, not an array."""
+"""Key of the list in the reply. Strict schemas of hosted APIs want an object at the root, not an array."""
 
 _FENCE = re.compile(r"^```(?:json)?\s*\n(.*?)\n?\s*```$", re.DOTALL)
 
 
 class ManyMode(enum.StrEnum):
-    """How an answer about several pairs is decoded."""
+    """Decoding mode of a reply about several pairs."""
 
     STRUCTURED = "many_structured"
-    """vLLM's `structured_outputs: {regex}`: everything but the labels is given, ids and white space included. Under a
-    JSON schema some judges write white space until they are cut off."""
+    """vLLM's `structured_outputs: {regex}`: everything but the labels is fixed, ids and white space included. Under a
+    JSON schema some judges write white space up to the length limit."""
 
     JSON = "many_json"
     """OpenAI's `response_format: json_schema`."""
 
     TEXT = "many_text"
-    """No constraint; the reply must be such JSON by itself."""
+    """No constraint; the reply must be such JSON all the same."""
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,11 @@ class ManyDecoder:
 
     mode: ManyMode
     scheme: Scheme = SIX
-    """The labels to choose from: the prompt's."""
+    """The label set to choose from: the prompt's."""
     thought_tokens: int = 0
-    """Room for the thought before the answer, for the whole request."""
+    """Token limit of the reasoning before the answer, for the whole request."""
     only: Category | None = None
-    """The one category the server may choose, when a probe tests whether it obeys; None allows all."""
+    """The only category the server may choose, when the probe tests whether it obeys; None allows all."""
 
     @property
     def identity(self) -> str:
@@ -98,7 +98,7 @@ class ManyDecoder:
         return rf'\{{"{LIST_KEY}": \[{entries}\]\}}'
 
     def _schema(self) -> dict[str, Any]:
-        """Without the ids and the length of the list, which not every API lets a schema pin."""
+        """JSON schema without the ids and the length of the list, which not every API can constrain."""
         entry = {
             "type": "object",
             "properties": {"id": {"type": "integer"}, "category": {"type": "string", "enum": self._labels()}},
@@ -116,8 +116,8 @@ class ManyDecoder:
 def read_verdicts(text: str, count: int, scheme: Scheme) -> tuple[Judgement, ...]:
     """One judgement for each of `count` pairs from a JSON list of `{id, category}`, bare or under `verdicts`.
 
-    An id that is missing or occurs twice, or a word that is no label, costs that one pair its verdict. Entries that
-    name no pair are left out.
+    An id that is missing or occurs twice, or a word that is no label, costs that one pair its verdict. Entries with an
+    id of no pair are ignored.
     """
     entries = _entries(text)
     if isinstance(entries, Unscorable):
@@ -159,7 +159,7 @@ def _entries(text: str) -> Sequence[object] | Unscorable:
     fenced = _FENCE.match(stripped)
     try:
         parsed = json.loads(fenced.group(1) if fenced else stripped)
-    except (ValueError, RecursionError):  # also of numbers without end and of lists without bottom
+    except (ValueError, RecursionError):  # also for numbers too long and lists nested too deep
         return Unscorable(Reason.MALFORMED, f"the reply is no JSON: {shorten(text)}")
     entries = parsed.get(LIST_KEY) if isinstance(parsed, Mapping) else parsed
     if not isinstance(entries, list):

@@ -1,4 +1,4 @@
-"""Label tokens: the token with which each label begins, where the judge's reply begins."""
+"""Label tokens: finds the first token of each label at the place where the judge's reply begins."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,8 +13,7 @@ from speciarl.verifier_server.judge.request import template_fields
 
 
 async def tokenize_chat(client: Client, config: VerifierConfig, messages: Messages) -> tuple[list[int], int] | Failure:
-    """Token ids of a chat up to where the reply begins, and the context length, both from vLLM's
-    ``/tokenize``."""
+    """Token ids of a chat up to where the reply begins, and the context length, both from vLLM's ``/tokenize``."""
     body = {
         "model": config.served_name,
         "messages": messages,
@@ -35,8 +34,8 @@ async def server_first_tokens(client: Client, config: VerifierConfig, prompt: Pr
     """First token of each of the prompt's labels, in their order, under the server's own tokenizer and chat
     template.
 
-    The labels are tokenized as continuations of the rendered chat, because many tokenizers treat a word at
-    the start of a text differently from one that follows something.
+    The labels are tokenized as continuations of the rendered chat, because many tokenizers treat a word at the start of
+    a text differently from one that follows something.
     """
     chat = await tokenize_chat(client, config, prompt.messages(SAMPLE_PAIR))
     if isinstance(chat, Failure):
@@ -55,7 +54,7 @@ async def server_first_tokens(client: Client, config: VerifierConfig, prompt: Pr
             return continued
         first = first_difference(prompt_tokens, continued)
         if first is None:
-            # The tokenizer cannot reproduce its own chat text; a label on its own is the next best reading.
+            # The tokenizer cannot reproduce its own chat text; a label on its own is the next best context.
             alone = await _tokenize(client, config, label)
             if isinstance(alone, Failure):
                 return alone
@@ -67,8 +66,7 @@ async def server_first_tokens(client: Client, config: VerifierConfig, prompt: Pr
 
 
 def local_first_tokens(model_directory: str | Path, prompt: Prompt, thinking: bool) -> tuple[int, ...]:
-    """The same from a model directory, without a server. Raises OSError or ValueError when it holds no
-    tokenizer."""
+    """The same from a model directory, without a server. Raises OSError or ValueError when it holds no tokenizer."""
     from transformers import AutoTokenizer  # heavy, and needed only to refuse a judge before it is loaded
 
     tokenizer: Any = AutoTokenizer.from_pretrained(str(model_directory), local_files_only=True)

@@ -1,4 +1,4 @@
-"""Label set: the labels a judge chooses from, and the category that each stands for."""
+"""Label set: the labels a judge chooses from, with the category of each."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,12 +8,12 @@ from speciarl.category import LABELS, Category
 
 @dataclass(frozen=True)
 class Scheme:
-    """Labels, worst first, so that a tie between two goes to the worse one."""
+    """Label set, worst label first, so that a tie goes to the worse one."""
 
     name: str
     labels: tuple[str, ...]
     categories: tuple[Category, ...]
-    """What each label stands for, in label order, all different."""
+    """Category of each label, in label order, all different."""
 
     @property
     def identity(self) -> str:
@@ -28,22 +28,21 @@ class Scheme:
         return self.categories[self.labels.index(label)]
 
     def label(self, category: Category) -> str:
-        """The label that stands for a category; raises ValueError when the scheme has none for it."""
+        """The label of a category; raises ValueError when the set has none for it."""
         return self.labels[self.categories.index(category)]
 
     def spread(self, by_label: Sequence[float]) -> tuple[float, ...]:
-        """One probability per label as one per category, shape (6,); categories without a label get 0."""
+        """Probabilities per category, shape (6,), from those per label; categories without a label get 0."""
         values = dict(zip(self.categories, by_label, strict=True))
         return tuple(values.get(category, 0.0) for category in Category)
 
 
 SIX = Scheme("six", LABELS, tuple(Category))
-"""The whole ladder."""
+"""One label per category."""
 
 BINARY = Scheme("binary", ("wrong", "correct"), (Category.WRONG, Category.SPECIFIC))
-"""Right at the level of the ground truth or finer, or not. An abstention is then `wrong`, as is a name that is too
-broad: a binary judge has no word for either. Only `abstain_shortcut`, which asks no judge, still tells abstentions
-apart."""
+"""`correct`: right at the level of the ground truth or finer. An abstention is `wrong`, as is a name that is too broad:
+there is no label for either. Only `abstain_shortcut`, which asks no judge, still tells abstentions apart."""
 
 SCHEMES = {scheme.name: scheme for scheme in (SIX, BINARY)}
-"""All schemes by name."""
+"""All label sets by name."""

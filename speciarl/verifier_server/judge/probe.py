@@ -1,7 +1,7 @@
-"""Start-up probe: a judge that cannot work is refused in seconds instead of being noticed after hours.
+"""Start-up probe: refuses a judge that cannot work in seconds, instead of letting a run find out after hours.
 
-Servers ignore request fields they do not know and still reply HTTP 200, and versions differ in what they
-know. So nothing is read off a version: each feature is tried and believed only when its effect is seen.
+Servers ignore request fields they do not know and still reply HTTP 200, and versions differ in what they know. So no
+feature is inferred from a version: each is tried, and used only when its effect is observed.
 """
 
 import asyncio
@@ -27,18 +27,17 @@ from speciarl.verifier_server.judge.request import AnyDecoder, ask, chat_body
 
 POLL_S = 0.5
 LEAST_LABEL_MASS = 0.5
-"""A judge that puts less probability than this on the labels' first tokens for a golden pair would rather not begin
-with a label."""
+"""Least label mass for a golden pair; a judge below it would rather not begin with a label."""
 
 MOST_MISSES = 1
-"""Golden pairs that an endpoint may miss with a warning: a sum of floating-point numbers depends on what else is in the
-batch, so a close call may fall either way."""
+"""Golden pairs that an endpoint may fail with a warning: floating-point sums depend on what else is in the batch, so a
+close call may go either way."""
 
 FEW_GOLDEN = 10
-"""With fewer golden pairs than that, none may be missed."""
+"""With fewer golden pairs than that, none may fail."""
 
 EXACT_REMEDY = "start the server with `--logprobs-mode processed_logprobs`, as a `pool` does, or use vLLM 0.28 or newer"
-"""How a vLLM server comes to tell the probabilities of all labels."""
+"""Remedy for a vLLM server that does not report the probabilities of all labels."""
 
 _FILLER = "golden winged warbler "
 
@@ -46,8 +45,7 @@ _log = logging.getLogger(__name__)
 
 
 async def probe(config: VerifierConfig, prompt: Prompt, dispatcher: Dispatcher) -> AnyDecoder:
-    """Check every endpoint and settle how to decode; raises VerifierStartError with one line: cause and
-    remedy."""
+    """Check every endpoint and choose the decoding; raises VerifierStartError with one line: cause and remedy."""
     check = _Probe(config, prompt, dispatcher)
     endpoints = dispatcher.router.endpoints
     await asyncio.gather(*(check.reachable(endpoint) for endpoint in endpoints))
@@ -70,7 +68,7 @@ class _Probe:
         return VerifierStartError(f"judge {self._config.name!r}: {' '.join(message.split())}")
 
     async def reachable(self, endpoint: Endpoint) -> None:
-        """Wait until the endpoint answers, then check that it serves the model."""
+        """Wait until the endpoint replies, then check that it serves the model."""
         clock = asyncio.get_running_loop().time
         deadline_s = self._config.startup_deadline_s
         expires = clock() + deadline_s
@@ -107,7 +105,7 @@ class _Probe:
             raise self._refuse(f"{endpoint.client.url} {problem}")
 
     async def decoder(self, endpoints: Sequence[Endpoint]) -> AnyDecoder:
-        """The first way of decoding that has an effect on every endpoint."""
+        """The first decoding, from best to most general, that has an effect on every endpoint."""
         config = self._config
         problems = []
         if config.kind == "vllm" and config.decoding != "choice" and not config.thinking and not self._many:
@@ -125,15 +123,15 @@ class _Probe:
             problems.append(found)
         for decoder in self._text_decoders():
             problem = await self._first_problem(endpoints, decoder)
-            if problem is None and config.thinking and config.kind == "vllm":  # other APIs may hide the thought
-                problem = await self._thoughtless(endpoints, decoder)
+            if problem is None and config.thinking and config.kind == "vllm":  # other APIs may hide the reasoning
+                problem = await self._thinking_problem(endpoints, decoder)
             if problem is None:
                 return decoder
             problems.append(problem)
         raise self._refuse(f"no way of decoding works: {'; '.join(problems)}; use another server, model or prompt")
 
     def _text_decoders(self) -> Sequence[AnyDecoder]:
-        """Ways to ask for words, best first. Without constraints a thought can precede the label on any server."""
+        """Decoders of whole labels, best first. Without a constraint, reasoning can precede the label on any server."""
         config, scheme = self._config, self._prompt.scheme
         unconstrained = config.kind == "openai" or config.thinking
         if self._many:
@@ -164,16 +162,16 @@ class _Probe:
             (Mode.FIRST_TOKEN_TOP, WIDE_TOP_LOGPROBS),
             (Mode.FIRST_TOKEN_TOP, TOP_LOGPROBS),
         ):
-            # The sample pair tells what a server can do, whatever its judge thinks of it; golden pairs tell the rest.
+            # The sample pair shows what a server can do, whatever its judge thinks of it; golden pairs test the judge.
             trial = Decoder(mode, first_tokens, scheme=self._prompt.scheme, top=top)
             problem = await self._first_problem(endpoints, trial)
             if problem is None:
-                return self._settled(trial)
+                return self._with_mass_check(trial)
             problems.append(problem)
         return f"the server gives no log-probabilities of chosen tokens ({'; '.join(problems)}); {EXACT_REMEDY}"
 
-    def _settled(self, trial: Decoder) -> Decoder:
-        """The decoder for real pairs; with a warning where it tells less than it could."""
+    def _with_mass_check(self, trial: Decoder) -> Decoder:
+        """The decoder with the check of the label mass; warns where it does not report all labels."""
         if not trial.mode.exact:
             _log.warning(
                 "judge %r: the server tells the %d likeliest tokens only; a label that is not among them has no "
@@ -195,9 +193,9 @@ class _Probe:
                         return f"{decoder.mode.value}: {endpoint.client.url} ignores the constraint"
         return None
 
-    async def _thoughtless(self, endpoints: Sequence[Endpoint], decoder: AnyDecoder) -> str | None:
-        """A server without a reasoning parser lets a constrained judge say the label at once, as if it did not
-        think."""
+    async def _thinking_problem(self, endpoints: Sequence[Endpoint], decoder: AnyDecoder) -> str | None:
+        """The first endpoint whose replies hold no reasoning, in one line; None when all do. Without a reasoning parser
+        a server lets a constrained judge give the label at once."""
         for endpoint in endpoints:
             body = chat_body(self._config, self._prompt, decoder, SAMPLE_PAIR)
             if await self._dispatcher.ask(body, shows_thought, only=endpoint) is not True:
@@ -211,7 +209,7 @@ class _Probe:
         return await ask(self._dispatcher, self._config, self._prompt, decoder, pairs, endpoint)
 
     async def prompt_fits(self, endpoint: Endpoint, decoder: AnyDecoder) -> None:
-        """Check that the longest admissible pair leaves room for the answer."""
+        """Check that the longest admissible pairs leave room for the answer in the context."""
         limit = self._config.max_string_chars
         longest = (_FILLER * (limit // len(_FILLER) + 1))[:limit]
         pairs = [Pair(longest, longest)] * self._config.pairs_per_request
@@ -233,11 +231,11 @@ class _Probe:
             )
 
     async def golden(self, endpoints: Sequence[Endpoint], decoder: AnyDecoder) -> AnyDecoder:
-        """Judge the golden pairs everywhere; falls back to constrained labels if the judge shuns first
-        tokens."""
+        """Judge the golden pairs on every endpoint; falls back to constrained labels if the judge avoids the labels'
+        first tokens. Returns the decoder."""
         jobs = [(endpoint, golden) for endpoint in endpoints for golden in self._prompt.golden]
         if isinstance(decoder, Decoder) and decoder.mode.by_first_token and jobs:
-            mass = await self._least_mass(jobs, decoder)
+            mass = await self._smallest_mass(jobs, decoder)
             if mass < LEAST_LABEL_MASS:
                 problem = f"the judge begins its reply with a label with probability {mass:.2g} only"
                 if self._config.decoding == "first_token":
@@ -247,7 +245,7 @@ class _Probe:
                 unusable = await self._first_problem(endpoints, decoder)
                 if unusable is not None:
                     raise self._refuse(f"{problem}, and {unusable}; use another model or prompt")
-        by_endpoint = await asyncio.gather(*(self._failed(endpoint, decoder) for endpoint in endpoints))
+        by_endpoint = await asyncio.gather(*(self._failed_golden(endpoint, decoder) for endpoint in endpoints))
         failed = [line for lines in by_endpoint for line in lines]
         if not failed:
             return decoder
@@ -263,8 +261,8 @@ class _Probe:
         )
         return decoder
 
-    async def _failed(self, endpoint: Endpoint, decoder: AnyDecoder) -> list[str]:
-        """One line for each golden pair that the endpoint does not judge as it must."""
+    async def _failed_golden(self, endpoint: Endpoint, decoder: AnyDecoder) -> list[str]:
+        """One line for each golden pair that the endpoint does not judge as expected."""
         golden, size = self._prompt.golden, self._config.pairs_per_request
         parts = [[entry.pair for entry in golden[at : at + size]] for at in range(0, len(golden), size)]
         answers = await asyncio.gather(*(self._ask(decoder, part, endpoint) for part in parts))
@@ -275,7 +273,7 @@ class _Probe:
             if not passes(entry, judgement)
         ]
 
-    async def _least_mass(self, jobs: Sequence[tuple[Endpoint, Golden]], decoder: Decoder) -> float:
+    async def _smallest_mass(self, jobs: Sequence[tuple[Endpoint, Golden]], decoder: Decoder) -> float:
         def read(reply: object) -> float | Unscorable:
             return decoder.mass(reply) or 0.0
 
@@ -285,12 +283,12 @@ class _Probe:
 
 
 def passes(golden: Golden, judgement: Judgement) -> bool:
-    """Whether the pair was judged as it must be."""
+    """Whether the pair was judged as expected."""
     return isinstance(judgement, Verdict) and judgement.category in golden.expected
 
 
 def describe_golden(golden: Golden, judgement: Judgement, scheme: Scheme) -> str:
-    """One line on a golden pair that was not judged as it must be."""
+    """One line on a golden pair that was not judged as expected."""
     got = scheme.label(judgement.category) if isinstance(judgement, Verdict) else f"unscorable: {judgement.detail}"
     expected = " or ".join(scheme.label(category) for category in sorted(golden.expected))
     pair = golden.pair

@@ -1,4 +1,4 @@
-"""Judge prompt: a static part first, for the prefix cache; then what is to be judged, as JSON data."""
+"""Judge prompt: builds the chat about pairs, a static part first, for the prefix cache, then the pairs as JSON data."""
 
 import hashlib
 import json
@@ -21,7 +21,7 @@ from speciarl.verifier_server.judge.labels import SCHEMES, SIX, Scheme
 FORMAT_VERSION = 1
 
 SAMPLE_PAIR = Pair("golden retriever", "dog")
-"""Any ordinary pair, for checks that do not care which."""
+"""An ordinary pair, for checks whose result does not depend on the pair."""
 
 Messages = list[dict[str, str]]
 """Chat messages as the OpenAI API takes them."""
@@ -34,17 +34,17 @@ _KEYS = ("version", "scheme", "format", "system", "user_prefix", "names", "golde
 
 @dataclass(frozen=True)
 class Golden:
-    """A pair that any usable judge puts into one of the expected categories."""
+    """Golden pair, which any usable judge puts into one of the expected categories."""
 
     pair: Pair
     expected: frozenset[Category]
     kind: str = "golden"
-    """`golden`, or which way of gaming a judge the pair tries (see `gaming`)."""
+    """`golden`, or the kind of attack in the anti-gaming set (see `attacks`)."""
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """One judge prompt."""
+    """One judge prompt, with its label set and golden pairs."""
 
     name: str
     system: str
@@ -53,10 +53,10 @@ class Prompt:
     scheme: Scheme = SIX
     format: Format = "single"
     names: tuple[str, ...] = ()
-    """Names from the world of the prompt that exclude each other, for the anti-gaming set; () for its own."""
+    """Names from the prompt's domain that exclude each other, for the anti-gaming set; () for the set's own."""
 
     def messages(self, *pairs: Pair) -> Messages:
-        """The chat for one pair, or for several with format `many`. All texts are normalised and JSON-encoded, so
+        """The chat about one pair, or about several with format `many`. All texts are normalised and JSON-encoded, so
         that they stay data; raises ValueError for another number of pairs."""
         if not pairs or (len(pairs) > 1 and self.format == "single"):
             raise ValueError(f"prompt {self.name!r} of format {self.format} cannot ask about {len(pairs)} pairs")
@@ -64,13 +64,14 @@ class Prompt:
             {"ground_truth": normalise(pair.ground_truth), "prediction": normalise(pair.prediction)} for pair in pairs
         ]
         many = [{"id": name, **data} for name, data in zip(pair_ids(len(pairs)), fields, strict=True)]
+        # The static text comes first, so that the server computes it once for all pairs (prefix cache).
         content = self.user_prefix + json.dumps(fields[0] if self.format == "single" else many, ensure_ascii=False)
         return [{"role": "system", "content": self.system}, {"role": "user", "content": content}]
 
     @cached_property
     def content_hash(self) -> str:
-        """SHA-256 over all that decides which text a judge sees for a pair and what its labels mean; names and
-        golden pairs take no part."""
+        """SHA-256 over all that decides which text a judge sees for a pair and what its labels mean; names and golden
+        pairs are left out."""
         scheme = [self.scheme.labels, self.scheme.categories]
         parts = [FORMAT_VERSION, NORMALISER_VERSION, self.format, self.system, self.user_prefix, scheme]
         return hashlib.sha256(json.dumps(parts, ensure_ascii=False).encode()).hexdigest()
@@ -79,8 +80,8 @@ class Prompt:
 def pair_ids(count: int) -> tuple[int, ...]:
     """The ids of the pairs of one request, all different, three digits each, for up to 900 pairs.
 
-    They are scattered, so that a judge has to copy them: were they 1, 2, 3, one that skips a pair and counts on
-    would shift all later verdicts to their neighbours, and nobody could tell.
+    They are scattered, so that a judge has to copy them: with 1, 2, 3 a judge that skips a pair and counts on would
+    shift all later verdicts by one pair, undetected.
     """
     return tuple(100 + (index * 379 + 411) % 900 for index in range(count))
 
@@ -109,7 +110,7 @@ def shipped_prompts() -> list[str]:
 
 
 def prompt_directory() -> Any:
-    """Where the prompts are shipped, and, under names that begin with an underscore, what goes with them."""
+    """Directory of the shipped prompts; files whose names begin with an underscore are no prompts."""
     return resources.files("speciarl.verifier_server") / "prompts"
 
 

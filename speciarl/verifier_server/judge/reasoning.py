@@ -1,8 +1,8 @@
-"""Reasoning: a reply's text without the thought before it, as a label inside a thought is no verdict.
+"""Reasoning: parts a reply's answer from the reasoning before it, as a label inside the reasoning is no verdict.
 
-vLLM with a reasoning parser puts the thought into a field of its own (`reasoning`, in older versions
-`reasoning_content`), and so do some other servers. The rest leave it in the text, between marks; where the chat
-template has opened the thought already, only the closing mark is there.
+vLLM with a reasoning parser puts the reasoning into a field of its own (`reasoning`, in older versions
+`reasoning_content`), and so do some other servers. The rest leave it in the text, between tags; where the chat template
+has opened it already, only the closing tag is there.
 """
 
 import re
@@ -30,17 +30,17 @@ def first_choice(reply: object) -> Mapping[str, Any] | None:
 
 
 def answer_text(choice: Mapping[str, Any]) -> str | Unscorable:
-    """What follows the thought, if there is one. Unscorable when there is no text, or when the reply is cut off: the
-    beginning of something longer is no answer."""
+    """The text after the reasoning, if there is any. Unscorable when there is no text, or when the reply is cut off:
+    the beginning of a longer text is no answer."""
     message = choice.get("message")
     content = message.get("content") if isinstance(message, Mapping) else None
     cut = choice.get("finish_reason") == "length"
-    thought_apart = _separate_thought(message) != ""
-    if not isinstance(content, str) or (not content.strip() and (cut or thought_apart)):
+    in_field = _reasoning_field(message) != ""
+    if not isinstance(content, str) or (not content.strip() and (cut or in_field)):
         if cut:
-            return Unscorable(Reason.MALFORMED, _CUT_IN_THOUGHT if thought_apart else _CUT)
+            return Unscorable(Reason.MALFORMED, _CUT_IN_THOUGHT if in_field else _CUT)
         return Unscorable(Reason.MALFORMED, f"the reply has no text (finish_reason {choice.get('finish_reason')!r})")
-    closings = list(_CLOSING.finditer(content))
+    closings = list(_CLOSING.finditer(content))  # the last one counts: reasoning may mention the tag
     text = content[closings[-1].end() :] if closings else content
     if _OPENING.search(text):
         return Unscorable(Reason.MALFORMED, _CUT_IN_THOUGHT)
@@ -48,15 +48,15 @@ def answer_text(choice: Mapping[str, Any]) -> str | Unscorable:
 
 
 def shows_thought(reply: object) -> bool:
-    """Whether a chat completion has a thought, in a field of its own or in its text."""
+    """Whether a chat completion holds reasoning, in a field of its own or in its text."""
     choice = first_choice(reply)
     message = choice.get("message") if choice is not None else None
     content = message.get("content") if isinstance(message, Mapping) else None
     in_text = isinstance(content, str) and (_CLOSING.search(content) or _OPENING.search(content))
-    return bool(in_text) or _separate_thought(message) != ""
+    return bool(in_text) or _reasoning_field(message) != ""
 
 
-def _separate_thought(message: object) -> str:
+def _reasoning_field(message: object) -> str:
     if not isinstance(message, Mapping):
         return ""
     thoughts = (message.get(field) for field in ("reasoning", "reasoning_content"))

@@ -1,4 +1,4 @@
-"""Judge request: the chat about one pair or several, sent and read."""
+"""Judge request: builds and sends the chat about one pair or several, and reads the reply."""
 
 from collections.abc import Sequence
 from typing import Any, TypeAlias
@@ -15,7 +15,7 @@ AnyDecoder: TypeAlias = Decoder | ManyDecoder
 
 
 def template_fields(config: VerifierConfig) -> dict[str, Any]:
-    """Request fields that steer the chat template; only vLLM takes them.
+    """Request fields that control the chat template; only vLLM takes them.
 
     Templates without such a switch ignore it.
     """
@@ -23,8 +23,7 @@ def template_fields(config: VerifierConfig) -> dict[str, Any]:
 
 
 def chat_body(config: VerifierConfig, prompt: Prompt, decoder: AnyDecoder, *pairs: Pair) -> dict[str, Any]:
-    """The body of a chat completion. `request_fields` of the configuration have the last word; null removes
-    one."""
+    """The body of a chat completion. `request_fields` of the configuration override all others; null removes one."""
     asked = decoder.fields() if isinstance(decoder, Decoder) else decoder.fields(len(pairs))
     body = {
         "model": config.served_name,
@@ -45,10 +44,10 @@ async def ask(
     only: Endpoint | None = None,
     deadline_s: float | None = None,
 ) -> Sequence[Judgement]:
-    """One request about some pairs, tried again as `Dispatcher.ask` does: one judgement for each, in their order.
+    """Send one request about some pairs, with the retries of `Dispatcher.ask`: one judgement for each, in their order.
 
-    A reply that leaves out some of several pairs is not tried again as a whole: it is up to the caller to ask about
-    those. Raises only CancelledError.
+    A reply that leaves out some of several pairs is not retried as a whole: it is up to the caller to ask about those.
+    Raises only CancelledError.
     """
     body = chat_body(config, prompt, decoder, *pairs)
     if isinstance(decoder, Decoder):
@@ -56,6 +55,7 @@ async def ask(
 
     def read(reply: object) -> Sequence[Judgement] | Unscorable:
         judgements = decoder.read(reply, len(pairs))
+        # Of a single pair, Unscorable is the reading of the whole reply, which the dispatcher retries.
         alone = judgements[0] if len(judgements) == 1 else None
         return alone if isinstance(alone, Unscorable) else judgements
 

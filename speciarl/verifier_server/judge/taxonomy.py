@@ -1,4 +1,4 @@
-"""Taxonomy judge: reads the exact category off a hierarchy. No model, no network."""
+"""Taxonomy judge: computes the exact category from a hierarchy. No model, no network."""
 
 from pathlib import Path
 
@@ -28,15 +28,14 @@ class TaxonomyVerifier:
         except OSError as error:
             raise VerifierStartError(
                 f"judge {self.config.name!r}: cannot read the taxonomy {path} ({error.strerror}); "
-                "prepare the data first "
-                "or correct `taxonomy`"
+                "prepare the data first or correct `taxonomy`"
             ) from error
         except TaxonomyError as error:
             raise VerifierStartError(f"judge {self.config.name!r}: {error}; prepare the data again") from error
 
     @property
     def gives_probabilities(self) -> bool:
-        """See `Verifier.gives_probabilities`: what is read off a hierarchy is certain."""
+        """See `Verifier.gives_probabilities`: a category from a hierarchy is certain."""
         return True
 
     async def verify(self, pair: Pair) -> Judgement:
@@ -44,7 +43,7 @@ class TaxonomyVerifier:
         return self.recall(pair)
 
     def recall(self, pair: Pair, times: int = 1) -> Judgement:
-        """See `Verifier.recall`: everything is known."""
+        """See `Verifier.recall`: never None, as no pair needs a judge model."""
         judgement = self._judge(pair)
         self._stats.requests += times
         self._stats.count(judgement, times)
