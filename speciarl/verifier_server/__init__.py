@@ -1,4 +1,4 @@
-"""Judges of answers: prompts, client, cache, start-up probe and managed vLLM replicas."""
+"""Verifier: judges answers; prompts, HTTP client, cache, verdict store, start-up probe and managed vLLM replicas."""
 
 from speciarl.errors import VerifierStartError
 from speciarl.verifier_server.config import PoolConfig, VerifierConfig, parse_config

@@ -29,26 +29,26 @@ _SHOWN_CHARS = 60
 
 @dataclass(frozen=True)
 class Finding:
-    """What the judge made of one pair."""
+    """One pair of the audit and its judgement."""
 
     golden: Golden
     judgement: Judgement
 
     @property
     def passed(self) -> bool:
-        """Whether the category is one of those expected; a pair without a verdict did not pass."""
+        """Whether the category is one of those expected; False without a verdict."""
         return passes(self.golden, self.judgement)
 
     @property
     def rewarded(self) -> bool:
-        """Whether a way of gaming the judge came out above `abstain`."""
+        """Whether a pair of the anti-gaming set was judged above `abstain`."""
         scored = isinstance(self.judgement, Verdict) and self.judgement.category > Category.ABSTAIN
         return self.golden.kind != "golden" and scored
 
 
 @dataclass(frozen=True)
 class Audit:
-    """All findings about one judge, golden pairs first."""
+    """Result of an audit: all findings about one judge, golden pairs first."""
 
     judge: str
     prompt: str
@@ -58,25 +58,25 @@ class Audit:
 
     @property
     def failed(self) -> tuple[Finding, ...]:
-        """The pairs that were not judged as they must be."""
+        """The pairs that were not judged as expected."""
         return tuple(finding for finding in self.findings if not finding.passed)
 
 
 async def audit(config: VerifierConfig) -> Audit:
-    """Ask a running judge about every pair, without shortcuts, memory or store: the judge alone is on trial.
+    """Judge all golden pairs and the anti-gaming set with a running judge, without shortcuts, memory or store.
 
     Raises ConfigError for a verifier without a judge model, and VerifierStartError for a judge that cannot work at all.
     """
     if config.kind == "taxonomy" or config.service_url:
         what = "the taxonomy judge has no model" if config.kind == "taxonomy" else "a service answers from its store"
         raise ConfigError(f"judge {config.name!r}: {what}; audit the configuration of a judge model")
-    alone = {"exact_shortcut": False, "abstain_shortcut": False, "cache_size": 0, "store": None, "probe": True}
-    verifier = LLMVerifier(config.model_copy(update=alone))
+    judge_only = {"exact_shortcut": False, "abstain_shortcut": False, "cache_size": 0, "store": None, "probe": True}
+    verifier = LLMVerifier(config.model_copy(update=judge_only))
     prompt = verifier.prompt
     cases = (*prompt.golden, *gaming_set(prompt))
-    # The probe shall settle the decoding as in a run, and leave it to us what the golden pairs say.
-    anything = frozenset(Category)
-    verifier.prompt = replace(prompt, golden=tuple(replace(golden, expected=anything) for golden in prompt.golden))
+    # The probe must choose the decoding as in a run, but not refuse the judge: the audit reports failed golden pairs.
+    any_category = frozenset(Category)
+    verifier.prompt = replace(prompt, golden=tuple(replace(golden, expected=any_category) for golden in prompt.golden))
     await verifier.start()
     try:
         judgements = await asyncio.gather(*(verifier.verify(case.pair) for case in cases))
@@ -118,13 +118,13 @@ def _row(finding: Finding, scheme: Scheme) -> tuple[Text, ...]:
         got, margin = f"unscorable: {judgement.detail}", None
     expected = " | ".join(scheme.label(category) for category in sorted(golden.expected))
     margin_text = "" if margin is None else f"{margin:.2f}"
-    # Text, because a prediction may hold what the console takes for markup.
+    # Text, not str, in which rich would take brackets for markup.
     return tuple(map(Text, (golden.kind, golden.pair.ground_truth, prediction, expected, got, margin_text)))
 
 
 @contextlib.contextmanager
 def running(config: VerifierConfig) -> Iterator[VerifierConfig]:
-    """The configuration with endpoints; replicas it asks for run on a Ray of our own until the end of the block."""
+    """Yield the configuration with endpoints; replicas of its `pool` run on a local Ray until the block ends."""
     if config.pool is None:
         yield config
         return
@@ -143,9 +143,9 @@ def command(
     overrides: Annotated[list[str] | None, typer.Argument(help="KEY=VALUE, e.g. model=NAME prompt=strict.")] = None,
     failures_only: Annotated[bool, typer.Option("--failures-only", help="List only the pairs that fail.")] = False,
 ) -> None:
-    """Try a judge and its prompt on golden pairs and on answers that want to be rewarded for nothing.
+    """Test a judge and its prompt on golden pairs and on the anti-gaming set: answers built to be rewarded for nothing.
 
-    The exit code is 1 if a pair is not judged as it must be, 2 if the judge cannot be asked.
+    The exit code is 1 if a pair is not judged as expected, 2 if the judge cannot be asked.
     """
     with one_line_errors(), running(judge_config(judge, overrides or ())) as config:
         result = asyncio.run(audit(config))

@@ -1,4 +1,4 @@
-"""``speciarl verifier``: run the service, watch it, ask it."""
+"""``speciarl verifier``: commands to run a verifier service, show its metrics and query it."""
 
 import contextlib
 from pathlib import Path
@@ -84,7 +84,7 @@ def serve(
 
         settings = config_source.load_settings(config, verifier or [], overrides or [], store)
         server.set_up_logging("json" if log_format == "json" else "text", log_level)
-        with contextlib.suppress(KeyboardInterrupt):  # everything was stopped in order
+        with contextlib.suppress(KeyboardInterrupt):  # the server has shut down in order by now
             server.serve(settings)
 
 

@@ -1,4 +1,4 @@
-"""Verifier configuration: which judge scores the answers, with which deadlines and limits."""
+"""Verifier configuration: the judge that scores the answers, its deadlines and limits."""
 
 from collections.abc import Mapping
 from typing import Any, Literal, Self
@@ -10,7 +10,7 @@ from speciarl.utils.credentials import authorization, public_url, split
 
 
 class PoolConfig(BaseModel):
-    """vLLM judge replicas that the run starts on Ray, with resources of their own, and stops again."""
+    """Pool of vLLM judge replicas that the run starts on Ray, with dedicated resources, and stops at its end."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -32,11 +32,11 @@ class PoolConfig(BaseModel):
     """Further `vllm serve` options, e.g. `{enforce_eager: true, max_num_seqs: 64}`. True gives a bare flag,
     False its `--no-` form; null leaves the option out."""
     startup_deadline_s: float = Field(default=900, gt=0)
-    """Seconds a replica may take from its start until it answers, the download of its model apart."""
+    """Seconds from the start of a replica until it must answer, the download of its model not included."""
     download_deadline_s: float = Field(default=7200, gt=0)
     """Seconds the download of the model may take, where it is not on the replica's machine yet."""
     placement_deadline_s: float = Field(default=60, gt=0)
-    """Seconds Ray may take to find room for the replicas; a cluster that starts machines on demand needs minutes."""
+    """Seconds Ray may take to place the replicas; a cluster that starts machines on demand needs minutes."""
     stop_deadline_s: float = Field(default=20, gt=0)
     """Seconds a replica may take to stop before it is killed."""
     max_restarts: int = Field(default=20, ge=-1)
@@ -46,11 +46,11 @@ class PoolConfig(BaseModel):
     unhealthy_deadline_s: float = Field(default=60, gt=0)
     """Seconds a running replica may fail its health check before it is restarted."""
     max_replicas: int | None = Field(default=None, ge=1)
-    """Most replicas that Ray Serve may start under load, `replicas` being the fewest; None keeps their number.
-    A pool inside a training run does not grow."""
+    """Most replicas when Ray Serve scales with the load, `replicas` being the fewest; None: a fixed number. A pool
+    inside a training run does not scale."""
     target_ongoing_requests: float = Field(default=32, gt=0)
-    """HTTP requests at once in one replica above which Ray Serve starts another; twice as many may be in it. Chats
-    that share a request (`chats_per_request`) count once."""
+    """HTTP requests in flight in one replica above which Ray Serve starts another; a replica takes at most twice as
+    many. Chats that share a request (`chats_per_request`) count once."""
     grow_after_s: float = Field(default=30, ge=0)
     """Seconds for which the load must be above that before Ray Serve starts a replica."""
     shrink_after_s: float = Field(default=600, ge=0)
@@ -64,7 +64,7 @@ class PoolConfig(BaseModel):
 
 
 class StoreConfig(BaseModel):
-    """Where verdicts outlive the process: content-addressed, first writer wins."""
+    """Verdict store, which keeps verdicts beyond the process: content-addressed, first writer wins."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
@@ -79,9 +79,9 @@ class StoreConfig(BaseModel):
     prefix: str = "speciarl"
     """First part of every Redis key, so that a server may be shared with others."""
     open_deadline_s: float = Field(default=60.0, gt=0)
-    """Seconds the store may take to open at the start, which on a network file system or a busy machine is long."""
+    """Seconds the store may take to open at the start; long on a network file system or a busy machine."""
     timeout_s: float = Field(default=5.0, gt=0)
-    """Seconds one look-up or write may take; after that the pair is judged as if there were no store."""
+    """Seconds one look-up or write may take; after that the pair is judged as without a store."""
 
     @model_validator(mode="after")
     def _fits_kind(self) -> Self:
@@ -98,19 +98,19 @@ class StoreConfig(BaseModel):
 
 
 def _request_timeout_s(validated: dict[str, Any]) -> float:
-    """The default: a request for one token hangs if it takes longer, one for much text may well take as long."""
-    # A field that was refused is absent; the refusal is what the user hears of.
-    says_little = not validated.get("thinking") and validated.get("pairs_per_request", 1) == 1
-    return 15 if validated.get("kind") == "vllm" and says_little and not validated.get("service_url") else 120
+    """Default of `request_timeout_s`: short for a reply of one label, long for one that may hold much text."""
+    # A field that failed validation is absent; the user sees the error of that field.
+    one_label = not validated.get("thinking") and validated.get("pairs_per_request", 1) == 1
+    return 15 if validated.get("kind") == "vllm" and one_label and not validated.get("service_url") else 120
 
 
 class VerifierConfig(BaseModel):
-    """One judge."""
+    """Configuration of one judge."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     name: str = Field(default="judge", min_length=1)
-    """What logs and errors call this judge."""
+    """Name of the judge in logs and errors."""
     kind: Literal["vllm", "openai", "taxonomy"] = "vllm"
     """`vllm`: a vLLM server, whose extensions are used. `openai`: any OpenAI-compatible chat API. `taxonomy`:
     no model, the exact answer from a hierarchy."""
@@ -129,70 +129,69 @@ class VerifierConfig(BaseModel):
     prompt: str = "base"
     """Judge prompt: a shipped name, or the path of a YAML file."""
     decoding: Literal["auto", "first_token", "choice"] = "auto"
-    """`first_token`: one token, from the log-probabilities of the labels' first tokens; gives a margin; vLLM
-    only. `choice`: the whole label, constrained by the server. `auto`: the first where the judge allows
-    it."""
+    """`first_token`: one generated token; the verdict is read off the log-probabilities of the labels' first tokens,
+    with a margin; vLLM only. `choice`: constrained decoding of the whole label. `auto`: `first_token` where the judge
+    allows it, else `choice`."""
     thinking: bool = False
-    """Let the judge reason before the label; needs `choice`, and with vLLM a server started with
+    """Let a reasoning model reason before the label; needs `choice`, and with vLLM a server started with
     `--reasoning-parser`."""
     thinking_tokens: int = Field(default=2048, ge=1)
-    """Tokens a thinking judge may spend on one request: on the pair, label included, or on the thought about all
-    pairs of the request."""
+    """Most tokens of a thinking judge's reply: reasoning and label for one pair, or the reasoning about all pairs of
+    the request."""
     request_fields: dict[str, Any] = Field(default_factory=dict)
-    """Extra fields of every chat request, or null to leave one of ours out, for APIs with ways of their own,
-    e.g. `{max_tokens: null, max_completion_tokens: 64}`."""
+    """Fields to add to every chat request, or null to leave one of ours out, for APIs that differ, e.g.
+    `{max_tokens: null, max_completion_tokens: 64}`."""
     min_label_mass: float = Field(default=0.05, ge=0, le=1)
-    """Probability that the labels must have together where a verdict is read off the first token. With less the judge
-    wants to say something else, whatever label it is held to, and the pair is unscorable(off_label); 0 takes any."""
+    """Least total probability of the labels where a verdict is read off the first token. Below it the judge would
+    rather say something that is no label, and the pair is unscorable(off_label); 0 takes any."""
     exact_shortcut: bool = True
     """Call equal (normalised) strings `specific` without asking the judge."""
     abstain_shortcut: bool = False
     """Call plain refusals such as "none" `abstain` without asking the judge."""
     max_string_chars: int = Field(default=512, ge=1)
-    """Longest normalised string that is judged, by whatever judge. A longer prediction is no label and counts as
-    wrong; a longer ground truth is unscorable(too_long)."""
+    """Longest normalised string that any judge is asked about. A longer prediction is no name and counts as wrong; a
+    longer ground truth is unscorable(too_long)."""
     max_concurrency: int = Field(default=256, ge=1)
-    """Requests in flight at once over all endpoints; the rest wait in a local queue. Chats that share
-    an HTTP request count each."""
+    """Most requests in flight over all endpoints; the rest wait in a local queue. Of chats that share an HTTP request
+    each counts."""
     chats_per_request: int = Field(default=8, ge=1)
-    """Most chats that leave in the same instant and share one HTTP request, where a vLLM server takes several and the
-    decoding is `first_token`; saves both sides' work on HTTP. 1 sends each by itself."""
+    """Most chats that share one HTTP request when sent in the same instant, where a vLLM server takes several and the
+    decoding is `first_token`; saves HTTP overhead on both sides. 1 sends each by itself."""
     pairs_per_request: int = Field(default=1, ge=1, le=200)
-    """Most pairs in one request, for hosted APIs where requests are dear; more than 1 needs a prompt of format
+    """Most pairs in one request, for hosted APIs where requests are expensive; more than 1 needs a prompt of format
     `many`."""
     service_url: str | None = None
     """Base URL of a verifier service (`speciarl verifier serve`) that judges instead of this process. Its judge is
-    the one called `name`; what describes a judge here (model, endpoints, prompt, …) is then the service's
-    business and must be left out."""
+    the one called `name`; what describes a judge here (model, endpoints, prompt, …) is then configured at the
+    service and must be left out."""
     request_timeout_s: float = Field(default_factory=_request_timeout_s, gt=0)
-    """Seconds one HTTP request may take; a later one is broken off and tried again, elsewhere where there is another
-    endpoint. When not given, 15 for a judge of kind `vllm` that says little (no `thinking`, one pair per request, no
-    `service_url`), and 120 for all else: hosted APIs, thoughts, many pairs per request, a service."""
+    """Seconds one HTTP request may take; then it is cancelled and retried, on another endpoint where there is one. When
+    not given, 15 for a judge of kind `vllm` that replies with one label (no `thinking`, one pair per request, no
+    `service_url`), and 120 for all else: hosted APIs, reasoning, many pairs per request, a service."""
     total_deadline_s: float = Field(default=300, gt=0)
     """Seconds one pair may take: local queue, requests and retries together."""
     retries: int = Field(default=8, ge=0)
-    """Further attempts after one that reached a judge and failed for a transient reason: with 8, a judge that fails
-    three requests in ten loses one pair in 50,000. Refused connections and overload (HTTP 429 and 503) cost none:
-    they are waited out until `total_deadline_s`."""
+    """Retry budget: further attempts after one that reached a judge and failed with a transient error. With 8, a judge
+    that fails three requests in ten loses one pair in 50,000. Refused connections and overload (HTTP 429 and 503) cost
+    none: they are waited out until `total_deadline_s`."""
     backoff_s: float = Field(default=0.5, ge=0)
-    """Longest wait before the first retry; doubles with each one. The wait is drawn evenly from 0 to that."""
+    """Longest wait before the first retry, in seconds; doubles with each one (exponential backoff). The wait is drawn
+    evenly from 0 to that (full jitter)."""
     cache_size: int = Field(default=100_000, ge=0)
     """Verdicts kept in memory, least recently used dropped first; 0 keeps none."""
     probe: bool = True
-    """Judge the prompt's golden pairs at the start. Reachability, model and decoding are checked in any
-    case."""
+    """Judge the prompt's golden pairs at the start. Reachability, model and decoding are checked in any case."""
     startup_deadline_s: float = Field(default=10, gt=0)
-    """Seconds the endpoints may take to answer at the start; raise it when they start together with the
-    run."""
+    """Seconds the endpoints may take to answer at the start; raise it when they start together with the run."""
     taxonomy: str | None = None
     """Path of the hierarchy, a JSON file, for `kind: taxonomy`."""
     store: StoreConfig | None = None
-    """Where verdicts are kept beyond this process; None keeps them in memory only. Without effect for `kind:
-    taxonomy`, which has nothing to keep, and beside `service_url`, where the service keeps its own."""
+    """Verdict store; None keeps verdicts in memory only. Without effect for `kind: taxonomy`, which needs none, and
+    beside `service_url`, where the service has its own."""
     gather_s: float = Field(default=0.03, ge=0)
-    """Seconds for which a pair waits at most for others to share its request, with `pairs_per_request` above 1."""
+    """Longest wait of a pair for others to share its request, in seconds, with `pairs_per_request` above 1."""
     max_waiting: int = Field(default=100_000, ge=1)
-    """Pairs that may wait in the local queue; one more is unscorable(overloaded) at once."""
+    """Most pairs in the local queue (admission control); one more is unscorable(overloaded) at once."""
     health_interval_s: float = Field(default=5.0, gt=0)
     """Longest pause between two health checks of an ejected endpoint, in seconds."""
 
@@ -205,14 +204,14 @@ class VerifierConfig(BaseModel):
     @classmethod
     def _are_urls(cls, endpoints: tuple[str, ...]) -> tuple[str, ...]:
         for endpoint in endpoints:
-            _refuse_no_url(endpoint, "http://host:8000/v1")
+            _require_http_url(endpoint, "http://host:8000/v1")
         return endpoints
 
     @field_validator("service_url")
     @classmethod
     def _is_url(cls, url: str | None) -> str | None:
         if url is not None:
-            _refuse_no_url(url, "http://host:8100")
+            _require_http_url(url, "http://host:8100")
         return url
 
     @model_validator(mode="after")
@@ -249,7 +248,7 @@ class VerifierConfig(BaseModel):
         return self
 
 
-def _refuse_no_url(url: str, example: str) -> None:
+def _require_http_url(url: str, example: str) -> None:
     parts = split(url)
     if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
         encoded = ", with / ? # @ of a password as %2F %3F %23 %40" if "@" in url else ""
@@ -257,7 +256,7 @@ def _refuse_no_url(url: str, example: str) -> None:
 
 
 def parse_config(mapping: Mapping[str, Any], at: str = "verifier") -> VerifierConfig:
-    """Validate a plain mapping; raises ConfigError with one line per the first wrong key: key, cause, remedy.
+    """Validate a plain mapping; raises ConfigError with one line on the first wrong key: key, cause, remedy.
 
     `at` is the path of the mapping in the user's configuration.
     """
@@ -279,5 +278,5 @@ def _one_line(error: ValidationError, at: str) -> str:
 
 
 def describe_input(given: object) -> str:
-    """What a message on a wrong value ends with; empty for a section, and for what may be a URL with a password."""
+    """The end of a message on a wrong value; empty for a section, and for what may be a URL with a password."""
     return "" if isinstance(given, Mapping | BaseModel) or "@" in repr(given) else f" (got {given!r})"

@@ -1,4 +1,4 @@
-"""``speciarl verifier top``: a service's metrics as a table in the terminal, refreshed."""
+"""Service console: a service's metrics as a table (``speciarl verifier top``), and one judgement (``judge``)."""
 
 import asyncio
 from collections.abc import Mapping
@@ -22,12 +22,12 @@ JUDGE_TIMEOUT_S = 300.0
 
 
 class ServiceError(SpeciaRLError):
-    """A service did not answer as one."""
+    """A service cannot be reached, or does not reply as a verifier service."""
 
 
 def metrics_text(url: str, key_file: str | None) -> str:
-    """The page of metrics; raises ServiceError."""
-    shown = public_url(url)  # the rest goes into a header
+    """The service's metrics in Prometheus' text format; raises ServiceError."""
+    shown = public_url(url)  # user name and password go into a header
 
     async def fetch() -> str:
         key = read_key(key_file, "service", "key file") if key_file else None
@@ -79,29 +79,29 @@ Labels = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True)
 class Snapshot:
-    """All samples of one page of metrics."""
+    """All samples of one scrape of the metrics."""
 
     at_s: float
-    """When it was taken, on the caller's clock."""
+    """Time of the scrape, on the caller's clock."""
     values: Mapping[tuple[str, Labels], float]
-    """By sample name and sorted labels."""
+    """Value by sample name and sorted labels."""
 
     @classmethod
     def parse(cls, text: str, at_s: float) -> Self:
-        """Read Prometheus' text format; raises ValueError for anything else."""
+        """Parse Prometheus' text format; raises ValueError for anything else."""
         samples = (sample for family in text_string_to_metric_families(text) for sample in family.samples)
         return cls(at_s, {(sample.name, tuple(sorted(sample.labels.items()))): sample.value for sample in samples})
 
     def get(self, name: str, **labels: str) -> float | None:
-        """One sample."""
+        """The value of one sample; None when there is none."""
         return self.values.get((name, tuple(sorted(labels.items()))))
 
 
 def view(now: Snapshot, before: Snapshot | None) -> Table:
-    """One row for each metric of ours that is not 0: its value, and by how much it grew in a second.
+    """A table with one row per verifier metric that is not 0: its value, and its increase per second.
 
-    Of a histogram, the mean and the number of its values. Means and growth are those between the snapshots, since the
-    start where there is one only.
+    A histogram is shown by the mean of its values and their rate. Means and increases are those between the snapshots;
+    with one snapshot only, those since the start.
     """
     table = Table("metric", "of", title="What is not shown is 0", title_justify="left")
     for column in ("value", "per second"):
@@ -109,19 +109,19 @@ def view(now: Snapshot, before: Snapshot | None) -> Table:
     for (name, labels), value in sorted(now.values.items()):
         if not name.startswith((JUDGE, SERVICE)) or name.endswith(("_bucket", "_created", "_sum")) or not value:
             continue
-        shown, gained = f"{value:.6g}", _gain(now, before, name, labels)
+        shown, increase = f"{value:.6g}", _increase(now, before, name, labels)
         if name.endswith("_count"):
-            total = _gain(now, before, name.removesuffix("_count") + "_sum", labels)
-            shown = f"{total / gained:.3g} (mean)" if gained else "-"
+            total = _increase(now, before, name.removesuffix("_count") + "_sum", labels)
+            shown = f"{total / increase:.3g} (mean)" if increase else "-"
         grows = name.endswith(("_total", "_count")) and before is not None and now.at_s > before.at_s
-        rate = f"{gained / (now.at_s - before.at_s):.1f}" if grows and before is not None else ""
+        rate = f"{increase / (now.at_s - before.at_s):.1f}" if grows and before is not None else ""
         plain = name.removesuffix("_total").removesuffix("_count")
         table.add_row(plain, ", ".join(text for _, text in labels), shown, rate)
     return table
 
 
-def _gain(now: Snapshot, before: Snapshot | None, name: str, labels: Labels) -> float:
-    """What a counter gained; a counter below what it was has started anew."""
+def _increase(now: Snapshot, before: Snapshot | None, name: str, labels: Labels) -> float:
+    """Increase of a counter between the snapshots; one below its earlier value was reset."""
     value = now.values[name, labels]
     earlier = before.values.get((name, labels), 0.0) if before else 0.0
     return value - earlier if value >= earlier else value

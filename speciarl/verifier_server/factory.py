@@ -1,4 +1,4 @@
-"""Verifier factory: the verifier that a configuration describes."""
+"""Verifier factory: builds the verifier that a configuration describes."""
 
 from speciarl.verifier_server.config import VerifierConfig
 from speciarl.verifier_server.judge.taxonomy import TaxonomyVerifier
@@ -9,7 +9,7 @@ from speciarl.verifier_server.verifier import Verifier
 
 def build(config: VerifierConfig, service_key: str | None = None) -> Verifier:
     """The verifier a configuration describes, not started yet; raises ConfigError for one that cannot be
-    built. `service_key` stands for the content of `api_key_file` where that file is not at hand."""
+    built. `service_key` replaces the content of `api_key_file` where that file is not at hand."""
     if config.service_url:
         return RemoteVerifier(config, key=service_key)
     return TaxonomyVerifier(config) if config.kind == "taxonomy" else LLMVerifier(config)

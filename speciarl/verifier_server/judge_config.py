@@ -1,4 +1,4 @@
-"""Judge configuration from a recipe option or a YAML file."""
+"""Judge configuration, loaded from a recipe option or a YAML file."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ _NODE = "speciarl.verifier"
 def judge_config(source: str, overrides: Sequence[str] = ()) -> VerifierConfig:
     """The judge of ``recipe/verifier=SOURCE``, or of a .yaml file that holds a verifier mapping.
 
-    Overrides such as ``model=NAME`` win; they may carry the path they have in a training run,
+    Overrides such as ``model=NAME`` take precedence; they may carry the path they have in a training run,
     ``speciarl.verifier.model=NAME``. Raises ConfigError in one line.
     """
     from_file = source.endswith((".yaml", ".yml"))
@@ -38,7 +38,7 @@ def judge_config(source: str, overrides: Sequence[str] = ()) -> VerifierConfig:
 
 
 def read_mapping(path: Path, needs: str = "the keys of one judge, such as `model` and `endpoints`") -> dict[str, Any]:
-    """The mapping in a YAML file; raises ConfigError in one line. `needs` says what a file without one lacks."""
+    """The mapping in a YAML file; raises ConfigError in one line, which says what the file `needs` if it holds none."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -53,8 +53,7 @@ def read_mapping(path: Path, needs: str = "the keys of one judge, such as `model
 
 
 def recipe_judge(name: str) -> DictConfig:
-    """The judge that ``recipe/verifier=NAME`` stands for, with the values it still asks for missing; raises
-    ConfigError in one line."""
+    """The judge of ``recipe/verifier=NAME``, with mandatory values still missing; raises ConfigError in one line."""
     from hydra import compose, initialize
     from hydra.errors import HydraException
 

@@ -1,4 +1,4 @@
-"""LLM verifier: shortcuts, memory, store, then a judge model behind one or several HTTP endpoints."""
+"""LLM verifier: judges by shortcut, memory, verdict store or a judge model behind one or several HTTP endpoints."""
 
 import asyncio
 import logging
@@ -50,12 +50,12 @@ _log = logging.getLogger(__name__)
 class LLMVerifier(HttpVerifier):
     """Judges pairs with a language model, each distinct pair once.
 
-    Cheapest step first: shortcuts, memory, an equal pair already in flight, the store, the judge. A verdict is
-    remembered, a failure is not: the next request for the pair asks again.
+    Cheapest step first: shortcuts, memory, an equal pair in flight (single-flight), the read-through store, the judge.
+    A verdict is remembered, a failure is not: the next request for the pair asks again.
     """
 
     def __init__(self, config: VerifierConfig, chance: random.Random | None = None) -> None:
-        """Raises ConfigError when the prompt cannot be loaded or does not fit, or a pool was not started yet. Opens
+        """Raises ConfigError when the prompt cannot be loaded or does not fit, or the pool has not been started. Opens
         nothing."""
         if not config.endpoints:
             raise ConfigError(
@@ -67,38 +67,40 @@ class LLMVerifier(HttpVerifier):
         self._decoder: AnyDecoder | None = None
         self._batcher: PairBatcher | None = None
         self._store: VerdictStore | None = None
-        self._known: ReadThroughStore | None = None
+        self._read_through: ReadThroughStore | None = None
 
     async def start(self) -> None:
         """See `Verifier.start`."""
         key_file = self.config.api_key_file
         api_key = read_key(key_file, f"judge {self.config.name!r}") if key_file else None
         self._session = aiohttp.ClientSession(
-            # No limit but our own, so that aiohttp's hidden queue is never the one that makes a pair wait. vLLM closes
-            # idle connections after 5 s; we let go of them first, so that no request meets a closing one.
+            # Only `max_concurrency` limits: in aiohttp's own queue a pair would wait unseen. vLLM closes idle
+            # connections after 5 s; we close them earlier, so that no request is sent on one that is closing.
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=3),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None),
         )
         clients = [self._client(url, self._session, api_key) for url in self.config.endpoints]
-        # The probe meets failures on purpose, to learn what servers can do: they are neither counted nor held against
-        # an endpoint, and few tries tell enough.
-        trying = self.config.model_copy(update={"retries": min(self.config.retries, PROBE_RETRIES)})
-        probed = Router([Endpoint(client) for client in clients], self.config.health_interval_s, Stats())
+        # The probe provokes failures, to find out what servers can do. Its own router and counters keep them from
+        # ejecting an endpoint and out of the statistics, and few retries suffice.
+        probe_config = self.config.model_copy(update={"retries": min(self.config.retries, PROBE_RETRIES)})
+        probe_router = Router([Endpoint(client) for client in clients], self.config.health_interval_s, Stats())
+        probe_dispatcher = Dispatcher(probe_config, probe_router, Stats(), self._chance)
         try:
-            self._store = await _open_store(self.config)  # before the probe: a wrong path is told at once
-            self._decoder = await probe(self.config, self.prompt, Dispatcher(trying, probed, Stats(), self._chance))
+            self._store = await _open_store(self.config)  # before the probe: a wrong path is reported at once
+            self._decoder = await probe(self.config, self.prompt, probe_dispatcher)
             if self._store is not None and self.config.store is not None:
-                self._known = await self._read_through(self._store, self._decoder, self.config.store.timeout_s)
+                timeout_s = self.config.store.timeout_s
+                self._read_through = await self._build_read_through(self._store, self._decoder, timeout_s)
             endpoints = [await self._endpoint(client, self._decoder) for client in clients]
         except BaseException:
             await self.aclose()
             raise
         dispatcher = self._connect(endpoints, self.config)
         if isinstance(self._decoder, ManyDecoder):
-            about = partial(ask, dispatcher, self.config, self.prompt, self._decoder)
+            ask_many = partial(ask, dispatcher, self.config, self.prompt, self._decoder)
             config = self.config
-            self._batcher = PairBatcher(about, config.pairs_per_request, config.gather_s, config.total_deadline_s)
+            self._batcher = PairBatcher(ask_many, config.pairs_per_request, config.gather_s, config.total_deadline_s)
         _log.info(
             "judge %r is ready: %s on %d endpoint(s), %d of which take several chats in one request",
             self.config.name,
@@ -114,23 +116,23 @@ class LLMVerifier(HttpVerifier):
 
     @property
     def decoding(self) -> str | None:
-        """How the judge decodes, as the start-up probe settled it; None before `start`."""
+        """Decoding mode that the start-up probe has chosen; None before `start`."""
         return self._decoder.mode.value if self._decoder else None
 
     async def aclose(self) -> None:
         """See `Verifier.aclose`."""
-        session, self._session, self._dispatcher = self._session, None, None  # nothing new is judged from here on
+        session, self._session, self._dispatcher = self._session, None, None  # no pair is admitted from here on
         if self._health is not None:
             await self._health.aclose()
-        await self._cache.aclose()
+        await self._cache.aclose()  # before the batchers, the store and the session, which its tasks use
         if self._batcher is not None:
             await self._batcher.aclose()
         for endpoint in self.endpoints:
             if endpoint.chat_batcher is not None:
                 await endpoint.chat_batcher.aclose()
-        known, self._known = self._known, None
-        if known is not None:
-            await known.aclose()
+        read_through, self._read_through = self._read_through, None
+        if read_through is not None:
+            await read_through.aclose()
         store, self._store = self._store, None
         if store is not None:
             await close_store(store, STORE_CLOSE_S)
@@ -143,7 +145,7 @@ class LLMVerifier(HttpVerifier):
         pair = normalised(pair)
         return await self._cache.single_flight(pair, partial(self._judge, pair, self._dispatcher, self._decoder))
 
-    def _without_a_judge(self, normal: Pair) -> Judgement | None:
+    def _judge_by_text(self, normal: Pair) -> Judgement | None:
         return judge_by_length(normal, self.config.max_string_chars) or self._shortcut(normal)
 
     def _shortcut(self, pair: Pair) -> Verdict | None:
@@ -160,17 +162,18 @@ class LLMVerifier(HttpVerifier):
             (judgement,) = await ask(dispatcher, self.config, self.prompt, decoder, [pair], deadline_s=within_s)
             return judgement
 
-        if self._known is None:
+        if self._read_through is None:
             return await judge(self.config.total_deadline_s)
-        return await self._known.get_or_judge(pair, judge)
+        return await self._read_through.get_or_judge(pair, judge)
 
     async def _endpoint(self, client: Client, decoder: AnyDecoder) -> Endpoint:
-        """A server that passed the probe; its chats may share HTTP requests if it can do that."""
+        """The endpoint of a server that passed the probe; its chats share HTTP requests if the server takes several."""
         config = self.config
-        # Fields of the user's own might be none that this route knows, and it ignores what it does not know.
+        # vLLM's batch route ignores fields that it does not know, which `request_fields` might be.
         wanted = config.chats_per_request > 1 and not config.request_fields
         if wanted and isinstance(decoder, Decoder) and decoder.mode.exact:
-            # A bias is seen to work where it is large; and the judge may think of the sample pair what it likes.
+            # A biased request forces one label, as only a large bias is sure to show. What the judge thinks of the
+            # sample pair does not matter, so its label mass is not checked.
             trial = replace(decoder.narrowed()[0][0], least_mass=0.0)
             body = chat_body(config, self.prompt, trial, SAMPLE_PAIR)
             if await takes_several(client, body, trial.read):
@@ -183,7 +186,7 @@ class LLMVerifier(HttpVerifier):
             )
         return Endpoint(client)
 
-    async def _read_through(self, store: VerdictStore, decoder: AnyDecoder, timeout_s: float) -> ReadThroughStore:
+    async def _build_read_through(self, store: VerdictStore, decoder: AnyDecoder, timeout_s: float) -> ReadThroughStore:
         try:
             revision = await asyncio.to_thread(model_revision, self.config)
         except OSError as error:

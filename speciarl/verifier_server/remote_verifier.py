@@ -1,4 +1,4 @@
-"""Remote verifier: asks a verifier service (``speciarl verifier serve``) behind a URL."""
+"""Remote verifier: sends pairs to a verifier service (``speciarl verifier serve``)."""
 
 import asyncio
 import random
@@ -24,29 +24,29 @@ from speciarl.verifier_server.verifier import HttpVerifier, normalised
 from speciarl.wire import from_wire
 
 MOST_PAIRS = 256
-"""Most pairs in one request; smaller than what the service takes, so that an answer does not wait for too many."""
+"""Most pairs in one request; fewer than the service takes, so that no reply waits for too many pairs."""
 
 GRACE_S = 0.25
-"""By so much a pair's deadline lies after that of its request, whose failure tells more."""
+"""Seconds from a request's deadline to that of its pairs: the request's failure has the more specific message."""
 
 GATHER_S = 0.002
-"""How long the first pair of a request waits for others."""
+"""Seconds for which the first pair of a request waits for others."""
 
 POLL_S = 0.5
 
 EXACT = frozenset(mode.value for mode in Mode if mode.exact)
-"""Ways of decoding that give probabilities, as a service names them."""
+"""Decoding modes that give probabilities, by the names a service reports."""
 
 DEADLINE_SHARE = 0.9
-"""Of `request_timeout_s`, what the service gets to answer with the verdicts it has by then."""
+"""Share of `request_timeout_s` after which the service answers with the verdicts it has by then."""
 
 LONGEST_ANSWER_S = 60.0
-"""The most it gets, however long a request may take: one slow pair holds up neither the others of its request for long,
-nor those that wait for a trial to succeed."""
+"""Upper bound of that time, in seconds: a straggler delays neither the other pairs of its request for long, nor those
+that wait for a trial request (half-open) to succeed."""
 
 
 class ServiceClient(Client):
-    """One verifier service. What the dispatcher calls a chat is a batch of pairs here."""
+    """HTTP client of one verifier service. What the dispatcher calls a chat is a batch of pairs here."""
 
     def __init__(self, url: str, session: aiohttp.ClientSession, timeout_s: float, api_key: str | None = None) -> None:
         super().__init__(url, "vllm", session, timeout_s, api_key)
@@ -63,18 +63,17 @@ class ServiceClient(Client):
 class RemoteVerifier(HttpVerifier):
     """Judges pairs through a verifier service, with the results that its judge would give in process.
 
-    Pairs asked for at about the same time travel together. Memory and single-flight work as in `LLMVerifier`;
-    the service behind it has its own, for all its clients.
+    Pairs asked for at about the same time share a request. Memory and single-flight work as in `LLMVerifier`; the
+    service has its own, for all its clients.
     """
 
     def __init__(self, config: VerifierConfig, chance: random.Random | None = None, key: str | None = None) -> None:
-        """Opens nothing. `key` stands for the content of `api_key_file`."""
+        """Opens nothing. `key` replaces the content of `api_key_file`."""
         super().__init__(config, chance)
         self._key = key
         self._batcher: Batcher[Pair, Judgement] | None = None
         self._max_string_chars = self._most_chars = config.max_string_chars
-        """Longest text that is judged, normalised, and longest that is sent; both as the service
-        says, from `start` on."""
+        """Longest normalised text that is judged, and longest text that is sent; the service's, from `start` on."""
         self._gives_probabilities = False
 
     @property
@@ -121,27 +120,27 @@ class RemoteVerifier(HttpVerifier):
     async def _verify(self, pair: Pair) -> Judgement:
         if self._batcher is None:
             return Unscorable(Reason.CANCELLED, "the verifier is not running")
-        # The key is the normalised pair, but the service does not get that: normalising a text twice may give
-        # another text than once.
+        # The key is the normalised pair, but the service gets the pair itself: it normalises too, and normalising
+        # twice may give another text than once.
         return await self._cache.single_flight(
-            normalised(pair), partial(self._judge, self._portable(pair), self._batcher)
+            normalised(pair), partial(self._judge, self._for_service(pair), self._batcher)
         )
 
-    def _without_a_judge(self, normal: Pair) -> Judgement | None:
+    def _judge_by_text(self, normal: Pair) -> Judgement | None:
         return judge_by_length(normal, self._max_string_chars)
 
-    def _portable(self, pair: Pair) -> Pair:
-        """The pair as it came, as far as JSON and the service's limit on texts allow; it normalises to the same."""
+    def _for_service(self, pair: Pair) -> Pair:
+        """The pair within what JSON and the service's limit on texts allow; its normal form is unchanged."""
 
-        def portable(text: str) -> str:
-            encodable = text.encode(errors="replace").decode()  # a lone surrogate becomes "?", both are dropped
+        def fit(text: str) -> str:
+            encodable = text.encode(errors="replace").decode()  # a lone surrogate becomes "?"; `normalise` drops both
             return encodable if len(encodable) <= self._most_chars else squeeze(encodable)
 
-        return Pair(portable(pair.ground_truth), portable(pair.prediction))
+        return Pair(fit(pair.ground_truth), fit(pair.prediction))
 
     async def _judge(self, pair: Pair, batcher: Batcher[Pair, Judgement]) -> Judgement:
-        """Ask until there is a verdict or time is up. A pair that was late in one answer is not lost: the
-        service goes on with it, and the next request for it joins."""
+        """Ask until there is a verdict or the deadline passes. A straggler that has none in one reply is not lost: the
+        service goes on judging it, and the next request for it joins (single-flight)."""
         clock = asyncio.get_running_loop().time
         deadline_s = self.config.total_deadline_s
         expires = clock() + deadline_s
@@ -186,7 +185,7 @@ class RemoteVerifier(HttpVerifier):
             await asyncio.sleep(POLL_S)
 
     async def _check_judge(self, client: ServiceClient) -> int:
-        """The most pairs the service takes at once."""
+        """Check that the service has the judge, and adopt its limits; returns the most pairs per request."""
         reply = await client.get("v1/judges")
         if isinstance(reply, Failure):
             remedy = "check `api_key_file`" if reply.status in (401, 403) else "correct `service_url`"
@@ -218,7 +217,7 @@ class RemoteVerifier(HttpVerifier):
 
 
 def read_results(reply: object, count: int) -> list[Judgement] | Unscorable:
-    """The judgements of a reply to ``POST /v1/judge`` with `count` pairs; malformed if it is anything else."""
+    """The judgements in a reply to ``POST /v1/judge`` with `count` pairs; Unscorable(malformed) for anything else."""
     results = reply.get("results") if isinstance(reply, Mapping) else None
     if not isinstance(results, list) or len(results) != count:
         return Unscorable(Reason.MALFORMED, f"the service's reply does not hold {count} results")

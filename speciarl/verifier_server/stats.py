@@ -1,4 +1,4 @@
-"""Verifier counters and histograms."""
+"""Statistics of a verifier: counters and histograms."""
 
 from bisect import bisect_left
 from collections.abc import Mapping
@@ -11,11 +11,11 @@ SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 
 """Upper bounds of the buckets, in seconds; a last bucket without bound follows."""
 
 Snapshot = tuple[tuple[float, ...], tuple[int, ...], float]
-"""Bounds, shape (n,), inf not among them; cumulative counts, shape (n + 1,), the last one counting all; the sum."""
+"""Bounds of the buckets without inf, shape (n,); cumulative counts, shape (n + 1,), the last counting all; the sum."""
 
 
 class Histogram:
-    """How often which durations occurred."""
+    """Histogram of durations in seconds."""
 
     def __init__(self, bounds: tuple[float, ...] = SECONDS) -> None:
         self._bounds = bounds
@@ -28,7 +28,7 @@ class Histogram:
         self._sum += value
 
     def snapshot(self) -> Snapshot:
-        """What was counted so far."""
+        """Bounds, cumulative counts and sum so far."""
         cumulative, total = [], 0
         for count in self._counts:
             total += count
@@ -37,7 +37,7 @@ class Histogram:
 
 
 def _counter(text: str, exported_as: str | None = None) -> Any:
-    """A field that only grows. `text` describes it here and in Prometheus, where it may have a name of its own."""
+    """A counter field. `text` describes it here and in Prometheus, where its name is `exported_as` if given."""
     return field(default=0, metadata={"text": text, "exported_as": exported_as, "grows": True})
 
 
@@ -47,7 +47,7 @@ def _gauge(text: str) -> Any:
 
 @dataclass
 class Stats:
-    """Totals since the start. `requests` = shortcuts + memory_hits + store_hits + deduplicated + live +
+    """Counters since the start. `requests` = shortcuts + memory_hits + store_hits + deduplicated + live +
     unscorable + abandoned."""
 
     requests: int = _counter("Pairs handed to `verify`.", "pairs")
@@ -94,7 +94,7 @@ class Stats:
     """Distribution of the times that add up to `judge_seconds`."""
 
     def count(self, judgement: Judgement, times: int = 1) -> None:
-        """Count a pair without a verdict; verdicts are counted where they arise."""
+        """Count a pair without a verdict; verdicts are counted by `count_source` where they arise."""
         if isinstance(judgement, Unscorable):
             self.unscorable[judgement.reason] += times
 
@@ -110,17 +110,17 @@ class Stats:
             self.live += times
 
     def observe_queue(self, seconds: float) -> None:
-        """A request waited this long for its turn."""
+        """Add the time that a request waited in the local queue."""
         self.queue_seconds += seconds
         self.queue_times.observe(seconds)
 
     def observe_attempt(self, seconds: float) -> None:
-        """An attempt took this long, whatever came of it."""
+        """Add the duration of an attempt, successful or not."""
         self.judge_seconds += seconds
         self.judge_times.observe(seconds)
 
     def add_usage(self, reply: object) -> None:
-        """Add up the tokens that a parsed chat completion reports; replies without a report count nothing."""
+        """Add the token usage that a parsed chat completion reports, if it does."""
         usage = reply.get("usage") if isinstance(reply, Mapping) else None
         if not isinstance(usage, Mapping):
             return

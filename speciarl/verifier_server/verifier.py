@@ -1,4 +1,4 @@
-"""Verifier protocol, and the base of verifiers that ask servers over HTTP."""
+"""Verifier protocol, and the base class of verifiers that ask servers over HTTP."""
 
 import abc
 import asyncio
@@ -18,12 +18,12 @@ from speciarl.verifier_server.store.memory_cache import VerdictCache
 
 
 def normalised(pair: Pair) -> Pair:
-    """The pair as it is compared, kept and judged."""
+    """The pair in the normal form in which it is compared, kept and judged."""
     return Pair(normalise(pair.ground_truth), normalise(pair.prediction))
 
 
 class Verifier(Protocol):
-    """Judges pairs. Bound to the event loop in which it was started."""
+    """Protocol of all verifiers, which judge pairs. Bound to the event loop in which it was started."""
 
     async def start(self) -> None:
         """Open connections and check that the judge works; raises VerifierStartError when it does not."""
@@ -34,11 +34,11 @@ class Verifier(Protocol):
         `start`."""
 
     async def verify(self, pair: Pair) -> Judgement:
-        """Judge one pair, in bounded time. Trouble with the judge ends in Unscorable and never raises."""
+        """Judge one pair, in bounded time. A failure of the judge gives Unscorable and never raises."""
 
     def recall(self, pair: Pair, times: int = 1) -> Judgement | None:
-        """The judgement of a pair for which nobody has to be asked, counted as so many requests; None for one that
-        has to be judged, of which nothing is counted."""
+        """The judgement of a pair for which no judge has to be asked, counted as `times` requests; None, with nothing
+        counted, for one that has to be judged."""
 
     def stats(self) -> dict[str, float]:
         """Counters and seconds since the start; the same keys at all times."""
@@ -48,7 +48,7 @@ class Verifier(Protocol):
 
 
 class HttpVerifier(abc.ABC):
-    """Counters, memory and single-flight, and the way to some endpoints."""
+    """Base class: counters, memory and single-flight, and the dispatcher to some endpoints."""
 
     def __init__(self, config: VerifierConfig, chance: random.Random | None = None) -> None:
         """Opens nothing."""
@@ -75,7 +75,7 @@ class HttpVerifier(abc.ABC):
     def recall(self, pair: Pair, times: int = 1) -> Judgement | None:
         """See `Verifier.recall`."""
         normal = normalised(pair)
-        judgement = self._without_a_judge(normal)
+        judgement = self._judge_by_text(normal)
         if judgement is None:
             judgement = self._cache.recall(normal, times)
         elif isinstance(judgement, Verdict):
@@ -101,14 +101,14 @@ class HttpVerifier(abc.ABC):
 
     @abc.abstractmethod
     async def _verify(self, pair: Pair) -> Judgement:
-        """The judgement of a pair that is not known, with verdicts counted by their source."""
+        """The judgement of a pair that `recall` does not know, with verdicts counted by their source."""
 
     @abc.abstractmethod
-    def _without_a_judge(self, normal: Pair) -> Judgement | None:
-        """What a normalised pair gets by its text alone; None for one that needs a judge."""
+    def _judge_by_text(self, normal: Pair) -> Judgement | None:
+        """The judgement of a normalised pair by its text alone; None for one that needs a judge."""
 
     def _connect(self, endpoints: list[Endpoint], config: VerifierConfig) -> Dispatcher:
-        """Take the endpoints into use, and watch their health from now on."""
+        """Start the health watch of the endpoints; returns the dispatcher to them."""
         router = Router(endpoints, config.health_interval_s, self._stats)
         self.endpoints = router.endpoints
         self._health = HealthWatch(router)

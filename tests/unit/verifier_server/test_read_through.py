@@ -124,9 +124,9 @@ async def test_a_judge_that_changes_its_mind_is_held_to_its_first_verdict(fake_j
             slow = asyncio.create_task(two.verify(PAIR))
             while not judge.chats:  # both looked before either wrote
                 await asyncio.sleep(0.01)
-            assert one._known is not None
+            assert one._read_through is not None
             quick = Verdict(Category.MORE_SPECIFIC, None, Source.LIVE)
-            await one._known._write(PAIR, quick)
+            await one._read_through._write(PAIR, quick)
             judge.gate.set()
             assert outcome(await slow) == (Category.MORE_SPECIFIC, Source.LIVE)
             assert outcome(await two.verify(PAIR)) == (Category.MORE_SPECIFIC, Source.MEMORY)
@@ -161,8 +161,8 @@ async def test_a_forged_entry_of_another_pair_is_not_believed(fake_judge: MakeJu
     async with fake_judge().running() as judge:
         async with started(judge.url, path) as verifier:
             await verifier.verify(PAIR)
-            assert verifier._known is not None
-            judge_of_both = verifier._known._judge
+            assert verifier._read_through is not None
+            judge_of_both = verifier._read_through._judge
         verdict = Verdict(Category.SPECIFIC, None, Source.LIVE)
         better = Record.of(judge_of_both.fingerprint, Pair("lion", "lion king"), verdict, 0)
         with sqlite3.connect(path) as connection:
