@@ -1,1 +1,1 @@
-"""Judges that we start: vLLM processes on Ray, watched and restarted."""
+"""Judge pool: vLLM servers that we start on Ray, monitor and restart."""

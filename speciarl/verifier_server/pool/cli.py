@@ -1,4 +1,4 @@
-"""``speciarl verifier pool``: judges on Ray Serve, from the command line."""
+"""Command ``speciarl verifier pool``: starts, stops and lists judges on Ray Serve."""
 
 import socket
 from collections.abc import Sequence
@@ -73,7 +73,7 @@ def status(address: Address = "auto") -> None:
 
 
 def pooled_judge(source: str, overrides: Sequence[str] = ()) -> VerifierConfig:
-    """The judge that a recipe option or a YAML file describes, with a pool; raises ConfigError in one line."""
+    """Configuration of a judge with a pool, from a recipe option or a YAML file; raises ConfigError in one line."""
     judge = judge_config(source, overrides)
     if judge.pool is None:
         raise ConfigError(f"{source}: judge {judge.name!r} has no `pool`, so there is nothing to start")
@@ -85,7 +85,7 @@ def _connect(address: str) -> None:
 
     host, _, port = address.rpartition(":")
     try:
-        if host and port.isdigit() and "/" not in host:  # Ray itself would try for minutes
+        if host and port.isdigit() and "/" not in host:  # fails at once, where Ray itself would retry for minutes
             socket.create_connection((host, int(port)), timeout=5).close()
         ray.init(address=address, log_to_driver=False, configure_logging=False)
     except (OSError, RuntimeError, ValueError) as error:

@@ -1,7 +1,7 @@
-"""Model download: a judge's files from the Hub into the cache before a server loads them; ``python -m`` this module.
+"""Model download: fetches a judge's files from the Hub before a server loads them; ``python -m`` this module.
 
-A download takes as long as the line is slow, and says nothing about whether the server will come up; so it is a step of
-its own, with a deadline of its own (`pool.download_deadline_s`).
+How long a download takes depends on the network and says nothing about whether the server will start; so it is a step
+of its own, with a deadline of its own (`pool.download_deadline_s`).
 """
 
 import contextlib
@@ -18,15 +18,15 @@ from speciarl.verifier_server.config import PoolConfig, VerifierConfig
 
 REPORT_EVERY_S = 15.0
 _SMALL = ("*.json", "*.txt", "*.model", "*.tiktoken", "*.jinja", "*.py")
-_LEFT_OUT = ("original/*", "metal/*")
-"""Other forms of the same weights, which vLLM leaves out as well."""
+_SKIPPED = ("original/*", "metal/*")
+"""Other formats of the same weights, which vLLM skips as well."""
 
 # Plain tracebacks: standard error is a log, whose last line is shown to the user.
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
 def download_command(config: VerifierConfig, pool: PoolConfig) -> list[str] | None:
-    """The command line that downloads a judge's model; None for one that lies in a directory."""
+    """Command line that downloads a judge's model; None for one in a local directory."""
     model = config.model
     if not model or Path(model).is_dir():
         return None
@@ -38,9 +38,9 @@ def download_command(config: VerifierConfig, pool: PoolConfig) -> list[str] | No
 
 
 def wanted_files(names: Sequence[str]) -> list[str]:
-    """Of a repository's files those that vLLM loads: weights as safetensors where there are any, and all that is
-    small."""
-    kept = [name for name in names if not any(fnmatch(name, pattern) for pattern in _LEFT_OUT)]
+    """Files of a repository that vLLM loads: the weights, as safetensors where there are any, and all small
+    files."""
+    kept = [name for name in names if not any(fnmatch(name, pattern) for pattern in _SKIPPED)]
     weights = next((kind for kind in ("*.safetensors", "*.bin") if any(fnmatch(name, kind) for name in kept)), "")
     return [name for name in kept if any(fnmatch(name, pattern) for pattern in (weights, *_SMALL))]
 
@@ -53,7 +53,7 @@ def download(
         str | None, typer.Option("--cache-dir", help="Folder to put it in (default: the Hub's cache).")
     ] = None,
 ) -> None:
-    """Download a judge model into the Hub's cache. What is there already costs a look at the Hub.
+    """Download a judge model into the Hub's cache. Files that are in the cache are not downloaded again.
 
     \b
       python -m speciarl.verifier_server.pool.model_download Qwen/Qwen3-8B --cache-dir /data/models
@@ -67,7 +67,7 @@ def download(
     try:
         info = HfApi().model_info(model, revision=revision, files_metadata=True)
     except (httpx.HTTPError, OSError, ValueError) as error:
-        # A model that is in the cache can do without the Hub. If it is not, the server says so.
+        # A model that is in the cache does not need the Hub. If it is not there, the server says so.
         typer.echo(f"the Hub does not tell of {model} ({_line(error)}); what is in the cache has to do")
         return
     sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
@@ -90,7 +90,7 @@ def _report(model: str, blobs: Path, total: int, done: threading.Event) -> None:
     while not done.wait(REPORT_EVERY_S):
         have = 0
         for file in list(blobs.glob("*")):
-            with contextlib.suppress(FileNotFoundError):  # parts are renamed under our eyes
+            with contextlib.suppress(FileNotFoundError):  # partial files are renamed when they are complete
                 have += file.stat().st_size
         typer.echo(f"downloading {model}: {have / 1e9:.1f} of {total / 1e9:.1f} GB")
 

@@ -1,4 +1,4 @@
-"""Judge pool: vLLM replicas as Ray actors with resources of their own, which live as long as the run."""
+"""Judge pool: vLLM replicas as Ray actors in a placement group, which live as long as the run."""
 
 import contextlib
 import logging
@@ -22,9 +22,9 @@ _log = logging.getLogger(__name__)
 
 
 class JudgePool:
-    """The replicas of one judge. Needs an initialised Ray; a context manager that stops what it started.
+    """Pool of the replicas of one judge. Needs an initialised Ray; a context manager that stops what it started.
 
-    A replica that dies, or is stuck, is started again by Ray at the same URL, so that endpoints stay valid
+    A replica that dies, or is stuck, is restarted by Ray at the same URL, so that endpoints stay valid
     (`ReplicaActor`). Actors are not detached: they end with the job that started them, even if it is killed. On a
     cluster of one node the servers listen on the loopback interface, otherwise on their node's address, without a
     key, like the training framework's own rollout servers. A pool that was stopped does not start again.
@@ -41,11 +41,11 @@ class JudgePool:
         self._actors: list[Any] = []
         self._restarts = [0] * self._pool.replicas
         self._group: Any = None
-        """Ray's placement group: one bundle of resources for each replica, on a node that stays the same."""
+        """Placement group of Ray: one bundle of resources for each replica, on a node that stays the same."""
         self._urls: list[str] = []
         self._stopped = False
-        self._handover = threading.Lock()
-        """Held where a thread that starts the pool and one that stops it would take the same things in hand."""
+        self._lock = threading.Lock()
+        """Held while a thread that starts the pool and one that stops it change the same attributes."""
 
     @property
     def config(self) -> VerifierConfig:
@@ -53,9 +53,9 @@ class JudgePool:
         return self._config.model_copy(update={"endpoints": tuple(self._urls), "pool": None})
 
     def start(self) -> list[str]:
-        """Start all replicas at once and return their URLs when all are healthy; once started, just the URLs.
+        """Start all replicas concurrently and return their URLs when all are healthy; once started, just the URLs.
 
-        Raises VerifierStartError in one line, with everything stopped, when there is no room or one fails.
+        Raises VerifierStartError in one line, with everything stopped, when Ray has no room or a replica fails.
         """
         if self._urls:
             return list(self._urls)
@@ -72,15 +72,15 @@ class JudgePool:
         return [bool(self._ask(actor.alive)) for actor in self._actors]
 
     def restarts(self) -> list[int]:
-        """How often each replica was started again, as far as is known while one is away."""
+        """Number of restarts of each replica; the last known one while a replica cannot be asked."""
         for index, actor in enumerate(self._actors):
             self._restarts[index] = self._ask(actor.restarts) or self._restarts[index]
         return list(self._restarts)
 
     def stop(self) -> None:
-        """Stop all replicas, in bounded time. Safe to call at any time, also twice or while another thread
-        starts."""
-        with self._handover:
+        """Stop all replicas, in bounded time. Safe to call at any time, also twice or during `start` in another
+        thread."""
+        with self._lock:
             self._stopped = True
             actors, self._actors, self._urls = self._actors, [], []
             group, self._group = self._group, None
@@ -88,7 +88,7 @@ class JudgePool:
         if group is None or not ray.is_initialized():
             return
         stopping = [actor.stop.remote() for actor in actors]
-        if stopping:
+        if stopping:  # the deadline lies after those of the replicas, so that they can end by themselves
             ray.wait(stopping, num_returns=len(stopping), timeout=self._pool.stop_deadline_s + KILL_GRACE_S + SLACK_S)
         for actor in actors:
             ray.kill(actor)
@@ -107,7 +107,7 @@ class JudgePool:
         ray = ray_module()
         pool = self._pool
         wanted = {"GPU": pool.gpus_per_replica, "CPU": pool.cpus_per_replica}
-        # Ray takes no empty bundle, and this much of a core keeps nobody else out.
+        # Ray refuses an empty bundle, and so small a share of a core blocks nothing else.
         bundle = {name: number for name, number in wanted.items() if number} or {"CPU": 0.001}
         with self._unless_stopped():
             self._group = group = ray.util.placement_group([bundle] * pool.replicas)
@@ -121,9 +121,9 @@ class JudgePool:
         except ray.exceptions.RayTaskError as error:
             cause = error.cause
             message = str(cause) if isinstance(cause, VerifierStartError) else last_line(error)
-            raise self._refuse(message) from error
+            raise self._start_error(message) from error
         except ray.exceptions.RayError as error:
-            raise self._refuse(f"a replica's actor was lost: {last_line(error)}") from error
+            raise self._start_error(f"a replica's actor was lost: {last_line(error)}") from error
 
     def _make_actor(self, group: Any, index: int) -> Any:
         ray = ray_module()
@@ -138,7 +138,7 @@ class JudgePool:
         return ray.remote(ReplicaActor).options(**options).remote(self._config, self._pool, log_path, self._env)
 
     def _ask(self, method: Any) -> Any:
-        """What an actor answers; None while it is away, or once it is given up."""
+        """Reply of an actor; None while it is restarted, or once its restarts are used up."""
         ray = ray_module()
         if not ray.is_initialized():
             return None  # the run ends, and its replicas with it
@@ -149,15 +149,16 @@ class JudgePool:
 
     @contextlib.contextmanager
     def _unless_stopped(self) -> Iterator[None]:
-        with self._handover:
+        """Hold the lock for a block; raises VerifierStartError when the pool was stopped meanwhile."""
+        with self._lock:
             if self._stopped:
-                raise self._refuse("the pool was stopped while it started")
+                raise self._start_error("the pool was stopped while it started")
             yield
 
     def _await_ready(self) -> list[str]:
         ray = ray_module()
-        begun = told = time.monotonic()
-        patience = StartPatience(self._pool.startup_deadline_s, self._pool.download_deadline_s)
+        begun = reported = time.monotonic()
+        deadlines = StartPatience(self._pool.startup_deadline_s, self._pool.download_deadline_s)
         while True:
             with self._unless_stopped():
                 actors = self._actors
@@ -167,14 +168,14 @@ class JudgePool:
             progress = ray.get([actor.progress.remote() for actor in actors], timeout=SLACK_S)
             now = time.monotonic()
             waiting = [index for index, url in enumerate(urls) if url is None]
-            late = patience.late(any(downloading for downloading, _ in progress), now)
+            late = deadlines.late(any(downloading for downloading, _ in progress), now)
             if late:
-                raise self._refuse(
+                raise self._start_error(
                     f"{len(waiting)} of {len(urls)} replicas: the server {late}; see the logs in {self._log_dir}, then "
                     "raise that deadline or correct `pool`"
                 )
-            if now - told >= REPORT_EVERY_S:
-                told = now
+            if now - reported >= REPORT_EVERY_S:
+                reported = now
                 _log.warning(
                     "judge %r: %d of %d replicas are not ready after %d s; replica %d: %s",
                     self._config.name, len(waiting), len(urls), now - begun, waiting[0], progress[waiting[0]][1],
@@ -186,20 +187,20 @@ class JudgePool:
         if group.wait(pool.placement_deadline_s):
             return
         free = ray_module().available_resources()
-        raise self._refuse(
+        raise self._start_error(
             f"Ray has no room for {pool.replicas} replicas of {pool.gpus_per_replica:g} GPUs and "
             f"{pool.cpus_per_replica:g} CPUs (free: {free.get('GPU', 0):g} GPUs, "
             f"{free.get('CPU', 0):g} CPUs); lower `pool.replicas`, or give Ray more"
         )
 
-    def _refuse(self, message: str) -> VerifierStartError:
+    def _start_error(self, message: str) -> VerifierStartError:
         return VerifierStartError(f"judge {self._config.name!r}: {' '.join(message.split())}")
 
 
 def refuse_clashing_labels(config: VerifierConfig) -> None:
-    """Refuse a local judge that cannot do the `first_token` decoding asked of it, before it is loaded.
+    """Refuse a local judge that does not support its `first_token` decoding, before it is loaded.
 
-    Raises VerifierStartError. Judges that are not at hand as a directory are checked by the start-up probe.
+    Raises VerifierStartError. Judges that are not in a local directory are checked by the start-up probe.
     """
     directory = Path(config.model or "")
     if config.decoding != "first_token" or not config.model or not directory.is_dir():

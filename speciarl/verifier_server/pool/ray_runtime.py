@@ -1,4 +1,4 @@
-"""Pools of one process, on a Ray that it starts or joins."""
+"""Managed pools: the judge pools of one process, on a Ray cluster that it starts or joins."""
 
 import threading
 from pathlib import Path
@@ -11,10 +11,10 @@ from speciarl.verifier_server.pool.ray_pool import JudgePool
 
 
 class ManagedPools:
-    """The pools of one process. Every method blocks and may be called from any thread."""
+    """Judge pools of one process. Every method blocks and may be called from any thread."""
 
     def __init__(self, log_dir: str | Path, ray_address: str | None = None) -> None:
-        """Nothing is started yet. `ray_address` None means a Ray of our own on this machine."""
+        """Starts nothing. `ray_address` None means a Ray of our own on this machine."""
         self._log_dir = Path(log_dir)
         self._address = ray_address
         self._lock = threading.Lock()
@@ -23,7 +23,7 @@ class ManagedPools:
         self._stopped = False
 
     def start(self, config: VerifierConfig) -> VerifierConfig:
-        """Start the replicas of a judge with a `pool`; its configuration with them as endpoints.
+        """Start the replicas of a judge with a `pool`; returns its configuration with them as endpoints.
 
         Raises VerifierStartError in one line.
         """
@@ -40,7 +40,7 @@ class ManagedPools:
         return pool.config
 
     def restarts(self) -> dict[str, list[int]]:
-        """How often each replica was restarted, by judge."""
+        """Number of restarts of each replica, by judge."""
         with self._lock:
             return {name: pool.restarts() for name, pool in self._pools.items()}
 
@@ -59,7 +59,7 @@ class ManagedPools:
         ray = ray_module()
         if ray.is_initialized():
             return
-        options: dict[str, Any] = {"configure_logging": False}  # what replicas say of their end does reach our output
+        options: dict[str, Any] = {"configure_logging": False}  # what replicas log does reach our output
         if self._address is None:
             options["include_dashboard"] = False
         try:

@@ -1,6 +1,6 @@
-"""Ray Serve applications of judges and of the service: one URL for replicas that come, go and are replaced.
+"""Ray Serve applications of judges and of the service: one URL for a varying number of replicas.
 
-Other than `JudgePool`, whose replicas end with a training run, these outlive the process that deployed them.
+Unlike the replicas of `JudgePool`, which end with a training run, these outlive the process that deployed them.
 """
 
 import importlib
@@ -28,7 +28,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 @dataclass(frozen=True)
 class ServeOptions:
-    """Where Ray Serve listens. What counts is how Serve was started first on a cluster."""
+    """Address of Ray Serve. Only the options with which Serve was first started on a cluster take effect."""
 
     host: str = "127.0.0.1"
     """Address to listen on. Any other than the loopback interface's needs `open_without_key`, or a service with a
@@ -44,19 +44,19 @@ class ServeOptions:
 
 @dataclass(frozen=True)
 class AppStatus:
-    """One application for a person to see."""
+    """Status of one application, for display."""
 
     name: str
     status: str
-    """As Ray Serve calls it, e.g. RUNNING."""
+    """Name of the status in Ray Serve, e.g. RUNNING."""
     replicas: Mapping[str, int]
-    """How many replicas are in which of Serve's states."""
+    """Number of replicas in each of Serve's states."""
     message: str
     """What is wrong, in one line; empty when nothing is."""
 
 
 def judge_application(config: VerifierConfig, log_dir: str | Path, env: Mapping[str, str]) -> Any:
-    """A judge's replicas, as a Serve application. Raises ConfigError when the judge has no `pool`."""
+    """Serve application of a judge's replicas. Raises ConfigError when the judge has no `pool`."""
     pool = config.pool
     if pool is None:
         raise ConfigError(f"judge {config.name!r} has no `pool` to start")
@@ -77,6 +77,7 @@ def judge_application(config: VerifierConfig, log_dir: str | Path, env: Mapping[
         health_check_period_s=HEALTH_PERIOD_S,
         health_check_timeout_s=pool.unhealthy_deadline_s,
         graceful_shutdown_wait_loop_s=1.0,
+        # Lies after the deadlines of the replica itself, whose stop may take stop_deadline_s + KILL_GRACE_S.
         graceful_shutdown_timeout_s=pool.stop_deadline_s + 2 * KILL_GRACE_S,
         max_constructor_retry_count=STARTS,
     )
@@ -84,9 +85,9 @@ def judge_application(config: VerifierConfig, log_dir: str | Path, env: Mapping[
 
 
 def service_application(make_app: Callable[[], Any], num_cpus: float = 1.0) -> Any:
-    """An ASGI application made by `make_app` inside the replica, as a Serve application of one replica.
+    """Serve application of one replica, in which `make_app` makes the ASGI application that it serves.
 
-    One, so that equal pairs of all clients meet in one process and are judged once.
+    One replica, so that equal pairs of all clients meet in one process and are judged once (single-flight).
     """
     serve = _serve()
 
@@ -105,7 +106,7 @@ def deploy(
     env: Mapping[str, str] | None = None,
     options: ServeOptions | None = None,
 ) -> str:
-    """Run a judge on the Ray cluster this process is connected to; its root URL once a replica answers.
+    """Deploy a judge on the Ray cluster this process is connected to; returns its root URL once a replica answers.
 
     The URL serves as `endpoints` (``URL/v1``) of any verifier. An application of the same name is replaced.
     Raises VerifierStartError in one line, with nothing left running, when there is no room or no replica starts, and
@@ -118,7 +119,7 @@ def deploy(
     deadline_s = 0.0
     if config.pool is not None:
         deadline_s = config.pool.placement_deadline_s + config.pool.startup_deadline_s
-        if download_command(config, config.pool):  # a model in a directory is there already
+        if download_command(config, config.pool):  # None for a model in a local directory
             deadline_s += config.pool.download_deadline_s
     application = judge_application(config, log_dir, env or {})
     return _run(application, config.name, deadline_s, options)
@@ -127,9 +128,9 @@ def deploy(
 def deploy_service(
     settings: Any, name: str = "verifier", deadline_s: float = 60.0, options: ServeOptions | None = None
 ) -> str:
-    """Run the verdict service with these settings on Ray Serve; its root URL. Raises as `deploy`."""
+    """Deploy the verifier service with these settings on Ray Serve; returns its root URL. Raises as `deploy`."""
 
-    def make_app() -> Any:
+    def make_app() -> Any:  # the import is by name: this package lies below the service
         return importlib.import_module("speciarl.verifier_server.service.app").create_app(settings)
 
     options = options or ServeOptions()
@@ -140,7 +141,7 @@ def deploy_service(
 
 
 def remove(name: str) -> bool:
-    """Stop an application and wait until its replicas are gone; False when there is none of this name."""
+    """Stop an application and wait until its replicas have ended; False when there is none of this name."""
     serve = _serve()
     if name not in serve.status().applications:
         return False
@@ -149,7 +150,7 @@ def remove(name: str) -> bool:
 
 
 def status() -> list[AppStatus]:
-    """The applications on the cluster, sorted by name."""
+    """Status of the applications on the cluster, sorted by name."""
     return [
         AppStatus(
             name,
@@ -207,7 +208,7 @@ def _start(serve: Any, options: ServeOptions) -> None:
     """Start Serve unless it runs.
 
     Its controller kills a proxy that is not ready within `RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S` (5 s, less than a busy
-    machine takes) and starts another, but the call waits for the first one. Query again it finds the controller.
+    machine takes) and starts another, but the call waits for the first one. A second call finds the controller.
     """
     from ray.exceptions import ActorDiedError
 
@@ -219,7 +220,7 @@ def _start(serve: Any, options: ServeOptions) -> None:
 
 
 def _problem(app: Any) -> str:
-    """What Serve says of an application that does not run, in one line."""
+    """Cause that Serve states for an application that does not run, in one line; empty when it runs."""
     if app.status.value == "RUNNING":
         return ""
     messages = [app.message, *(deployment.message for deployment in app.deployments.values())]
@@ -229,7 +230,7 @@ def _problem(app: Any) -> str:
 
 
 def _serve() -> Any:
-    """Ray Serve, imported where it is used only; raises VerifierStartError when its dependencies are missing."""
+    """The module `ray.serve`, imported only where used; raises VerifierStartError when dependencies are missing."""
     try:
         from ray import serve
     except ImportError as error:

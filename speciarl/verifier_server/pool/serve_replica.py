@@ -1,4 +1,4 @@
-"""Serve replica: one vLLM server inside Ray Serve, and the way to it."""
+"""Serve replica: one vLLM server inside Ray Serve, behind a proxy."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
@@ -22,9 +22,9 @@ _HOP_BY_HOP = frozenset(
 
 
 class JudgeReplica:
-    """Passes every request on to its server, and says when that server is gone, so that Serve replaces it.
+    """Ray Serve replica that proxies every request to its vLLM server, and is unhealthy when that is gone.
 
-    Requests come back as they are, streams included, so any client of the OpenAI API can use the pool.
+    Replies are passed on unchanged, streams included, so any client of the OpenAI API can use the pool.
     """
 
     def __init__(self, config: VerifierConfig, pool: PoolConfig, log_dir: str, env: Mapping[str, str]) -> None:
@@ -41,14 +41,14 @@ class JudgeReplica:
         self._url = self._replica.wait_ready(pool.startup_deadline_s, pool.download_deadline_s)
 
     async def check_health(self) -> None:
-        """Called by Ray Serve; raises VerifierStartError when the server died or does not answer."""
+        """Health check, called by Ray Serve; raises VerifierStartError when the server died or does not answer."""
         condition = await asyncio.to_thread(self._replica.condition)
         if condition is not Condition.HEALTHY:
             cause = self._replica.cause()
             raise VerifierStartError(f"the judge server is {condition}{': ' + cause if cause else ''}")
 
     async def __call__(self, request: Request) -> Response:
-        """Pass one request on; HTTP 503 while the server cannot be reached, so that clients come back later."""
+        """Proxy one request; HTTP 503 while the server cannot be reached, so that clients retry later."""
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=3), timeout=aiohttp.ClientTimeout(total=None)
@@ -71,7 +71,7 @@ class JudgeReplica:
         return Response(content, reply.status, kept)
 
     def __del__(self) -> None:
-        """Called by Ray Serve before the replica goes: leave no process behind."""
+        """Stop the server; called by Ray Serve before the replica ends."""
         self._replica.stop()
 
 

@@ -1,4 +1,4 @@
-"""Server health: what is seen of a vLLM server from outside, and how long that may last."""
+"""Server health: the condition of a vLLM server as seen from outside, and how long it may be unhealthy."""
 
 import enum
 
@@ -6,7 +6,7 @@ from speciarl.verifier_server.config import PoolConfig
 
 
 class Condition(enum.StrEnum):
-    """What is seen of a server from outside."""
+    """Condition of a server, as seen from outside."""
 
     HEALTHY = "healthy"
     """Its health check succeeds."""
@@ -17,7 +17,7 @@ class Condition(enum.StrEnum):
 
 
 class StartPatience:
-    """How long servers may take: a time for the download, and one from then on."""
+    """Deadlines of starting servers: one for the download, and one from its end on."""
 
     def __init__(self, deadline_s: float, download_deadline_s: float) -> None:
         self._deadline_s = deadline_s
@@ -26,7 +26,7 @@ class StartPatience:
         self._downloads = False
 
     def late(self, downloading: bool, now: float) -> str | None:
-        """What was not done in time, if time is up; called from the start on, again and again."""
+        """The deadline that was missed, in words; None if none was. Called repeatedly, from the start on."""
         if self._since is None or (self._downloads and not downloading):
             self._since, self._downloads = now, downloading
         if downloading and now - self._since >= self._download_deadline_s:
@@ -40,16 +40,16 @@ class StartPatience:
 
 
 class LivenessCheck:
-    """Verdict on a server that is looked at again and again: as long as it loads it may be silent for longer."""
+    """Liveness check of a server over repeated observations: while it loads it may be silent for longer."""
 
     def __init__(self, pool: PoolConfig, loading: bool) -> None:
-        """`loading`: whether the server was started just now, not seen healthy yet."""
+        """`loading`: whether the server was just started and has not been healthy yet."""
         self._pool = pool
         self._loading = loading
         self._silent_since: float | None = None
 
     def failed(self, now: float, condition: Condition) -> bool:
-        """Whether the server must be given up for a new one: it is dead, or silent for too long."""
+        """Whether the server must be restarted: it is dead, or was silent for too long."""
         if condition is Condition.HEALTHY:
             self._silent_since, self._loading = None, False
             return False
@@ -57,5 +57,5 @@ class LivenessCheck:
             return True
         if self._silent_since is None:
             self._silent_since = now
-        patience_s = self._pool.startup_deadline_s if self._loading else self._pool.unhealthy_deadline_s
-        return now - self._silent_since >= patience_s
+        deadline_s = self._pool.startup_deadline_s if self._loading else self._pool.unhealthy_deadline_s
+        return now - self._silent_since >= deadline_s

@@ -1,8 +1,8 @@
-"""Subreaper: runs a command so that nothing of it outlives whoever asked for it.
+"""Subreaper: runs a command so that neither it nor its descendants outlive the calling process.
 
 A small process between us and a server: ``python subreaper.py GRACE_SECONDS COMMAND…``. It stops the command, and
 everything the command started, when its standard input closes. That happens on request, and also when the
-process that holds the other end dies in whatever way, SIGKILL included. Standard library only: it is run as a
+process that holds the other end dies in any way, SIGKILL included. Standard library only: it is run as a
 file, so that it starts at once and stays small.
 """
 
@@ -32,7 +32,7 @@ def main(arguments: list[str]) -> int:
         signal.signal(number, lambda received, _: asked_to_stop.append(received))
     # Orphans of the command become our children, so that we can see and end every one of them.
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
-    # Should the guard itself be killed, as Ray does with its workers' children, the kernel asks the command to stop.
+    # If this process itself is killed, as Ray does with its workers' children, the kernel asks the command to stop.
     # SIGTERM and not SIGKILL: vLLM's server then ends its engine processes, which would otherwise be orphans.
     child = subprocess.Popen(
         command,
@@ -44,13 +44,13 @@ def main(arguments: list[str]) -> int:
         readable, _, _ = select.select([0], [], [], _POLL_S)
         if readable and not os.read(0, 1):
             break
-    # Without its server an engine serves nobody, and whoever notices the death may kill us before a long grace is over.
+    # Engines whose server died serve nobody, and whoever notices may kill us before a long grace is over.
     expires = time.monotonic() + (grace_s if child.poll() is None else min(grace_s, _ORPHAN_GRACE_S))
     if child.poll() is None:
         _signal_group(child.pid, signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(grace_s)
-    # A server that died by itself, or forgot some of its workers, gets them stopped in the same way.
+    # Workers that the server left behind, when it died or was stopped, are stopped in the same way.
     _signal_group(child.pid, signal.SIGTERM)
     while time.monotonic() < expires and _any_left(child):
         time.sleep(_PAUSE_S)
@@ -66,7 +66,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _any_left(child: "subprocess.Popen[bytes]") -> bool:
-    """Collect what has ended; whether the command or an orphan of it still runs."""
+    """Reap children that ended; returns whether the command or an orphan of it still runs."""
     child.poll()
     for pid in _children():
         if pid != child.pid:

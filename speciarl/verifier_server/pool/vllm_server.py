@@ -1,4 +1,4 @@
-"""vLLM server: one `vllm serve` process, started, waited for, and stopped without leftovers."""
+"""vLLM server: starts one `vllm serve` process, checks its health, and stops it with all its descendants."""
 
 import contextlib
 import http.client
@@ -21,20 +21,21 @@ from speciarl.verifier_server.pool.server_health import Condition, StartPatience
 POLL_S = 0.25
 HEALTH_TIMEOUT_S = 5.0
 KILL_GRACE_S = 10.0
+"""Seconds after the stop deadline in which the subreaper kills what is left."""
 SUBREAPER = Path(__file__).with_name("subreaper.py")
-"""The file that runs between us and a server, and has the server's whole command in its own."""
+"""Script that runs between us and a server, with the server's whole command line in its own."""
 _TELLING = re.compile(r"error|exception|killed|out of memory", re.IGNORECASE)
 _LOG_PREFIX = re.compile(r"^(\([^)]*\)\s*)?((ERROR|WARNING|INFO)\s+\S+\s+\S+\s+)?(\[[^\]]*\]\s*)?")
 
 REPORT_EVERY_S = 60.0
-"""How often the log tells of replicas that are still starting."""
+"""Seconds between two log lines about replicas that are still starting."""
 
 OF_TRAINING = {"VLLM_DISABLE_COMPILE_CACHE": "1", "VLLM_LOGGING_LEVEL": "WARN"}
-"""What the training framework's job environment holds for its own rollout servers. A judge keeps what it has compiled
-for its next start, and says how far it has come."""
+"""Variables that the training framework sets for its own rollout servers, and judges do not get: a judge keeps what it
+has compiled for its next start, and logs how far it has come."""
 
 MakeCommand = Callable[[str, int], list[str]]
-"""From host and port to the command line of a server that answers ``GET /health``."""
+"""Function from host and port to the command line of a server that answers ``GET /health``."""
 
 
 def vllm_command(config: VerifierConfig, pool: PoolConfig, host: str, port: int) -> list[str]:
@@ -64,7 +65,7 @@ def vllm_command(config: VerifierConfig, pool: PoolConfig, host: str, port: int)
 
 
 class Replica:
-    """A server process. Not for use from several threads."""
+    """Replica of a judge: one server process. Not thread-safe."""
 
     def __init__(
         self,
@@ -81,20 +82,20 @@ class Replica:
         self._make_command = make_command
         self._log_path = log_path
         self.host = host
-        """Address it listens at."""
+        """Address it listens on."""
         self._env = dict(env or {})
         self._stop_deadline_s = stop_deadline_s
         self._process: subprocess.Popen[bytes] | None = None
         self._reservation: socket.socket | None = None
         self.port = port
-        """Where it listens; 0 until the first start."""
+        """Port it listens on; 0 until the first start."""
         self._download = download
         self.downloading = False
-        """Whether the command before the server still runs."""
+        """Whether the download command still runs."""
 
     @property
     def url(self) -> str:
-        """Root of the server, without a slash at its end."""
+        """Root URL of the server, without a slash at its end."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"http://{host}:{self.port}"
 
@@ -113,19 +114,19 @@ class Replica:
         Raises VerifierStartError, in one line with what the log says, when it dies or takes too long; it is
         stopped then. `deadline_s` counts from the end of the download, which has a deadline of its own.
         """
-        patience = StartPatience(deadline_s, download_deadline_s)
+        deadlines = StartPatience(deadline_s, download_deadline_s)
         while (url := self.poll_ready()) is None:
-            late = patience.late(self.downloading, time.monotonic())
+            late = deadlines.late(self.downloading, time.monotonic())
             if late:
                 self.stop()
-                raise self._failed(late)
+                raise self._start_error(late)
             time.sleep(POLL_S)
         return url
 
     def poll_ready(self) -> str | None:
         """The server's URL if it is healthy, None if it is still starting; raises as `wait_ready` when it
         died."""
-        if self._still_downloading():
+        if self._poll_download():
             return None
         if self._healthy():
             self._release_port()
@@ -133,7 +134,7 @@ class Replica:
         status = None if self._process is None else self._process.poll()
         if self._process is None or status is not None:
             self.stop()
-            raise self._failed(f"died while starting (exit status {status})")
+            raise self._start_error(f"died while starting (exit status {status})")
         return None
 
     def alive(self) -> bool:
@@ -141,10 +142,10 @@ class Replica:
         return self._process is not None and self._process.poll() is None
 
     def condition(self) -> Condition:
-        """How it does; takes up to HEALTH_TIMEOUT_S."""
+        """Condition of the server; takes up to HEALTH_TIMEOUT_S."""
         if not self.alive() and not self.downloading:
             return Condition.DEAD
-        if self._still_downloading() or not self._healthy():
+        if self._poll_download() or not self._healthy():
             return Condition.SILENT
         self._release_port()
         return Condition.HEALTHY
@@ -154,11 +155,11 @@ class Replica:
         return last_line(self._log_path)
 
     def cause(self) -> str:
-        """What the log says of the end, in one line; empty when it says nothing."""
+        """Cause of the server's end according to its log, in one line; empty when the log is."""
         return telling_line(self._log_path) or ""
 
     def stop(self) -> None:
-        """End the server and everything it started, in bounded time. Safe to call at any time, also twice."""
+        """Stop the server and all its descendants, in bounded time. Safe to call at any time, also twice."""
         self._release_port()
         self.downloading = False
         process, self._process = self._process, None
@@ -166,11 +167,11 @@ class Replica:
             return
         if process.stdin is not None:
             with contextlib.suppress(BrokenPipeError):
-                process.stdin.close()  # the guard takes this as the order to stop
+                process.stdin.close()  # which tells the subreaper to stop the server
         try:
-            process.wait(self._stop_deadline_s + KILL_GRACE_S)
+            process.wait(self._stop_deadline_s + KILL_GRACE_S)  # after the deadline of the subreaper itself
         except subprocess.TimeoutExpired:
-            process.kill()  # the kernel then kills the server, whose parent the guard is
+            process.kill()  # the kernel then sends SIGTERM to the server, whose parent is the subreaper
             process.wait()
 
     def _run(self, command: Sequence[str]) -> None:
@@ -186,8 +187,8 @@ class Replica:
                 start_new_session=True,
             )
 
-    def _still_downloading(self) -> bool:
-        """Go on to the server when the download is done; raises VerifierStartError when it failed."""
+    def _poll_download(self) -> bool:
+        """Whether the download still runs; once it ended, starts the server, or raises VerifierStartError."""
         if not self.downloading or self._process is None:
             return False
         status = self._process.poll()
@@ -195,7 +196,7 @@ class Replica:
             return True
         if status:
             self.stop()
-            raise self._failed(f"has no model to load (exit status {status} of its download)")
+            raise self._start_error(f"has no model to load (exit status {status} of its download)")
         if self._process.stdin is not None:
             self._process.stdin.close()
         self.downloading = False
@@ -212,7 +213,7 @@ class Replica:
         finally:
             connection.close()
 
-    def _failed(self, what: str) -> VerifierStartError:
+    def _start_error(self, what: str) -> VerifierStartError:
         cause = telling_line(self._log_path)
         said = f": {cause}" if cause else ""
         return VerifierStartError(f"judge server {what}{said}; see {self._log_path}, then correct `model` or `pool`")
@@ -224,7 +225,7 @@ class Replica:
 
 
 def last_line(log_path: Path, tail: int = 4096) -> str:
-    """The last line of a log, also of one that is written over again and again, quoted and cut; empty for an empty
+    """The last line of a log, where carriage returns end lines too, quoted and cut; empty for an empty
     log."""
     try:
         with log_path.open("rb") as log:
@@ -250,17 +251,17 @@ def telling_line(log_path: Path, tail: int = 400) -> str | None:
 
 
 def keep_log(log_path: Path) -> None:
-    """Move a log out of the way of the next one, to the first free name ``NAME.crash-N.log``."""
+    """Rename a log to the first free name ``NAME.crash-N.log``, as the next server overwrites it."""
     if log_path.exists():
         names = (log_path.with_suffix(f".crash-{number}{log_path.suffix}") for number in itertools.count(1))
         log_path.rename(next(name for name in names if not name.exists()))
 
 
 def _reserve_port(host: str, port: int) -> socket.socket:
-    """A socket bound to the port (0: to a free one), to be held until the server listens there.
+    """Socket that reserves the port (0: a free one), to be held until the server listens there.
 
     It never listens, so with SO_REUSEADDR on both sides the server may bind the same port, while the kernel
-    hands it to nobody who asks for any free port.
+    gives it to no process that asks for any free port.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     reservation = socket.socket(family, socket.SOCK_STREAM)

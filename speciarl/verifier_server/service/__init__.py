@@ -1,1 +1,1 @@
-"""The verifier as an HTTP service: ``speciarl verifier serve``."""
+"""Verifier service: judges pairs over HTTP; started by ``speciarl verifier serve``."""

@@ -1,4 +1,4 @@
-"""ASGI application of the service, for uvicorn and for whatever else hosts one."""
+"""ASGI application of the service, for uvicorn or any other ASGI server."""
 
 import contextlib
 import logging
@@ -30,11 +30,11 @@ _log = logging.getLogger(__name__)
 def create_app(
     settings: ServiceConfig, on_failure: OnFailure | None = None, build_verifier: BuildVerifier = build
 ) -> FastAPI:
-    """The application. It opens nothing before its lifespan begins, and reads only the key file.
+    """The ASGI application. It opens nothing before its lifespan begins, and reads only the key file.
 
-    The judges start in the background; until they are up, `/ready` and requests for them answer 503.
-    `on_failure` hears of each judge that cannot start, and of a verdict log that cannot; without it the first is
-    logged and shown by `/v1/judges`, the second raised. `app.state.core` is the `Core` of the service.
+    The judges start in the background; until they are ready, `/ready` and requests for them answer 503.
+    `on_failure` is called with the error of each judge that cannot start, and of a verdict log that cannot; without it
+    the first is logged and shown by `/v1/judges`, the second raised. `app.state.core` is the `Core` of the service.
     """
     core = Core(settings, build_verifier)
     key = read_key(settings.key_file, "service", "key_file") if settings.key_file else None
@@ -61,14 +61,15 @@ def create_app(
     )
     app.state.core = core
     errors.install(app)
-    app.add_exception_handler(ClientGone, _unread)
-    # The key is checked before the body is read; here it is only declared.
+    app.add_exception_handler(ClientGone, _client_gone)
+    # `BearerKey` checks the key, before the body is read; here it is only declared for OpenAPI.
     keyed = [Depends(HTTPBearer(auto_error=False, description="The service's key."))] if key else []
     refused = errors.responses("unauthorized") if key else {}
     of_runs = run_routes.router(core.runs)
     for routes in (judge_routes.router(core), compatible_routes.router(core), of_runs, state_routes.router(core)):
         app.include_router(routes, dependencies=keyed, responses=refused)
     app.include_router(state_routes.open_router(core))
+    # The last one added runs first: log, key, body.
     app.add_middleware(BodyLimit, most_bytes=settings.limits.body_bytes, deadline_s=settings.limits.body_deadline_s)
     if key is not None:
         app.add_middleware(BearerKey, key=key)
@@ -80,5 +81,5 @@ def _log_failure(error: SpeciaRLError) -> None:
     _log.error("%s", error)
 
 
-async def _unread(_: Request, __: Exception) -> Response:
-    return Response(status_code=GONE)
+async def _client_gone(_: Request, __: Exception) -> Response:
+    return Response(status_code=GONE)  # for the access log: the client is gone

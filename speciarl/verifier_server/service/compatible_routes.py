@@ -1,4 +1,4 @@
-"""Compatible routes: the wire format of the paper's release, so that its clients move over unchanged."""
+"""Compatible routes: the wire format of the paper's release, so that its clients work unchanged."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,12 +17,12 @@ from speciarl.verifier_server.service.service import Core
 
 SHOWN_ITEMS = 100
 RETRY_AFTER_S = 5.0
-_CLIENTS_FAULT = frozenset({Reason.TOO_LONG, Reason.UNKNOWN_CONCEPT})
+_CLIENT_ERRORS = frozenset({Reason.TOO_LONG, Reason.UNKNOWN_CONCEPT})
 _TRANSIENT = frozenset({Reason.TIMEOUT, Reason.CONNECTION, Reason.OVERLOADED, Reason.CANCELLED})
 
 
 def router(core: Core) -> APIRouter:
-    """The routes of one service."""
+    """Router of the compatible routes of one service."""
     routes = APIRouter(
         prefix="/api/v1/classify",
         tags=["compatible"],
@@ -48,11 +48,11 @@ def router(core: Core) -> APIRouter:
 
 
 def find_judge(settings: ServiceConfig, model: str | None, prompt: str | None, binary: bool) -> str:
-    """The judge that a client's names stand for; raises ApiError that lists the known ones."""
+    """Name of the judge for a client's model and prompt names; raises ApiError that lists the known ones."""
     if model is None and prompt is None:
         return settings.binary_judge if binary else settings.judge
     table = {names: alias.judge for alias in settings.aliases for names in alias.names}
-    for wanted in (prompt, ANY):
+    for wanted in (prompt, ANY):  # an exact name before the wildcard
         found = table.get((model, wanted, binary))
         if found is not None:
             return found
@@ -68,13 +68,13 @@ def find_judge(settings: ServiceConfig, model: str | None, prompt: str | None, b
 
 
 def binary_word(category: Category, words: BinaryConfig) -> str:
-    """The word for a category where there are only two."""
+    """The label word for a category where there are only two."""
     return words.right if category >= Category.from_label(words.least) else words.wrong
 
 
 def spread(extra_info: Any, pairs: int) -> list[str | None]:
     """The JSON text of each pair's part of `extra_info`; raises ApiError for what cannot be written as JSON: lone
-    surrogates, endless nesting."""
+    surrogates, excessive nesting."""
     try:
         if isinstance(extra_info, list) and len(extra_info) == pairs:
             return [None if entry is None else orjson.dumps(entry).decode() for entry in extra_info]
@@ -95,14 +95,14 @@ async def _classify(core: Core, body: ClassifyRequest, request: Request, binary:
 
 
 def _verdicts(judgements: Sequence[Judgement]) -> list[Verdict]:
-    """The judgements if all are verdicts; raises ApiError otherwise."""
+    """The judgements, if all are verdicts; raises ApiError otherwise."""
     failed = [(index, one) for index, one in enumerate(judgements) if isinstance(one, Unscorable)]
     if not failed:
         return [one for one in judgements if isinstance(one, Verdict)]
     reasons = {one.reason for _, one in failed}
-    # Trying again helps only when it may help every pair.
+    # 503 only when a retry may help every pair.
     transient = reasons <= _TRANSIENT
-    status = 422 if reasons & _CLIENTS_FAULT else 503 if transient else 502
+    status = 422 if reasons & _CLIENT_ERRORS else 503 if transient else 502
     details = [{"index": index, "reason": one.reason.value, "detail": one.detail} for index, one in failed]
     first = details[0]
     raise ApiError(

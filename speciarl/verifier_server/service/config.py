@@ -1,4 +1,4 @@
-"""Service configuration: address, judges, limits, log."""
+"""Service configuration: address, judges, limits, verdict log."""
 
 import itertools
 import re
@@ -23,25 +23,25 @@ from speciarl.utils.addresses import KEY_REMEDY, exposure
 from speciarl.verifier_server.config import StoreConfig, VerifierConfig, describe_input, parse_config
 
 ANY = "*"
-"""In an alias: whatever prompt the client names, or none."""
+"""Wildcard in an alias: any prompt name, or none."""
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
-"""Names of judges and runs: they appear in URLs, labels and file names."""
+"""Pattern of the names of judges and runs, which appear in URLs, labels and file names."""
 
 STORE_PATH = "checkpoints/verdicts.sqlite"
-"""The verdict store where nothing else is said: beside the directories of runs, any of which may be pointed at it."""
+"""Default path of the verdict store: beside the directories of runs, any of which may be pointed at it."""
 
 RUN_CHARS = 128
-"""Longest name of a run."""
+"""Most characters in the name of a run."""
 
 JudgeName = Annotated[str, StringConstraints(pattern=NAME, max_length=100)]
 
 
-def _listed(given: Any) -> Any:
+def _as_list(given: Any) -> Any:
     return given if isinstance(given, Sequence) and not isinstance(given, str) else (given,)
 
 
-Names = Annotated[tuple[str | None, ...], BeforeValidator(_listed), Field(min_length=1)]
+Names = Annotated[tuple[str | None, ...], BeforeValidator(_as_list), Field(min_length=1)]
 """Names of a client, None for none; one may be given without a list."""
 
 
@@ -50,7 +50,7 @@ class _Section(BaseModel):
 
 
 class LimitsConfig(_Section):
-    """What one client may ask for."""
+    """Limits on requests, pairs and runs."""
 
     body_bytes: int = Field(default=16 * 2**20, ge=1024)
     """Longest request body."""
@@ -62,12 +62,12 @@ class LimitsConfig(_Section):
     """Longest text, as it is sent; a pair with a longer one is unscorable(too_long). A judge's own
     `max_string_chars`, which counts characters of the normalised text, must not be above it."""
     waiting_pairs: int = Field(default=20_000, ge=1)
-    """Pairs being judged over all requests; a request that would exceed it is told to come back (HTTP 429)."""
+    """Pairs being judged over all requests; a request that would exceed it is refused (HTTP 429)."""
     runs: int = Field(default=1000, ge=1)
     """Runs that are counted and logged."""
 
     @model_validator(mode="after")
-    def _agree(self) -> Self:
+    def _is_consistent(self) -> Self:
         if self.waiting_pairs < self.pairs_per_request:
             raise ValueError("`waiting_pairs` must not be below `pairs_per_request`")
         return self
@@ -77,7 +77,7 @@ class LogConfig(_Section):
     """The verdict log: every pair of every named run, in parquet."""
 
     directory: str
-    """Where the runs' directories are; made when missing. One service at a time."""
+    """Directory of the runs' directories; made when missing. One service writes to it at a time."""
     rows_per_part: int = Field(default=5000, ge=1)
     """Rows in one file."""
     flush_s: float = Field(default=10, gt=0)
@@ -87,7 +87,7 @@ class LogConfig(_Section):
 
 
 class AliasConfig(_Section):
-    """Which judge answers to the model and prompt names that clients of the paper's release send."""
+    """Alias of a judge: model and prompt names of the paper's clients to which it answers."""
 
     judge: JudgeName
     """A name under `judges`."""
@@ -100,19 +100,19 @@ class AliasConfig(_Section):
 
     @property
     def names(self) -> list[tuple[str | None, str | None, bool]]:
-        """What requests are looked up by: model, prompt, whether they came to `/binary`."""
+        """Keys by which requests are looked up: model, prompt, whether they came to `/binary`."""
         return [(model, prompt, self.binary) for model, prompt in itertools.product(self.model, self.prompt)]
 
 
 class BinaryConfig(_Section):
-    """How `/binary` tells two labels from six categories."""
+    """How `/binary` maps the six categories to two labels."""
 
     least: str = "specific"
     """The lowest category that counts as right, by its label."""
     right: str = "correct"
     """The word for that category and those above it."""
     wrong: str = "wrong"
-    """The word for the others."""
+    """The word for the categories below."""
 
     @model_validator(mode="after")
     def _is_label(self) -> Self:
@@ -122,7 +122,7 @@ class BinaryConfig(_Section):
 
 
 class ServiceConfig(_Section):
-    """The whole service."""
+    """Configuration of the whole service."""
 
     host: str = "127.0.0.1"
     """Address to listen on. Any other than the loopback interface's needs `key_file`."""
@@ -144,9 +144,9 @@ class ServiceConfig(_Section):
     aliases: tuple[AliasConfig, ...] = ()
     """Names that clients of the paper's release send. A judge's own name is known as a model without an alias."""
     binary: BinaryConfig = BinaryConfig()
-    """How `/binary` tells two labels from six categories."""
+    """How `/binary` maps the six categories to two labels."""
     limits: LimitsConfig = LimitsConfig()
-    """What one client may ask for."""
+    """Limits on requests, pairs and runs."""
     verdict_log: LogConfig | None = None
     """Where runs are logged; None counts them and keeps no rows."""
     judge_log_dir: str = "logs/judge"
@@ -154,7 +154,7 @@ class ServiceConfig(_Section):
     ray_address: str | None = None
     """Ray cluster for judges with a `pool`; None starts one on this machine."""
     stop_deadline_s: float = Field(default=20, gt=0)
-    """Seconds that requests under way get to end when the service stops."""
+    """Seconds that requests under way get to end in a graceful shutdown."""
 
     @property
     def judge(self) -> str:
@@ -168,10 +168,10 @@ class ServiceConfig(_Section):
 
     @field_validator("judges")
     @classmethod
-    def _have_stores(
+    def _with_default_store(
         cls, judges: Mapping[JudgeName, VerifierConfig], info: ValidationInfo
     ) -> Mapping[JudgeName, VerifierConfig]:
-        # `store` stands before `judges` above, so it has been read by now.
+        # pydantic validates in the order of the fields: `store` stands before `judges`, so it is there by now.
         shared = {"store": info.data.get("store")}
         return {
             name: judge
@@ -181,7 +181,7 @@ class ServiceConfig(_Section):
         }
 
     @model_validator(mode="after")
-    def _holds_together(self) -> Self:
+    def _is_consistent(self) -> Self:
         known = ", ".join(self.judges)
         named = {"default_judge": self.default_judge, "default_binary_judge": self.default_binary_judge}
         named |= {f"aliases.{index}.judge": alias.judge for index, alias in enumerate(self.aliases)}
@@ -205,12 +205,12 @@ class ServiceConfig(_Section):
 
 
 def is_run_name(text: str) -> bool:
-    """Whether a run may have this name."""
+    """Whether a text is a valid name of a run."""
     return len(text) <= RUN_CHARS and re.fullmatch(NAME.strip("^$"), text) is not None
 
 
 def parse_settings(mapping: Mapping[str, Any]) -> ServiceConfig:
-    """Validate a plain mapping; raises ConfigError in one line: key, cause, remedy. A judge's `name` defaults to
+    """Settings from a plain mapping; raises ConfigError in one line: key, cause, remedy. A judge's `name` defaults to
     its key."""
     judges = mapping.get("judges")
     parsed: dict[str, VerifierConfig] = {}

@@ -1,4 +1,4 @@
-"""Sources of settings: a YAML file, recipe options, and KEY=VALUE on the command line."""
+"""Settings sources: a YAML file, recipe options, and KEY=VALUE overrides on the command line."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +23,7 @@ def load_settings(
     """
     settings = read_mapping(file, "at least `judges`") if file else {}
     if store is not None:
-        settings["store"] = _store(store)
+        settings["store"] = _store_section(store)
     merged: DictConfig | ListConfig = OmegaConf.create(settings)
     try:
         for option in options:
@@ -43,8 +43,8 @@ def load_settings(
     return parse_settings(plain)
 
 
-def _store(place: str) -> dict[str, str] | None:
-    """The section `store` for a place."""
+def _store_section(place: str) -> dict[str, str] | None:
+    """The section `store` for the path of a file, a Redis URL or ``none``."""
     if place in ("file", "redis"):
         raise ConfigError(f"--store {place}: say where: the path of a file, or redis://HOST:6379/0")
     if place == "none":

@@ -1,4 +1,4 @@
-"""Errors of the API: status, code and message of everything that a client may be refused."""
+"""API errors: status, code and message of every failure that a client may see."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -39,13 +39,13 @@ CODES: Mapping[tuple[int, str], str] = {
     (503, "stopping"): "the service is stopping; see Retry-After",
     (503, "unscorable"): "the judge is out of reach or too slow; see Retry-After",
 }
-"""Every error there is: status and code, and what it means."""
+"""All errors by status and code, with their meaning."""
 
 JUDGING = (
     *("body_too_slow", "body_too_long", "too_many_pairs", "invalid_request", "unknown_judge", "too_many_runs"),
     *("overloaded", "judge_starting", "judge_failed", "judge_stopped", "log_full", "stopping", "internal"),
 )
-"""Codes of every route that judges."""
+"""Error codes of every route that judges."""
 
 RETRY_AFTER = {
     "Retry-After": {"description": "Seconds to wait.", "required": True, "schema": {"type": "integer", "minimum": 1}}
@@ -55,26 +55,26 @@ _HEADERS = {401: _CHALLENGE, 429: RETRY_AFTER, 503: RETRY_AFTER}
 
 
 def responses(*codes: str) -> dict[int | str, dict[str, Any]]:
-    """The failures of a route for the OpenAPI document."""
-    told: dict[int | str, dict[str, Any]] = {}
+    """Error responses of a route, by status, for the OpenAPI document."""
+    described: dict[int | str, dict[str, Any]] = {}
     for status in dict.fromkeys(status for status, code in CODES if code in codes):
         texts = {code: text for (other, code), text in CODES.items() if other == status and code in codes}
-        told[status] = {
+        described[status] = {
             "model": ErrorResponse,
             "description": "; ".join(f"`{code}`: {text}" for code, text in texts.items()),
             "content": {"application/json": {"schema": _with_code(list(texts))}},
             "headers": _HEADERS.get(status, {}),
         }
-    return told
+    return described
 
 
 def _with_code(codes: list[str]) -> dict[str, Any]:
-    """What FastAPI adds the model to: there, `code` is any text."""
+    """Schema that lists the possible codes; FastAPI adds the model, in which `code` is any text."""
     return {"properties": {"error": {"properties": {"code": {"enum": codes}}}}}
 
 
 class ApiError(Exception):
-    """A request that is answered with an error."""
+    """Error that ends a request with an HTTP status, a code and a message."""
 
     def __init__(
         self,
@@ -100,7 +100,7 @@ class ApiError(Exception):
 
 
 def install(app: FastAPI) -> None:
-    """Give every error of the app the one shape."""
+    """Install exception handlers that give every error of the app the shape of `ErrorResponse`."""
 
     async def refused(_: Request, error: Exception) -> Response:
         assert isinstance(error, ApiError)
@@ -108,7 +108,7 @@ def install(app: FastAPI) -> None:
 
     async def invalid(_: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        # The input is not repeated: it may be long, and it is the client's business.
+        # The input is not repeated: it may be long, or confidential.
         problems = [
             {"where": ".".join(map(str, problem["loc"]))[:SHOWN_CHARS], "message": str(problem["msg"])[:SHOWN_CHARS]}
             for problem in error.errors()

@@ -1,4 +1,4 @@
-"""Judges of the service: started together, found by name, closed together."""
+"""Judges of the service: started concurrently, looked up by name, closed together."""
 
 import asyncio
 import dataclasses
@@ -25,22 +25,22 @@ _log = logging.getLogger(__name__)
 
 @dataclasses.dataclass
 class Judge:
-    """One judge and what is known of it."""
+    """Judge of the service: its configuration, its verifier and its state."""
 
     name: str
     config: VerifierConfig
-    """With the running replicas as endpoints, once a pool is up."""
+    """With the running replicas as endpoints, once its pool has started."""
     verifier: Verifier | None = None
     """Present while the judge can be asked."""
     state: JudgeState = "starting"
     error: str | None = None
-    """One line, when it failed."""
+    """Cause of the failure in one line, when it failed."""
     late: Late = dataclasses.field(default_factory=dict)
-    """Pairs that go on being judged for whoever asks next."""
+    """Pairs that missed the deadline of a request and go on being judged for the next one."""
 
     @property
     def decoding(self) -> str | None:
-        """How it decodes; None before it is ready and for judges without a model."""
+        """Name of its decoding; None before it is ready and for judges without a model."""
         return getattr(self.verifier, "decoding", None)
 
     @property
@@ -55,12 +55,12 @@ class Judge:
 
     @property
     def endpoints(self) -> list[str]:
-        """Its servers' URLs, without what may be secret in them."""
+        """URLs of its servers, without user name, password and query."""
         return [public_url(url) for url in self.config.endpoints]
 
 
 class Judges:
-    """All judges of one service. Bound to the event loop in which they start."""
+    """Judges of one service. Bound to the event loop in which they start."""
 
     def __init__(
         self, configs: Mapping[str, VerifierConfig], pools: ManagedPools, build_verifier: BuildVerifier = build
@@ -70,7 +70,7 @@ class Judges:
         self._build = build_verifier
 
     async def start(self, on_failure: OnFailure) -> None:
-        """Start all of them at once; `on_failure` hears at once of each that cannot, and the others go on."""
+        """Start all judges concurrently; `on_failure` is called at once for each that cannot, and the others go on."""
         await asyncio.gather(*(self._start(judge, on_failure) for judge in self._by_name.values()))
 
     async def aclose(self) -> None:
@@ -85,7 +85,7 @@ class Judges:
 
     @property
     def ready(self) -> bool:
-        """Whether every judge can be asked."""
+        """Readiness: whether every judge can be asked."""
         return all(judge.state == "ready" for judge in self._by_name.values())
 
     def all(self) -> list[Judge]:
@@ -116,16 +116,16 @@ class Judges:
             verifier = self._build(judge.config)
             await verifier.start()
         except SpeciaRLError as error:
-            self._give_up(judge, error, on_failure)
+            self._mark_failed(judge, error, on_failure)
             return
-        except Exception as error:  # noqa: BLE001 - whatever it is, a judge must not seem to be starting for ever
+        except Exception as error:  # noqa: BLE001 - after any other error the judge must not stay `starting` for ever
             _log.exception("judge %r cannot start", judge.name)
             cause = " ".join(f"{type(error).__name__}: {error}".split())
-            self._give_up(judge, VerifierStartError(f"judge {judge.name!r}: {cause}"), on_failure)
+            self._mark_failed(judge, VerifierStartError(f"judge {judge.name!r}: {cause}"), on_failure)
             return
         judge.verifier, judge.state = verifier, "ready"
         _log.info("judge %r is ready", judge.name)
 
-    def _give_up(self, judge: Judge, error: SpeciaRLError, on_failure: OnFailure) -> None:
+    def _mark_failed(self, judge: Judge, error: SpeciaRLError, on_failure: OnFailure) -> None:
         judge.state, judge.error = "failed", str(error)
         on_failure(error)

@@ -17,10 +17,10 @@ OF_JUDGES = "speciarl_verifier_"
 
 
 class Described(NamedTuple):
-    """How one statistic is exported."""
+    """Description of one exported statistic."""
 
     name: str
-    """Without the prefix and without `_total`."""
+    """Name of the metric, without the prefix and without `_total`."""
     is_counter: bool
     help: str
 
@@ -33,7 +33,7 @@ DESCRIBED: Mapping[str, Described] = {
     "in_flight": Described("pairs_in_flight", False, "Distinct pairs being judged."),
     "waiting": Described("pairs_waiting", False, "Pairs in the local queue."),
 }
-"""How each number of `Verifier.stats` is exported."""
+"""Descriptions of the numbers in `Verifier.stats`, by name."""
 
 _DISTRIBUTIONS: Mapping[str, str] = {
     "queue_seconds": "Waiting in the local queue, per attempt.",
@@ -49,12 +49,12 @@ HIT_LEVELS = {
     "deduplicated": "deduplicated",
     "live": "live",
 }
-"""Levels at which a pair may be answered, cheapest first, and the statistic of each."""
+"""Levels at which a pair may be answered, cheapest first, and the statistic that counts each."""
 
 
 @runtime_checkable
 class Monitored(Protocol):
-    """A verifier that asks servers, and tells how they do. See `LLMVerifier`."""
+    """Verifier that asks servers and has statistics of them. See `LLMVerifier`."""
 
     def histograms(self) -> Mapping[str, Snapshot]:
         """Distributions of seconds, by name."""
@@ -64,7 +64,7 @@ class Monitored(Protocol):
 
 
 def judge_families(judges: Iterable[Judge]) -> Iterator[Metric]:
-    """All metric families. To be called in the judges' event loop."""
+    """Metric families of all judges. To be called in the judges' event loop."""
     judges = list(judges)
     stats = {judge.name: judge.verifier.stats() for judge in judges if judge.verifier is not None}
     ready = GaugeMetricFamily(OF_JUDGES + "judge_ready", "1 when the judge can be asked.", labels=["judge"])
@@ -79,7 +79,7 @@ def judge_families(judges: Iterable[Judge]) -> Iterator[Metric]:
 
 
 def replica_restarts(restarts: Mapping[str, Sequence[int]]) -> Metric:
-    """Restarts of each replica that we manage, by judge; no sample while there is none."""
+    """Metric of the restarts of each replica that we manage, by judge; no sample while there is none."""
     text = "Restarts of a replica that was dead or stuck."
     family = CounterMetricFamily(OF_JUDGES + "replica_restarts", text, labels=["judge", "replica"])
     for judge, counts in restarts.items():
@@ -161,7 +161,7 @@ _PAIRS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
 
 
 class Metrics:
-    """The service's own metrics, in a registry of their own."""
+    """Metrics of the service itself, in a registry of their own."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -182,21 +182,21 @@ class Metrics:
         )
 
     def add(self, collect: Callable[[], Iterable[Metric]]) -> None:
-        """Show what `collect` gives, anew on every page."""
+        """Register families that `collect` returns, called anew for every page."""
         self.registry.register(_Collector(collect))
 
     def request(self, route: str, status: int, seconds: float, pairs: int | None) -> None:
-        """A request was answered; `pairs` None for routes that judge nothing."""
+        """Observe an answered request; `pairs` is None for routes that judge nothing."""
         self._seconds.labels(route, str(status)).observe(seconds)
         if pairs is not None:
             self._pairs.labels(route).observe(pairs)
 
     def client_gone(self) -> None:
-        """A client went away before its answer."""
+        """Count a client that went away before its answer."""
         self._gone.inc()
 
     def page(self) -> bytes:
-        """Everything, in Prometheus' text format."""
+        """All metrics in Prometheus' text format."""
         return generate_latest(self.registry)
 
 
@@ -205,9 +205,9 @@ class _Collector(Collector):
         self._collect = collect
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing: what is collected is known only later."""
+        """No families: they are known only when they are collected."""
         return ()
 
     def collect(self) -> Iterable[Metric]:
-        """What there is now."""
+        """The families as they are now."""
         return self._collect()

@@ -1,4 +1,4 @@
-"""Middleware: key, size of bodies, and one log line per request that never says what was in it."""
+"""ASGI middleware: bearer key, limits on bodies, and an access log that never holds the content of requests."""
 
 import hmac
 import logging
@@ -11,37 +11,37 @@ from speciarl.verifier_server.service.errors import ApiError
 from speciarl.verifier_server.service.metrics import Metrics
 
 GONE = 499
-"""Status in the log of a request whose client went away."""
+"""Status in the access log of a request whose client went away, as in nginx."""
 
 _QUIET = frozenset({"/health", "/ready", "/metrics"})
-"""Routes that something asks for every few seconds."""
+"""Routes that are polled every few seconds, logged at level DEBUG."""
 
 _log = logging.getLogger("speciarl.access")
 
 
 class AccessLog:
-    """Measures and logs every request. Handlers leave `pairs`, `judge` and `run` in the request's state."""
+    """ASGI middleware that measures and logs every request. Handlers set `pairs`, `judge` and `run` in its state."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI."""
+        """ASGI entry point."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         begun = time.perf_counter()
-        status = GONE
+        status = GONE  # unless a response starts
 
-        async def noting(message: Message) -> None:
+        async def send_and_record(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = int(message["status"])
             await send(message)
 
         try:
-            await self._app(scope, receive, noting)
+            await self._app(scope, receive, send_and_record)
         except Exception:
             status = 500
             raise
@@ -49,7 +49,7 @@ class AccessLog:
             self._record(scope, status, time.perf_counter() - begun)
 
     def _record(self, scope: Scope, status: int, seconds: float) -> None:
-        # The path as it was declared: a path as it was sent could make the log and the metrics grow without end.
+        # The path as declared: paths as sent could make the number of log lines and metrics grow without bound.
         route = getattr(scope.get("route"), "path", "other")
         state = scope.get("state", {})
         pairs = state.get("pairs")
@@ -61,19 +61,19 @@ class AccessLog:
 
 
 OPEN_ROUTES = frozenset({"/health", "/ready"})
-"""Routes that need no key, so that whatever watches the service need not hold it."""
+"""Routes that need no key, so that whatever checks liveness and readiness need not hold it."""
 
 
 class BearerKey:
-    """Lets requests in that carry the key, before anything of their body is read."""
+    """ASGI middleware that refuses requests without the key, before anything of their body is read."""
 
     def __init__(self, app: ASGIApp, key: str) -> None:
         self._app = app
         self._key = key.encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI."""
-        # Whoever mounts the service below a path, such as Ray Serve, leaves that in front of ours.
+        """ASGI entry point."""
+        # A host that mounts the service below a path, such as Ray Serve, leaves that as a prefix of ours.
         path = scope.get("path", "").removeprefix(scope.get("root_path", ""))
         if scope["type"] != "http" or path in OPEN_ROUTES or self._holds_key(scope):
             await self._app(scope, receive, send)
@@ -87,12 +87,12 @@ class BearerKey:
         if len(given) != 1:
             return False
         scheme, _, key = given[0].partition(b" ")
-        # Takes as long for a nearly right key as for a wrong one.
+        # Constant time: how long it takes says nothing about the key.
         return hmac.compare_digest(key.strip(), self._key) and scheme.lower() == b"bearer"
 
 
 class BodyLimit:
-    """Answers 413 to a body that is too long and 408 to one that takes too long. What comes with a GET is not read."""
+    """ASGI middleware: 413 for a body that is too long, 408 for one that takes too long. A GET's body is not read."""
 
     def __init__(self, app: ASGIApp, most_bytes: int, deadline_s: float) -> None:
         self._app = app
@@ -100,7 +100,7 @@ class BodyLimit:
         self._deadline_s = deadline_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI."""
+        """ASGI entry point."""
         if scope["type"] != "http" or scope["method"] == "GET":
             await self._app(scope, receive, send)
             return
@@ -119,7 +119,7 @@ class BodyLimit:
     async def _read(self, scope: Scope, receive: Receive) -> bytes | None:
         """The body; None when the client went away. Raises ApiError."""
         declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
-        self._check(int(declared[:19]) if declared.isdigit() else 0)
+        self._check(int(declared[:19]) if declared.isdigit() else 0)  # cut: int() refuses thousands of digits
         chunks = bytearray()
         while True:
             message = await receive()
@@ -138,6 +138,7 @@ class BodyLimit:
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:
+    """Channel that receives the body again, then what `receive` does."""
     messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def replay() -> Message:
@@ -148,7 +149,7 @@ def _replayed(body: bytes, receive: Receive) -> Receive:
 
 async def _refuse(error: ApiError, scope: Scope, send: Send) -> None:
     reply = error.reply()
-    reply.headers["Connection"] = "close"  # the rest of the body is not wanted
+    reply.headers["Connection"] = "close"  # the rest of the body is not read
 
     async def nothing() -> Message:
         return {"type": "http.disconnect"}

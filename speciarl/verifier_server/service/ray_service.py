@@ -1,4 +1,4 @@
-"""Verifier service of one run, in a Ray actor: Ray restarts it at the same address, with the same key."""
+"""Run service: the verifier service of one run in a Ray actor, which Ray restarts at the same address and key."""
 
 import contextlib
 import os
@@ -20,14 +20,14 @@ STOP_SLACK_S = 5.0
 
 
 class ServiceActor:
-    """The service on a thread of a Ray worker process. No method blocks for long but `stop`.
+    """Ray actor that runs the service on a thread of its worker process. No method blocks for long but `stop`.
 
-    Ray constructs it anew when its process died, so the constructor does everything: it serves. When the thread ends
-    on its own, the process does too, and that is again a death for Ray to mend.
+    Ray constructs the actor anew when its process died, so the constructor does everything: it serves. When the thread
+    ends on its own, it ends the process, so that Ray restarts the actor.
     """
 
     def __init__(self, settings: Mapping[str, Any], port_file: str) -> None:
-        """The port is taken at the first start and kept in `port_file`: its successors take it again."""
+        """The port is chosen at the first start and kept in `port_file`, from where a restarted actor takes it."""
         set_up_logging("text", "warning")
         self._error: SpeciaRLError | None = None
         self._stopping = False
@@ -42,26 +42,26 @@ class ServiceActor:
         self._thread.start()
 
     def port(self) -> int:
-        """Where it listens."""
+        """Port it listens on."""
         return self._port
 
     def ready(self) -> bool:
-        """Whether every judge can be asked; raises VerifierStartError in one line when one cannot start."""
+        """Readiness: whether every judge can be asked; raises VerifierStartError in one line when one cannot start."""
         if self._error is not None:
             raise VerifierStartError(str(self._error))
         return self._core.judges.ready
 
     def stats(self) -> dict[str, float]:
-        """The judge's counters since this process started; none before it is ready."""
+        """The judge's counters since this process started; empty before it is ready."""
         (judge,) = self._core.judges.all()
         return judge.verifier.stats() if judge.verifier is not None else {}
 
     def process(self) -> int:
-        """Its process id."""
+        """Process id of the actor."""
         return os.getpid()
 
     def stop(self) -> None:
-        """Let requests under way end and close the store."""
+        """Graceful shutdown: let requests under way end and close the store."""
         self._stopping = True
         self._server.should_exit = True
         self._thread.join(self._config.stop_deadline_s + STOP_SLACK_S)
@@ -74,14 +74,14 @@ class ServiceActor:
             self._server.run(sockets=[self._listener])
         finally:
             if not self._stopping:
-                os._exit(1)
+                os._exit(1)  # Ray restarts an actor only when its process ends
 
 
 class RunService:
-    """The trainer's side of the actor. Needs an initialised Ray; the actor ends with the job."""
+    """Handle of the trainer on the actor. Needs an initialised Ray; the actor ends with the job."""
 
     def __init__(self, settings: ServiceConfig, port_file: Path) -> None:
-        """`settings` name one judge, and files on this node, where the actor stays."""
+        """`settings` name one judge, and files on this node, to which the actor is pinned."""
         self._settings = settings
         self._port_file = port_file
         self._port = 0
@@ -89,19 +89,19 @@ class RunService:
 
     @property
     def url(self) -> str:
-        """Its root URL, from `start` on."""
+        """Root URL of the service, from `start` on."""
         host = self._settings.host
         return f"http://[{host}]:{self._port}" if ":" in host else f"http://{host}:{self._port}"
 
     def start(self, deadline_s: float) -> None:
-        """Start the actor and wait until its judge can be asked; raises VerifierStartError in one line."""
+        """Start the actor and wait until it is ready; raises VerifierStartError in one line."""
         ray = ray_module()
         here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
             ray.get_runtime_context().get_node_id(), soft=False
         )
         plain = self._settings.model_dump(mode="json", exclude_unset=True)
         options = {"num_cpus": 0, "max_restarts": -1, "scheduling_strategy": here}
-        self._port_file.unlink(missing_ok=True)  # of an earlier run, which was killed
+        self._port_file.unlink(missing_ok=True)  # left by an earlier run that was killed
         self._actor = ray.remote(ServiceActor).options(**options).remote(plain, str(self._port_file))
         expires = time.monotonic() + deadline_s
         while True:
@@ -126,7 +126,7 @@ class RunService:
             time.sleep(POLL_S)
 
     def stats(self) -> dict[str, float]:
-        """The judge's counters; none while the service is away."""
+        """The judge's counters; empty while the service cannot be reached."""
         ray = ray_module()
         try:
             counted: dict[str, float] = ray.get(self._actor.stats.remote(), timeout=SLACK_S)
@@ -140,7 +140,8 @@ class RunService:
         ray = ray_module()
         if actor is None or not ray.is_initialized():
             return
-        with contextlib.suppress(ray.exceptions.RayError):  # it is away already, or hangs, and is killed
+        # The deadline lies after those of the actor, so that it can end by itself. A dead or stuck one is killed below.
+        with contextlib.suppress(ray.exceptions.RayError):
             ray.get(actor.stop.remote(), timeout=self._settings.stop_deadline_s + STOP_SLACK_S + SLACK_S)
         ray.kill(actor, no_restart=True)
         self._port_file.unlink(missing_ok=True)

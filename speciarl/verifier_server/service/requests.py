@@ -1,4 +1,4 @@
-"""Batches of pairs: read from a request, judged, broken off when the client goes away."""
+"""Request batches: pairs read from a request, judged, and cancelled when the client goes away."""
 
 import asyncio
 import json
@@ -21,13 +21,13 @@ from speciarl.verifier_server.verifier import Verifier
 
 @dataclass(frozen=True, slots=True)
 class UnusablePair(Pair):
-    """What was sent as a pair and cannot be judged. A text that is none is empty here."""
+    """Pair that was sent but cannot be judged. A text that is missing or invalid is empty here."""
 
     why: Unscorable
 
 
 def read_items(items: Sequence[object]) -> tuple[list[Pair], list[str | None]]:
-    """The pairs, equal ones one object, and their ids; of one that is unusable, as much as is sound."""
+    """The pairs, equal ones as one object, and their ids; of an unusable pair, the parts that are valid."""
     pairs: dict[tuple[str, str], Pair] = {}
     read: list[Pair] = []
     ids: list[str | None] = []
@@ -46,7 +46,7 @@ def read_items(items: Sequence[object]) -> tuple[list[Pair], list[str | None]]:
 
 
 def shared(texts: Iterable[tuple[str, str]]) -> list[Pair]:
-    """Pairs of truths and predictions, in their order; equal ones are one object."""
+    """Pairs of ground truths and predictions, in order; equal ones are one object."""
     rows = list(texts)
     pairs = {row: Pair(*row) for row in dict.fromkeys(rows)}
     return [pairs[row] for row in rows]
@@ -59,7 +59,7 @@ def _unusable(item: object, error: ValidationError) -> tuple[UnusablePair, str |
     reason = Reason.TOO_LONG if first["type"] == "string_too_long" else Reason.MALFORMED
     what = "a lone surrogate, which is no character" if first["type"] == "string_unicode" else first["msg"]
     why = Unscorable(reason, f"{shorten(where)}: {what}")
-    wrong = {problem["loc"][:1] for problem in problems}
+    wrong = {problem["loc"][:1] for problem in problems}  # an empty place is the item itself
     sound = item if isinstance(item, Mapping) and () not in wrong else {}
     truth, prediction, pair_id = (
         sound.get(name) if (name,) not in wrong else None for name in ("ground_truth", "prediction", "id")
@@ -68,7 +68,7 @@ def _unusable(item: object, error: ValidationError) -> tuple[UnusablePair, str |
 
 
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
-"""The escape of half a character, whether or not its other half follows."""
+"""JSON escape of a surrogate, half a character, whether or not its other half follows."""
 
 
 def json_reply(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
@@ -84,7 +84,7 @@ class _StrictRequest(Request):
 def parse_body(body: bytes) -> Any:
     """The parsed JSON; raises JSONDecodeError.
 
-    A lone surrogate is no fault of the whole body: it is left to whoever takes the string that holds it.
+    A lone surrogate does not make the whole body invalid, as for orjson; it is left to what takes the string.
     """
     try:
         return orjson.loads(body)
@@ -92,21 +92,21 @@ def parse_body(body: bytes) -> Any:
         if _SURROGATE.search(body) is None:
             raise
         try:
-            return json.loads(body.decode(), parse_constant=_refuse)
+            return json.loads(body.decode(), parse_constant=_refuse_constant)
         except (ValueError, RecursionError):
-            pass  # what orjson said is as true
+            pass  # orjson's error is raised instead
         raise
 
 
-def _refuse(constant: str) -> NoReturn:
+def _refuse_constant(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is no JSON")
 
 
 class StrictRoute(APIRoute):
-    """A route whose body must be JSON by the letter: no NaN, no endless nesting."""
+    """Route whose body must be strict JSON: no NaN, no excessive nesting."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """The handler, with our way of reading the body."""
+        """The handler, with a body read by `parse_body`."""
         handler = super().get_route_handler()
 
         async def handle(request: Request) -> Response:
@@ -118,34 +118,35 @@ class StrictRoute(APIRoute):
 T = TypeVar("T")
 
 _TURN = 64
+"""Pairs after which other tasks of the event loop get a turn."""
 
 
 class ClientGone(Exception):
-    """Nobody waits for the answer any more."""
+    """The client went away before its answer was ready."""
 
 
 Late = dict[Pair, asyncio.Task[Judgement]]
-"""Pairs of one judge that were late in an answer and go on being judged, until the judge's own deadline."""
+"""Pairs of one judge that missed a request's deadline and go on being judged, until the judge's own deadline."""
 
 
 async def judge_pairs(
     verifier: Verifier, pairs: Sequence[Pair], string_chars: int, late: Late, deadline_s: float | None = None
 ) -> list[Judgement]:
-    """Judge all pairs at once; one judgement per pair, in their order.
+    """Judge all pairs concurrently; returns one judgement per pair, in order.
 
     An unusable pair, one with a text beyond `string_chars` and one without a verdict after `deadline_s` are
-    unscorable. The last go on being judged, in `late`, so that the next request for them joins. When the caller is
-    cancelled, so is its interest in the pairs, late ones included; other callers' is not.
-    Most of a batch of rollouts repeats itself and is known: a pair that `shared` made one object is looked up once.
+    unscorable. The last go on being judged, in `late`, so that the next request for them joins. A caller that is
+    cancelled leaves its pairs, late ones included; those that others wait for go on.
+    Most pairs of a batch of rollouts repeat and are known: a pair that `shared` made one object is looked up once.
     """
     distinct = {id(pair): pair for pair in pairs}
     known: dict[int, Judgement | None] = {}
     for number, (key, times) in enumerate(Counter(map(id, pairs)).items()):
         pair = distinct[key]
-        flaw = pair.why if isinstance(pair, UnusablePair) else _excess(pair, string_chars)
+        flaw = pair.why if isinstance(pair, UnusablePair) else _too_long(pair, string_chars)
         known[key] = flaw or verifier.recall(pair, times)
         if number % _TURN == _TURN - 1:
-            await asyncio.sleep(0)  # others get their turn within a large batch
+            await asyncio.sleep(0)  # lets other tasks run during a large batch
     judgements = [known[id(pair)] for pair in pairs]
     asked = {index: pairs[index] for index, judgement in enumerate(judgements) if judgement is None}
     judged = await _judge_unknown(verifier, asked, late, deadline_s) if asked else {}
@@ -155,36 +156,37 @@ async def judge_pairs(
 async def _judge_unknown(
     verifier: Verifier, pairs: Mapping[int, Pair], late: Late, deadline_s: float | None
 ) -> dict[int, Judgement]:
-    """The judgements of pairs by the same numbers."""
+    """The judgements of pairs that are not known, by the same indices."""
     tasks: dict[int, asyncio.Task[Judgement]] = {}
     judgements: dict[int, Judgement] = {}
     clock = asyncio.get_running_loop().time
     expires = None if deadline_s is None else clock() + deadline_s
-    leaving = tasks
+    to_cancel = tasks  # all of them, until the late ones are kept
     try:
         for index, pair in pairs.items():
             tasks[index] = asyncio.create_task(verifier.verify(pair))
             if len(tasks) % _TURN == 0:
                 await asyncio.sleep(0)
         await asyncio.wait(tasks.values(), timeout=None if expires is None else max(expires - clock(), 0))
-        leaving = {index: task for index, task in tasks.items() if not _keep(late, pairs[index], task)}
+        to_cancel = {index: task for index, task in tasks.items() if not _keep_late(late, pairs[index], task)}
         for index, task in tasks.items():
             timeout = Unscorable(Reason.TIMEOUT, f"no verdict within the request's deadline_s={deadline_s}")
             judgements[index] = task.result() if task.done() else timeout
     except asyncio.CancelledError:
+        # The client went away. A late task is one more caller of its pair, which would otherwise be judged for nobody.
         for pair in pairs.values():
             if pair in late:
                 late[pair].cancel()
         raise
     finally:
-        for task in leaving.values():
+        for task in to_cancel.values():
             task.cancel()
-        await asyncio.gather(*leaving.values(), return_exceptions=True)
+        await asyncio.gather(*to_cancel.values(), return_exceptions=True)
     return judgements
 
 
-def _keep(late: Late, pair: Pair, task: "asyncio.Task[Judgement]") -> bool:
-    """Keep an unfinished task as the pair's caller, where there is none yet; whether it is kept."""
+def _keep_late(late: Late, pair: Pair, task: "asyncio.Task[Judgement]") -> bool:
+    """Add an unfinished task to `late`, unless its pair has one there; returns whether it was added."""
     if task.done() or pair in late:
         return False
     late[pair] = task
@@ -215,7 +217,7 @@ async def _disconnected(request: Request) -> None:
         pass
 
 
-def _excess(pair: Pair, limit: int) -> Unscorable | None:
+def _too_long(pair: Pair, limit: int) -> Unscorable | None:
     for name, text in (("ground truth", pair.ground_truth), ("prediction", pair.prediction)):
         if len(text) > limit:
             detail = f"{name} of {len(text)} characters; the service takes {limit} (limits.string_chars)"

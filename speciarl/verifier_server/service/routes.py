@@ -1,4 +1,4 @@
-"""Judge routes: the typed API to judge pairs and to list the judges."""
+"""Judge routes: the typed API, to judge pairs and to list the judges."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +15,7 @@ from speciarl.wire import to_wire
 
 
 def router(core: Core) -> APIRouter:
-    """The routes of one service."""
+    """Router of the judge routes of one service."""
     routes = APIRouter(prefix="/v1", tags=["judge"], route_class=StrictRoute)
 
     @routes.post(
@@ -48,7 +48,7 @@ def router(core: Core) -> APIRouter:
 
 
 def _results(judgements: Sequence[Judgement], ids: Sequence[str | None]) -> list[dict[str, Any]]:
-    """Each judgement as plain data; what equal pairs share is written once."""
+    """Each judgement as plain data; one that equal pairs share is converted once."""
     written: dict[int, dict[str, Any]] = {}
     results = []
     for judgement, pair_id in zip(judgements, ids, strict=True):

@@ -1,7 +1,7 @@
 """Schemas of requests and responses, as the OpenAPI document shows them.
 
-Requests and short answers are these models. Answers with an entry per pair are written as plain data, for speed: there
-the tests hold what is answered to the model.
+Requests and short responses are these models. Responses with an entry per pair are written as plain data, for speed:
+there the tests validate what is answered against the model.
 """
 
 from typing import Annotated, Any, Literal
@@ -14,7 +14,7 @@ from speciarl.verdict import Reason, Source
 from speciarl.verifier_server.service.config import NAME, RUN_CHARS, AliasConfig, LimitsConfig
 
 Text = Annotated[str, Field(min_length=0)]
-"""Text that can be sent on and logged: having a constraint, even this, makes pydantic refuse lone surrogates."""
+"""Text that can be sent on and logged: any constraint, even this one, makes pydantic refuse lone surrogates."""
 
 RunName = Annotated[str, Field(pattern=NAME, max_length=RUN_CHARS, examples=["cub200-seed42"])]
 
@@ -28,7 +28,7 @@ def _without_default(schema: dict[str, Any]) -> None:
 
 
 GivenId = Annotated[str | SkipJsonSchema[None], Field(json_schema_extra=_without_default)]
-"""An id that is left out, and never null, where there is none."""
+"""Id that is left out, and never null, where there is none."""
 
 JudgeState = Literal["starting", "ready", "failed", "stopped"]
 
@@ -38,7 +38,7 @@ class _Request(BaseModel):
 
 
 class Answer(BaseModel):
-    """Base of what is answered."""
+    """Base of all responses."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
@@ -51,7 +51,7 @@ class PairItem(_Request):
     prediction: Text = Field(examples=["warbler"])
     """What the model said."""
     id: str | None = Field(default=None, max_length=200)
-    """Given back with the result."""
+    """Returned with the result."""
 
 
 class JudgeRequest(_Request):
@@ -62,7 +62,7 @@ class JudgeRequest(_Request):
     run: RunName | None = None
     """Run under which the pairs are counted and logged; none when not given."""
     deadline_s: float | None = Field(default=None, gt=0, le=86_400)
-    """Seconds after which the answer goes out; pairs without a verdict by then are unscorable(timeout)."""
+    """Seconds after which the answer is sent; pairs without a verdict by then are unscorable(timeout)."""
     pairs: list[Annotated[PairItem | Any, Field(union_mode="left_to_right")]]
     """The pairs; the service's limits say how many. One that is not of this form is unscorable(malformed), or
     unscorable(too_long), in its place, and the others are judged."""
@@ -72,7 +72,7 @@ class VerdictResult(Answer):
     """A pair that was judged."""
 
     status: Literal["verdict"]
-    """Tells it from a pair without a verdict."""
+    """Distinguishes it from a pair without a verdict."""
     category: Label
     """Its category."""
     margin: float | None = Field(ge=0)
@@ -82,20 +82,20 @@ class VerdictResult(Answer):
     probabilities: Probabilities | None
     """Probability of each category, from wrong to more specific; null where the judge gives none."""
     id: GivenId = None
-    """The pair's id; not there where it had none."""
+    """The pair's id; absent where it had none."""
 
 
 class UnscorableResult(Answer):
     """A pair without a verdict. It is neither a category nor a score of 0."""
 
     status: Literal["unscorable"]
-    """Tells it from a pair that was judged."""
+    """Distinguishes it from a pair that was judged."""
     reason: Reason
-    """Why, for programs."""
+    """Why there is no verdict, for programs."""
     detail: str
-    """Why, for people."""
+    """Why there is no verdict, for people."""
     id: GivenId = None
-    """The pair's id; not there where it had none."""
+    """The pair's id; absent where it had none."""
 
 
 Result = Annotated[VerdictResult | UnscorableResult, Field(discriminator="status")]
@@ -151,10 +151,10 @@ class BinaryResponse(Answer):
 
 
 class ErrorBody(Answer):
-    """What went wrong."""
+    """Description of a failure."""
 
     code: str
-    """For programs; stable."""
+    """Stable code for programs."""
     message: str
     """One line for people."""
     details: list[dict[str, Any]]
@@ -162,26 +162,26 @@ class ErrorBody(Answer):
 
 
 class ErrorResponse(Answer):
-    """Every answer that is not a success."""
+    """Response of every request that fails."""
 
     error: ErrorBody
     """The error."""
 
 
 class HealthResponse(Answer):
-    """The process answers."""
+    """Liveness: the process answers."""
 
     status: Literal["ok"]
-    """Nothing else is ever said."""
+    """Always `ok`."""
 
 
 class JudgeInfo(Answer):
     """One judge of the service."""
 
     name: str
-    """By which requests name it."""
+    """Name that requests give."""
     state: JudgeState
-    """It can be asked while it is ready."""
+    """State of the judge, which can be asked while it is `ready`."""
     kind: str
     """`vllm`, `openai` or `taxonomy`."""
     model: str | None
@@ -218,7 +218,7 @@ class JudgesResponse(Answer):
 
 
 class ReadyResponse(Answer):
-    """Whether all judges can be asked."""
+    """Readiness: whether all judges can be asked."""
 
     ready: bool
     """True when all of them are ready."""

@@ -20,10 +20,10 @@ LogFormat = Literal["text", "json"]
 
 
 class JsonFormatter(logging.Formatter):
-    """One object per line: time, level, logger, message, and the fields of the record."""
+    """Formatter of one JSON object per line: time, level, logger, message, and the fields of the record."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line."""
+        """The record as a line of JSON."""
         entry: dict[str, object] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -37,19 +37,19 @@ class JsonFormatter(logging.Formatter):
 
 
 class TextFormatter(logging.Formatter):
-    """Time, level, message, and the fields as KEY=VALUE; one line but for the stack of an exception."""
+    """Formatter of time, level, message, and the fields as KEY=VALUE; one line but for the stack of an exception."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S")
 
     def formatMessage(self, record: logging.LogRecord) -> str:
-        """The line. What clients and servers said may hold line ends, with which a line could be forged."""
+        """The record as a line, escaped: texts of clients and servers may hold line ends, to forge a line with."""
         fields = getattr(record, "fields", {})
         extra = "".join(f" {key}={value}" for key, value in fields.items() if key not in ("method", "route", "status"))
-        return "".join(map(_printable, super().formatMessage(record) + extra))
+        return "".join(map(_escaped, super().formatMessage(record) + extra))
 
 
-def _printable(character: str) -> str:
+def _escaped(character: str) -> str:
     return character if character.isprintable() else character.encode("unicode_escape").decode()
 
 
@@ -61,7 +61,7 @@ def set_up_logging(log_format: LogFormat, level: str) -> None:
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [], True
-    logging.getLogger("uvicorn.access").disabled = True  # ours says more, and less that is secret
+    logging.getLogger("uvicorn.access").disabled = True  # `AccessLog` replaces it; this one would log query strings
 
 
 KEEP_ALIVE_S = 30
@@ -72,9 +72,9 @@ _log = logging.getLogger(__name__)
 
 
 def serve(settings: ServiceConfig) -> None:
-    """Serve until the process is told to stop, then let requests under way end.
+    """Serve until the process is told to stop, then shut down gracefully: requests under way end first.
 
-    Raises a SpeciaRLError in one line when the socket, the verdict log or a judge cannot be had; everything
+    Raises a SpeciaRLError in one line when the socket, the verdict log or a judge cannot start; everything
     else is stopped by then.
     """
     failures: list[SpeciaRLError] = []
@@ -82,7 +82,7 @@ def serve(settings: ServiceConfig) -> None:
 
     def refuse(error: SpeciaRLError) -> None:
         failures.append(error)
-        stopping.append(asyncio.ensure_future(_stop(server)))
+        stopping.append(asyncio.ensure_future(_stop_once_started(server)))
 
     server, listener = uvicorn_server(create_app(settings, on_failure=refuse), settings)
     with listener:
@@ -111,12 +111,12 @@ def uvicorn_server(app: FastAPI, settings: ServiceConfig) -> tuple[uvicorn.Serve
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket bound to the address; raises ConfigError when it cannot be had."""
+    """Socket bound to the address; raises ConfigError when that fails."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, kind, protocol)
         try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # else a restart waits for old connections
             listener.bind(address)
         except OSError:
             listener.close()
@@ -128,8 +128,8 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-async def _stop(server: uvicorn.Server) -> None:
-    # Told before it has started, uvicorn would leave without ending the lifespan.
+async def _stop_once_started(server: uvicorn.Server) -> None:
+    # Told to stop before it has started, uvicorn would leave without ending the lifespan.
     while not server.started:
         await asyncio.sleep(_POLL_S)
     server.should_exit = True

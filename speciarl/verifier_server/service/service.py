@@ -1,4 +1,4 @@
-"""Service core: judges, runs, admission and metrics, as all routes use them."""
+"""Service core: judges, runs, admission control and metrics, shared by all routes."""
 
 import asyncio
 import contextlib
@@ -23,18 +23,18 @@ RETRY_AFTER_S = 1.0
 
 
 class Admission:
-    """Counts pairs being judged over all requests. Bound to one event loop."""
+    """Admission control: bounds the pairs being judged over all requests. Bound to one event loop."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.waiting = 0
         """Pairs being judged now."""
         self.refused = 0
-        """Requests that were told to come back."""
+        """Requests that were refused (HTTP 429)."""
 
     @contextlib.contextmanager
     def admit(self, pairs: int) -> Iterator[None]:
-        """Hold places for the pairs of one request; raises ApiError (429) when there are not enough."""
+        """Admit the pairs of one request for a block; raises ApiError (429) when they would exceed the limit."""
         if self.waiting + pairs > self.limit:
             self.refused += 1
             raise ApiError(
@@ -54,7 +54,7 @@ RETRY_STOPPING_S = 5.0
 
 
 class Core:
-    """One service without its HTTP."""
+    """Core of one service: everything but its routes."""
 
     def __init__(self, settings: ServiceConfig, build_verifier: BuildVerifier) -> None:
         self.settings = settings
@@ -71,13 +71,13 @@ class Core:
         self._stopping = False
 
     async def start(self, on_failure: OnFailure) -> None:
-        """Open the verdict log, which raises ConfigError, and begin to start the judges; `on_failure` hears of
-        each that cannot."""
+        """Open the verdict log, which raises ConfigError, and start the judges in the background; `on_failure` is
+        called for each that cannot start."""
         await asyncio.to_thread(self.runs.start)
         self._starting = asyncio.create_task(self.judges.start(on_failure))
 
     async def stop(self) -> None:
-        """Close the judges and write the verdict log to its end."""
+        """Shut down: close the judges and write the verdict log to its end."""
         self._stopping = True
         if self._starting is not None:
             self._starting.cancel()
@@ -96,7 +96,7 @@ class Core:
         extra_info: Sequence[str | None] | None = None,
         deadline_s: float | None = None,
     ) -> list[Judgement]:
-        """Judge the pairs of one request, count and log them; raises ApiError and ClientGone."""
+        """Judge the pairs of one request, log and count them; raises ApiError and ClientGone."""
         request.state.pairs, request.state.judge, request.state.run = len(pairs), judge_name, run
         limits = self.settings.limits
         if len(pairs) > limits.pairs_per_request:
@@ -111,7 +111,7 @@ class Core:
             except ClientGone:
                 self.metrics.client_gone()
                 raise
-        if self._stopping:
+        if self._stopping:  # pairs may be unscorable only because the judges were closed
             raise ApiError(503, "stopping", "the service is stopping", retry_after_s=RETRY_STOPPING_S)
         if run is not None:
             self._record(run, judge, pairs, judgements, ids, extra_info)
@@ -132,7 +132,7 @@ class Core:
 
 
 def own_families(admission: Admission, log: VerdictLog | None) -> Iterable[Metric]:
-    """State of the service's queue and of its verdict log."""
+    """Metric families of the admission control and of the verdict log."""
     yield GaugeMetricFamily(OF_SERVICE + "pairs_waiting", "Pairs being judged over all requests.", admission.waiting)
     yield GaugeMetricFamily(OF_SERVICE + "pairs_limit", "Most pairs that may be judged at once.", admission.limit)
     yield CounterMetricFamily(OF_SERVICE + "refused", "Requests turned away because of that limit.", admission.refused)

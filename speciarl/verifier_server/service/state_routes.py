@@ -1,4 +1,4 @@
-"""State routes: alive, ready, metrics."""
+"""State routes: liveness, readiness and metrics."""
 
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -10,12 +10,12 @@ from speciarl.verifier_server.service.service import Core
 
 
 def open_router(core: Core) -> APIRouter:
-    """The routes of one service that need no key (see `auth.OPEN_ROUTES`)."""
+    """Router of the state routes that need no key (see `middleware.OPEN_ROUTES`)."""
     routes = APIRouter(tags=["state"])
 
     @routes.get("/health", summary="The process answers")
     async def health() -> HealthResponse:
-        """Says nothing about the judges. Needs no key."""
+        """Liveness of the process, whatever the state of the judges. Needs no key."""
         return HealthResponse(status="ok")
 
     @routes.get(
@@ -24,7 +24,7 @@ def open_router(core: Core) -> APIRouter:
         responses={503: {"model": ReadyResponse, "description": "Some judge is not ready.", "headers": RETRY_AFTER}},
     )
     async def ready(response: Response) -> ReadyResponse:
-        """State of every judge; 503 until all are ready. Needs no key."""
+        """Readiness: the state of every judge; 503 until all are ready. Needs no key."""
         if not core.judges.ready:
             response.status_code = 503
             response.headers["Retry-After"] = f"{RETRY_STARTING_S:.0f}"
@@ -34,7 +34,7 @@ def open_router(core: Core) -> APIRouter:
 
 
 def router(core: Core) -> APIRouter:
-    """The others."""
+    """Router of the state routes that need the key, if there is one."""
     routes = APIRouter(tags=["state"])
     page = {"description": "The page.", "content": {CONTENT_TYPE_LATEST: {"schema": {"type": "string"}}}}
 

@@ -1,4 +1,4 @@
-"""Verdicts that outlive the process: content-addressed, first writer wins, in a file or in Redis."""
+"""Verdict store: keeps verdicts beyond the process, content-addressed, first writer wins, in a file or in Redis."""
 
 from speciarl.verifier_server.store.factory import build_store, close_store, open_store
 from speciarl.verifier_server.store.interface import StoreError, VerdictStore

@@ -1,4 +1,4 @@
-"""``speciarl verifier store``: look into a store, take it elsewhere, thin it out."""
+"""Command ``speciarl verifier store``: statistics, export, import and pruning of a verdict store."""
 
 import asyncio
 import contextlib
@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 CLOSE_S = 60.0
 LOCK_S = 30.0
-"""Seconds to wait for a run that writes at the same time."""
+"""Seconds to wait for the lock of a run that writes at the same time, or for a reply of Redis."""
 
 app = typer.Typer(help="Look into a verdict store, take it elsewhere, thin it out.", no_args_is_help=True)
 
@@ -114,12 +114,12 @@ def prune(
 ) -> None:
     """Delete verdicts: by age and judge (both must apply when both are given), and down to a number.
 
-    Damaged entries always go. Deleted pairs are judged anew when they come up again.
+    Damaged entries are always deleted. Deleted pairs are judged anew when they are asked for again.
     """
     if older_than is None and judge is None and keep is None and not damaged:
         refuse("say what to delete: --older-than, --judge, --keep or --damaged")
 
-    async def thin(opened: VerdictStore, advance: Advance) -> None:
+    async def prune_selected(opened: VerdictStore, advance: Advance) -> None:
         chosen = None
         if judge is not None:
             chosen = [match.fingerprint for match in matching_judges((await opened.judges()).values(), judge)]
@@ -135,7 +135,7 @@ def prune(
             damaged=done.corrupt,
         )
 
-    _run(_location(store, password_file, prefix), "pruning", None, thin)
+    _run(_location(store, password_file, prefix), "pruning", None, prune_selected)
 
 
 Open = Callable[[], VerdictStore]
@@ -158,7 +158,7 @@ def _location(text: str, password_file: Path | None, prefix: str, create: bool =
 
 
 def _run(build: Open, verb: str, total: int | None, work: Callable[[VerdictStore, Advance], Awaitable[T]]) -> T:
-    """Do the work on the opened store, with a progress bar on stderr; errors end the command with one line."""
+    """Result of `work` on the opened store, with a progress bar on stderr; errors end the command with one line."""
 
     async def opened(advance: Advance) -> T:
         store = build()

@@ -1,4 +1,4 @@
-"""Store factory: the store that a configuration describes, opened and closed in bounded time."""
+"""Store factory: builds the store that a configuration describes, opens and closes it in bounded time."""
 
 import logging
 from pathlib import Path
@@ -13,7 +13,7 @@ _log = logging.getLogger(__name__)
 
 
 def build_store(config: StoreConfig) -> VerdictStore:
-    """The store a configuration describes, not open yet; raises StoreError when its password cannot be read."""
+    """The store that a configuration describes, not yet open; raises StoreError for a bad URL or password file."""
     if config.kind == "file":
         return FileStore(config.path or "", config.timeout_s)
     password = None if config.password_file is None else _read_password(Path(config.password_file))
@@ -24,7 +24,7 @@ def build_store(config: StoreConfig) -> VerdictStore:
 
 
 async def open_store(config: StoreConfig, within_s: float) -> VerdictStore:
-    """The store a configuration describes, open; raises StoreError when it cannot be used."""
+    """The store that a configuration describes, open; raises StoreError when that fails or takes too long."""
     store = build_store(config)
     try:
         await within(within_s, store.open())
@@ -36,7 +36,7 @@ async def open_store(config: StoreConfig, within_s: float) -> VerdictStore:
 
 
 async def close_store(store: VerdictStore, within_s: float) -> None:
-    """Close a store. One that fails or hangs is left as it is, with a line in the log."""
+    """Close a store. A failure or a time-out is only logged, so that a shutdown goes on."""
     try:
         await within(within_s, store.aclose())
     except (StoreError, TimeoutError) as error:

@@ -1,4 +1,4 @@
-"""Verdict store interface: what every store offers, wherever it keeps its entries."""
+"""Store interface: the protocol of every verdict store, wherever it keeps its entries."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Protocol
@@ -8,47 +8,47 @@ from speciarl.verifier_server.store.key import JudgeIdentity
 from speciarl.verifier_server.store.record import Record
 
 Entries = list[tuple[bytes, Record | None]]
-"""Keys with their records; None where the entry is damaged or foreign."""
+"""Keys with their records; None where the entry is damaged or foreign, that is, not one of our records."""
 
 
 class StoreError(SpeciaRLError):
-    """A store cannot be used, or failed. One line: which store, cause, remedy where there is one."""
+    """Error of a store that cannot be used or failed, in one line: which store, cause, remedy where there is one."""
 
 
 class VerdictStore(Protocol):
-    """Verdicts by key. The first one written for a key stays; a damaged or foreign entry counts as none.
+    """Store of verdicts by key. The first writer of a key wins; a damaged or foreign entry counts as none.
 
     Every method raises StoreError when the store fails. A store belongs to one event loop.
     """
 
     where: str
-    """For messages: the path, or the URL without a password."""
+    """Name in messages: the path, or the URL without a password."""
 
     @property
     def corrupt(self) -> int:
-        """Damaged or foreign entries met since the start."""
+        """Number of damaged or foreign entries read since the start."""
 
     async def open(self) -> None:
-        """Check that the store can be read and written, and make it when it does not exist."""
+        """Check that the store can be read and written; create it when it does not exist."""
 
     async def get(self, keys: Sequence[bytes]) -> list[Record | None]:
-        """The records of the keys, in their order."""
+        """The records of the keys, in their order; None for a key without a usable entry."""
 
     async def put(self, judge: JudgeIdentity, records: Sequence[Record]) -> list[Record]:
-        """Keep records of one judge; what the store now holds, in order.
+        """Write records of one judge; returns the record that the store now holds for each, in order.
 
-        That is another record than the one given when somebody was faster: that one is to be used.
+        Where another writer came first that is the other writer's record, and it is the one to use.
         """
 
     async def judges(self) -> Mapping[bytes, JudgeIdentity]:
-        """Every judge that records were put of, by fingerprint."""
+        """Identities of all judges whose records were put, by fingerprint."""
 
     def scan(self, chunk: int = 1000) -> AsyncIterator[Entries]:
-        """All entries, about `chunk` at a time. What is written meanwhile may be missing; Redis may give an
+        """All entries, about `chunk` at a time. Those written meanwhile may be missing; Redis may return an
         entry twice while it grows."""
 
     async def delete(self, keys: Sequence[bytes]) -> None:
         """Delete entries; unknown keys are ignored."""
 
     async def aclose(self) -> None:
-        """Release everything. Safe to call twice."""
+        """Release all resources. Safe to call twice."""

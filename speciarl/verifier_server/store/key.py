@@ -1,4 +1,4 @@
-"""Store key: the identity of a judge, and the key of one pair under that judge."""
+"""Store key: the identity of a judge, and the content-addressed key of a pair under that judge."""
 
 import contextlib
 import dataclasses
@@ -17,7 +17,7 @@ from speciarl.verifier_server.judge.prompt import SAMPLE_PAIR, Prompt
 from speciarl.verifier_server.judge.request import AnyDecoder, chat_body
 
 KEY_VERSION = 1
-"""Raise when keys are made in another way; entries under old keys are then never found again."""
+"""Version of the keys, raised when they are computed differently; entries under old keys are then never found."""
 
 _TYPES: Mapping[str, tuple[type, ...]] = {
     "kind": (str,),
@@ -34,15 +34,15 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
 
 @dataclass(frozen=True)
 class JudgeIdentity:
-    """All that decides what a judge says of a pair. Not where it runs, nor how patient we are with it."""
+    """Identity of a judge: all that decides its verdicts. Where it runs, deadlines and retries take no part."""
 
     kind: str
     """API the judge is asked through, e.g. `vllm`."""
     model: str
     """Model name or directory."""
     revision: str | None
-    """Model revision, or what tells the files of a local directory apart; None when nothing is known, as with
-    hosted APIs: their verdicts are keyed by the model's name."""
+    """Model revision, or a hash of a local directory's files; None when neither is known, as with hosted APIs:
+    their verdicts are keyed by the model's name."""
     prompt: str
     """`Prompt.content_hash`."""
     labels: tuple[str, ...]
@@ -67,36 +67,36 @@ class JudgeIdentity:
         return verdict_key(self.fingerprint, pair)
 
     def to_json(self) -> str:
-        """Canonical JSON; equal texts for equal identities and for no others."""
+        """Canonical JSON: equal texts for equal identities, and for no others."""
         return canonical_json({"key_version": KEY_VERSION} | dataclasses.asdict(self))
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
-        """The inverse of `to_json`; raises ValueError for anything that it does not write."""
+        """The identity that `to_json` wrote; raises ValueError for any other text."""
         fields = json.loads(text)
         if not isinstance(fields, dict) or fields.pop("key_version", None) != KEY_VERSION or set(fields) != set(_TYPES):
             raise ValueError("no judge identity of this version")
         for name, types in _TYPES.items():
-            if not isinstance(fields[name], types) or isinstance(fields[name], bool):
+            if not isinstance(fields[name], types) or isinstance(fields[name], bool):  # a bool is an int
                 raise ValueError(f"{name} of a judge identity has the wrong type")
         return cls(**(fields | {"labels": tuple(map(str, fields["labels"]))}))
 
 
 def verdict_key(fingerprint: bytes, pair: Pair) -> bytes:
-    """SHA-256 over the judge's fingerprint (32 bytes) and the pair, its first text with its length in front.
+    """SHA-256 over the judge's fingerprint (32 bytes), the length of the ground truth, and both texts.
 
-    So no two different inputs have the same bytes hashed.
+    The length keeps two different pairs from being the same bytes, such as ("ab", "c") and ("a", "bc").
     """
     truth = pair.ground_truth.encode()
     return hashlib.sha256(fingerprint + len(truth).to_bytes(4, "big") + truth + pair.prediction.encode()).digest()
 
 
 def identity_of(config: VerifierConfig, prompt: Prompt, decoder: AnyDecoder, revision: str | None) -> JudgeIdentity:
-    """The identity of the judge that a configuration, its prompt and the decoder found by the probe make."""
+    """The identity of the judge that a configuration, its prompt and the decoder chosen by the probe define."""
     body: dict[str, Any] = chat_body(config, prompt, decoder, SAMPLE_PAIR)
     body["messages"] = hashlib.sha256(canonical_json(body["messages"]).encode()).hexdigest()
     if "model" not in config.request_fields:
-        body.pop("model")  # an alias of the server; the model itself is a field of its own
+        body.pop("model")  # only the server's alias; the model is a field of its own
     return JudgeIdentity(
         kind=config.kind,
         model=config.model or config.served_name,
@@ -110,7 +110,7 @@ def identity_of(config: VerifierConfig, prompt: Prompt, decoder: AnyDecoder, rev
 
 
 def verified_judges(rows: Iterable[tuple[bytes, bytes]]) -> dict[bytes, JudgeIdentity]:
-    """Identities by fingerprint, from pairs of fingerprint and JSON; those that do not match are left out."""
+    """Identities by fingerprint, from rows of fingerprint and JSON; rows whose two parts do not match are left out."""
     known = {}
     for fingerprint, content in rows:
         with contextlib.suppress(ValueError, TypeError):
@@ -126,11 +126,11 @@ def canonical_json(value: object) -> str:
 
 
 HASHED_BYTES = 64 * 2**20
-"""Files up to this size are read; of larger ones size and modification time count."""
+"""Size up to which the content of a file is hashed; of a larger one, size and modification time are."""
 
 
 def model_revision(config: VerifierConfig) -> str | None:
-    """The configured revision; of a local directory, what its files say. None when neither is at hand.
+    """The configured revision, or a hash of the files of a local directory; None when there is neither.
 
     Blocks while it reads. Raises OSError when a file cannot be read.
     """
@@ -141,7 +141,7 @@ def model_revision(config: VerifierConfig) -> str | None:
 
 
 def fingerprint(directory: Path) -> str:
-    """SHA-256 over names and contents of the files at the top of a directory; hidden files take no part."""
+    """SHA-256 over names and contents of the files at the top level of a directory; hidden files are skipped."""
     whole = hashlib.sha256()
     for file in sorted(path for path in directory.iterdir() if path.is_file() and not path.name.startswith(".")):
         status = file.stat()

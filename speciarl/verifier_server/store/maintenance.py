@@ -11,12 +11,12 @@ from speciarl.verifier_server.store.key import JudgeIdentity
 from speciarl.verifier_server.store.record import Record
 
 Advance = Callable[[int], object]
-"""Told how many entries more were passed, for a progress bar."""
+"""Progress callback: called with the number of entries just processed."""
 
 
 @dataclass
 class JudgeStatistics:
-    """The entries of one judge."""
+    """Statistics of one judge's entries; times are in microseconds since 1970."""
 
     categories: Counter[Category] = field(default_factory=Counter)
     oldest_us: int = 2**63
@@ -36,10 +36,10 @@ class JudgeStatistics:
 
 @dataclass
 class Statistics:
-    """All entries."""
+    """Statistics of a whole store."""
 
     judges: dict[bytes, JudgeStatistics] = field(default_factory=dict)
-    """By fingerprint; `statistics` puts the one with the most verdicts first, equals in the order of fingerprints."""
+    """By fingerprint; `statistics` sorts them by number of verdicts, most first, then by fingerprint."""
     corrupt: int = 0
     """Damaged or foreign entries."""
 
@@ -51,17 +51,17 @@ class Statistics:
 
 @dataclass(frozen=True)
 class PruneRule:
-    """Which entries go. Damaged and foreign ones always do."""
+    """Rule that selects the entries to delete. Damaged and foreign ones always are."""
 
     before_us: int | None = None
-    """Those created before this time, in microseconds since 1970."""
+    """Delete entries created before this time, in microseconds since 1970."""
     judges: Collection[bytes] | None = None
-    """Those of these judges, by fingerprint. Together with `before_us`: those to which both apply."""
+    """Delete entries of these judges, by fingerprint. Together with `before_us`: entries to which both apply."""
     keep: int | None = None
-    """Of what then is left, all but so many of the newest."""
+    """Of the entries left by then, delete all but this number of the newest."""
 
     def drops(self, record: Record) -> bool:
-        """Whether age or judge tell the entry to go; never without such a condition."""
+        """Whether the entry is deleted for its age or judge; never without such a condition."""
         if self.before_us is None and self.judges is None:
             return False
         old = self.before_us is None or record.created_us < self.before_us
@@ -70,23 +70,23 @@ class PruneRule:
 
 @dataclass
 class Pruned:
-    """What a pruning took away, or would."""
+    """Numbers of entries that a pruning deleted, or would delete, and that are left."""
 
     corrupt: int = 0
     chosen: int = 0
-    """By age or judge."""
+    """Deleted by age or judge."""
     surplus: int = 0
-    """Beyond the number to keep."""
+    """Deleted beyond the number to keep."""
     left: int = 0
 
     @property
     def deleted(self) -> int:
-        """All of them."""
+        """Number of deleted entries."""
         return self.corrupt + self.chosen + self.surplus
 
 
 def matching_judges(known: Collection[JudgeIdentity], text: str) -> list[JudgeIdentity]:
-    """The judges whose model has this name, or whose fingerprint begins so (8 hexadecimal digits or more)."""
+    """The judges whose model has this name, or whose fingerprint begins with it (8 hex digits or more)."""
     return [
         judge
         for judge in known
@@ -95,7 +95,7 @@ def matching_judges(known: Collection[JudgeIdentity], text: str) -> list[JudgeId
 
 
 async def statistics(store: VerdictStore, advance: Advance = lambda _: None) -> Statistics:
-    """Count everything."""
+    """Count the entries by judge and category."""
     found = Statistics()
     async for entries in store.scan():
         for _, record in entries:
@@ -104,48 +104,48 @@ async def statistics(store: VerdictStore, advance: Advance = lambda _: None) -> 
             else:
                 found.judges.setdefault(record.judge, JudgeStatistics()).count(record)
         advance(len(entries))
-    # A store is scanned in no order (Redis: in another for every server), a listing must not change with it.
+    # The order of a scan is not defined (each Redis server has its own); a listing must not change with it.
     found.judges = dict(sorted(found.judges.items(), key=lambda item: (-item[1].verdicts, item[0])))
     return found
 
 
 async def prune(store: VerdictStore, rule: PruneRule, dry: bool = False, advance: Advance = lambda _: None) -> Pruned:
-    """Delete what the rule says; with `dry` only count. Interrupted, it may be run again.
+    """Delete the entries that the rule selects; with `dry` only count them. Safe to run again when interrupted.
 
-    With `keep` there are two passes, and 8 bytes of memory per entry: the first finds the age at which to cut. Of
+    With `keep` there are two passes, and 8 bytes of memory per entry: the first finds the cutoff time. Of several
     entries of that very microsecond some may stay beyond the number.
     """
-    cut_us = 0 if rule.keep is None else await _cut(store, rule, rule.keep, advance)
+    cutoff_us = 0 if rule.keep is None else await _cutoff_us(store, rule, rule.keep, advance)
     done = Pruned()
     async for entries in store.scan():
-        gone = []
+        selected = []
         for key, record in entries:
             if record is None:
                 done.corrupt += 1
             elif rule.drops(record):
                 done.chosen += 1
-            elif record.created_us < cut_us:
+            elif record.created_us < cutoff_us:
                 done.surplus += 1
             else:
                 done.left += 1
                 continue
-            gone.append(key)
+            selected.append(key)
         if not dry:
-            await store.delete(gone)
+            await store.delete(selected)
         advance(len(entries))
     return done
 
 
-async def _cut(store: VerdictStore, rule: PruneRule, keep: int, advance: Advance) -> int:
-    """The age of the oldest entry to keep, so that `keep` of those that the rule does not drop remain."""
-    ages = array("Q")
+async def _cutoff_us(store: VerdictStore, rule: PruneRule, keep: int, advance: Advance) -> int:
+    """Creation time of the oldest entry to keep, so that `keep` of those that the rule does not drop remain."""
+    times_us = array("Q")
     async for entries in store.scan():
-        ages.extend(record.created_us for _, record in entries if record is not None and not rule.drops(record))
+        times_us.extend(record.created_us for _, record in entries if record is not None and not rule.drops(record))
         advance(len(entries))
-    if len(ages) <= keep:
+    if len(times_us) <= keep:
         return 0
     if keep == 0:
-        return 2**64
+        return 2**64  # later than any entry
     import numpy as np
 
-    return int(np.partition(np.frombuffer(ages, dtype=np.uint64), len(ages) - keep)[len(ages) - keep])
+    return int(np.partition(np.frombuffer(times_us, dtype=np.uint64), len(times_us) - keep)[len(times_us) - keep])

@@ -1,4 +1,4 @@
-"""Parquet export and import of a store: every field of every verdict, one row each."""
+"""Parquet export and import of a verdict store: one row per verdict, with every field."""
 
 import contextlib
 import dataclasses
@@ -17,42 +17,42 @@ from speciarl.verifier_server.store.maintenance import Advance
 from speciarl.verifier_server.store.record import NOT_OURS, Record, checksum_of, verified
 
 FORMAT = "speciarl verdicts 1"
-"""Under `format` in the file's metadata."""
+"""Name of the format, under `format` in the file's metadata."""
 ROWS = 50_000
-"""Rows that are in memory at once."""
+"""Rows held in memory at once."""
 CHUNK = 1000
-"""Entries read at once."""
+"""Entries read from the store at once."""
 
 _IDENTITY = tuple(f.name for f in dataclasses.fields(JudgeIdentity))
 
 
 @dataclass
 class Exported:
-    """What went into a file."""
+    """Result of an export: how many entries went into the file."""
 
     rows: int = 0
     corrupt: int = 0
     """Damaged or foreign entries, left out."""
     unknown: int = 0
-    """Entries whose judge is described nowhere, left out."""
+    """Entries whose judge has no stored identity, left out."""
 
 
 @dataclass
 class Imported:
-    """What came out of a file."""
+    """Result of an import: what became of the rows of the file."""
 
     rows: int = 0
     """Rows that the store now holds as they are, whether it had them before or not."""
     kept: int = 0
-    """Rows for which the store had an entry of its own, which stays: the first writer wins."""
+    """Rows for which the store had another record, which stays: the first writer wins."""
     refused: int = 0
-    """Rows whose key or checksum does not fit their content."""
+    """Rows whose key or checksum does not match their content."""
     examples: list[str] = field(default_factory=list)
-    """Where the first refused rows are and why."""
+    """Place and cause of the first refused rows."""
 
 
 async def export(store: VerdictStore, file: Path, advance: Advance = lambda _: None) -> Exported:
-    """Write everything; the file appears when it is complete. Raises StoreError and OSError."""
+    """Export all verdicts to a file that appears only when it is complete. Raises StoreError and OSError."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -67,7 +67,7 @@ async def export(store: VerdictStore, file: Path, advance: Advance = lambda _: N
 
 
 async def load(store: VerdictStore, file: Path, advance: Advance = lambda _: None) -> Imported:
-    """Put every row of an exported file that proves to be one. Raises StoreError for a file that is no export."""
+    """Import the rows of an exported file that are unchanged. Raises StoreError for a file that is no export."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -86,7 +86,7 @@ async def load(store: VerdictStore, file: Path, advance: Advance = lambda _: Non
 
 
 def count_rows(file: Path) -> int | None:
-    """Rows of a parquet file; None when it cannot be told."""
+    """Number of rows of a parquet file; None when it cannot be read."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -166,13 +166,13 @@ async def _load_rows(store: VerdictStore, rows: list[dict[str, Any]], done: Impo
         else:
             by_judge.setdefault(judge, []).append(record)
     for judge, records in by_judge.items():
-        for record, kept in zip(records, await store.put(judge, records), strict=True):
-            done.rows += kept == record
-            done.kept += kept != record
+        for record, stored in zip(records, await store.put(judge, records), strict=True):
+            done.rows += stored == record
+            done.kept += stored != record
 
 
 def _read(row: dict[str, Any]) -> tuple[JudgeIdentity, Record]:
-    """The judge and the record of a row; raises one of NOT_OURS when it is not of our making."""
+    """The judge and the record of a row; raises one of NOT_OURS when no export wrote the row or it was changed."""
     fields = {name: row[f"judge_{name}"] for name in _IDENTITY}
     judge = JudgeIdentity(**(fields | {"labels": tuple(fields["labels"])}))
     probabilities = row["probabilities"]

@@ -1,4 +1,4 @@
-"""Read-through verdict store: look up, else judge and write; the first writer wins."""
+"""Read-through store: looks a verdict up, else asks the judge and writes it; the first writer wins."""
 
 import asyncio
 import dataclasses
@@ -12,11 +12,11 @@ from speciarl.verifier_server.store.record import Record
 from speciarl.verifier_server.store.resilient import ResilientStore
 
 Ask = Callable[[float], Awaitable[Judgement]]
-"""Asks the judge, within the given seconds."""
+"""Coroutine function that asks the judge, within the given seconds."""
 
 
 class ReadThroughStore:
-    """Stored verdicts of one judge, with the judge behind them. Trouble with the store costs no verdict."""
+    """Read-through store of one judge's verdicts. A failure of the store costs no verdict."""
 
     def __init__(self, store: ResilientStore, judge: JudgeIdentity, deadline_s: float, stats: Stats) -> None:
         """`deadline_s` bounds look-up and judge together, not the write."""
@@ -26,7 +26,7 @@ class ReadThroughStore:
         self._stats = stats
 
     async def get_or_judge(self, pair: Pair, ask: Ask) -> Judgement:
-        """The stored verdict (source STORE), or the judge's; if another process wrote one first, that one.
+        """The stored verdict (source STORE), else the judge's (LIVE); if another process wrote one first, that one.
 
         `pair` is normalised.
         """
@@ -47,6 +47,7 @@ class ReadThroughStore:
     async def _write(self, pair: Pair, verdict: Verdict) -> Verdict:
         clock = asyncio.get_running_loop().time
         begun = clock()
-        kept = await self._store.put(Record.of(self._judge.fingerprint, pair, verdict, time.time()))
+        stored = await self._store.put(Record.of(self._judge.fingerprint, pair, verdict, time.time()))
         self._stats.store_seconds += clock() - begun
-        return dataclasses.replace(kept.verdict, source=Source.LIVE)
+        # LIVE also for another process's verdict that was written first: the judge was asked for this call.
+        return dataclasses.replace(stored.verdict, source=Source.LIVE)

@@ -1,4 +1,4 @@
-"""Store record: one verdict with all that tells whose it is, its bytes, and the checksum that tells damage."""
+"""Store record: one verdict with its judge, pair and time, its encoding, and the checksum that detects damage."""
 
 import hashlib
 import logging
@@ -23,39 +23,39 @@ _HAS_MARGIN, _HAS_PROBABILITIES = 1, 2
 _NONE = (0.0,) * len(Category)
 
 NOT_OURS = (ValueError, TypeError, AttributeError, OverflowError, struct.error)
-"""What nulls, wrong types, impossible values and wrong checksums raise when a record is put together from them."""
+"""Errors raised by nulls, wrong types, impossible values and wrong checksums when a record is built from them."""
 
 
 class CorruptRecord(ValueError):
-    """What is no record, or not the record of its key."""
+    """Error for content that is no record, or not the record of its key."""
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A verdict with all that is needed to use it elsewhere: whose it is, of what, and when it was given."""
+    """Record of a verdict with all that another store needs: its judge, its pair, and when it was given."""
 
     judge: bytes
     """`JudgeIdentity.fingerprint`, 32 bytes."""
     pair: Pair
     """Both texts normalised."""
     verdict: Verdict
-    """Its source is STORE."""
+    """The verdict, with source STORE."""
     created_us: int
     """Microseconds since 1970, UTC."""
 
     @classmethod
     def of(cls, judge: bytes, pair: Pair, verdict: Verdict, now_s: float) -> Self:
-        """The record of a verdict just given; `now_s` is in seconds since 1970."""
+        """The record of a verdict given at `now_s`, in seconds since 1970."""
         return cls(judge, pair, replace(verdict, source=Source.STORE), int(now_s * 1e6))
 
     @property
     def key(self) -> bytes:
-        """Where the record is kept, 32 bytes."""
+        """Key of the record, 32 bytes."""
         return verdict_key(self.judge, self.pair)
 
 
 def encode(record: Record) -> bytes:
-    """The bytes of a record: header, texts, checksum."""
+    """The record as bytes: header, texts, checksum."""
     verdict = record.verdict
     truth, prediction = record.pair.ground_truth.encode(), record.pair.prediction.encode()
     flags = (_HAS_MARGIN if verdict.margin is not None else 0) | (
@@ -77,8 +77,8 @@ def encode(record: Record) -> bytes:
 
 
 def decode(key: bytes, content: object) -> Record:
-    """The record whose bytes are kept under a key; raises CorruptRecord when it is damaged, foreign or belongs
-    elsewhere."""
+    """The record that is stored as bytes under a key; raises CorruptRecord when it is damaged, foreign or has
+    another key."""
     if not isinstance(content, bytes):
         raise CorruptRecord(f"it holds {type(content).__name__} instead of bytes")
     body, checksum = content[:-CHECKSUM_BYTES], content[-CHECKSUM_BYTES:]
@@ -101,26 +101,27 @@ def decode(key: bytes, content: object) -> Record:
         )
     except ValueError as error:
         raise CorruptRecord(str(error)) from error
-    return _of_key(key, Record(judge, pair, verdict, created_us))
+    return _checked(key, Record(judge, pair, verdict, created_us))
 
 
 def verified(key: bytes, record: Record, checksum: object) -> Record:
-    """The record, put together again from its parts; raises one of NOT_OURS when key or checksum tell of a change."""
+    """The record, rebuilt from its parts, if unchanged; raises one of NOT_OURS when key or checksum do not match."""
     if checksum_of(record) != checksum:
         raise CorruptRecord("the checksum does not fit the verdict")
-    return _of_key(key, record)
+    return _checked(key, record)
 
 
 def checksum_of(record: Record) -> bytes:
-    """The checksum of a record's bytes, 8 bytes."""
+    """The checksum of a record, 8 bytes."""
     return encode(record)[-CHECKSUM_BYTES:]
 
 
 def _checksum(body: bytes) -> bytes:
+    """Hash without a key: it detects damage, not forgery."""
     return hashlib.blake2b(body, digest_size=CHECKSUM_BYTES).digest()
 
 
-def _of_key(key: bytes, record: Record) -> Record:
+def _checked(key: bytes, record: Record) -> Record:
     if record.verdict.probabilities is not None and not all(map(math.isfinite, record.verdict.probabilities)):
         raise CorruptRecord("a probability is not finite")
     if record.key != key:
@@ -129,18 +130,18 @@ def _of_key(key: bytes, record: Record) -> Record:
 
 
 class EntryReader:
-    """Decodes the entries of one store; counts and logs those that cannot be used, and never raises."""
+    """Reader of one store's entries: decodes them, counts and logs those that cannot be used, and never raises."""
 
     def __init__(self, where: str, decode: Callable[[bytes, Any], Record] = decode) -> None:
-        """`decode` makes the record of a key from what is kept there, and raises CorruptRecord."""
+        """`decode` builds the record of a key from what is stored there, and raises CorruptRecord."""
         self.corrupt = 0
-        """Damaged or foreign entries met so far."""
+        """Number of damaged or foreign entries so far."""
         self._where = where
         self._decode = decode
         self._next_log = 1
 
     def read(self, key: bytes, content: object) -> Record | None:
-        """The record; None when there is none or it is unusable."""
+        """The record of an entry; None when there is none or it is unusable."""
         if content is None:
             return None
         try:
@@ -151,7 +152,7 @@ class EntryReader:
 
     def _report_corrupt(self, key: bytes, error: CorruptRecord) -> None:
         self.corrupt += 1
-        if self.corrupt >= self._next_log:  # the 1st, 10th, 100th …: thousands may be damaged at once
+        if self.corrupt >= self._next_log:  # logs the 1st, 10th, 100th …: thousands may be damaged at once
             self._next_log = self.corrupt * 10
             _log.warning(
                 "verdict store %s: entry %s… is ignored and will be judged and written anew: %s (%d so far)",

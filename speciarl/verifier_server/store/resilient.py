@@ -1,4 +1,4 @@
-"""Resilient store: when the store fails, verdicts go on from memory, and it is taken up again when it works."""
+"""Resilient store: while the store behind it fails, a write-behind backlog in memory takes its place."""
 
 import asyncio
 import logging
@@ -12,25 +12,25 @@ from speciarl.verifier_server.store.key import JudgeIdentity
 from speciarl.verifier_server.store.record import Record
 
 BATCH = 1000
-"""Most pairs in one look-up or write."""
+"""Most records in one look-up or write."""
 BACKLOG = 100_000
-"""Verdicts kept for a store that cannot be written; beyond that the oldest are given up."""
+"""Most verdicts in the backlog of a store that cannot be written; beyond that the oldest are lost."""
 RETRY_S = 5.0
 LONGEST_RETRY_S = 60.0
 CLOSE_S = 10.0
 
 _FAILURES = (StoreError, TimeoutError)
-_ANY_KEY = bytes(32)
+_ANY_KEY = bytes(32)  # read to see whether the store works; it need not have an entry
 
 _log = logging.getLogger(__name__)
 
 
 class ResilientStore:
-    """One pair at a time for the verifier, batches for the store, and never an error.
+    """Store that takes one pair at a time, passes them on in batches (group commit), and never raises.
 
-    Reading and writing degrade apart: on a full disk known verdicts are still found. What cannot be written is
-    kept, up to `backlog` verdicts, and written when the store is back. Trying that is a task of its own, so no
-    pair pays for it.
+    Reads and writes degrade separately: on a full disk known verdicts are still found. What cannot be written goes
+    to a write-behind backlog of up to `backlog` verdicts, written when the store works again. A background task
+    retries that, so no pair waits for it.
     """
 
     def __init__(
@@ -43,19 +43,19 @@ class ResilientStore:
         retry_s: float | None = None,
         backlog: int = BACKLOG,
     ) -> None:
-        """`store` is open already and stays the caller's. `on_earlier` hears of records that another process
-        had written when the backlog came to be: they are the pinned ones."""
+        """`store` is open already; the caller closes it. `on_earlier` is called with each record that another
+        process had written before the backlog was: the stored one is to be used."""
         self._store = store
         self._judge = judge
         self._timeout_s = timeout_s
         self._stats = stats
         self._on_earlier = on_earlier
         self._retry_s = RETRY_S if retry_s is None else retry_s
-        self._most_kept = backlog
+        self._most_backlog = backlog
         self._backlog: list[Record] = []
         self._readable = self._writable = True
         self._recovery: asyncio.Task[None] | None = None
-        # One transaction at a time; what comes meanwhile waits for the next, and shares it.
+        # Group commit: one transaction at a time; what is asked meanwhile shares the next one.
         self._gets: Batcher[bytes, Record | None] = Batcher(in_order(self._get), BATCH, 0.0, None, serial=True)
         self._puts: Batcher[Record, Record | None] = Batcher(in_order(self._put), BATCH, 0.0, None, serial=True)
 
@@ -68,7 +68,7 @@ class ResilientStore:
         return await self._puts.ask(record) or record
 
     async def aclose(self) -> None:
-        """Write what is left, as far as that works within `CLOSE_S`. Safe to call twice."""
+        """Write the backlog within `CLOSE_S`; what is not written by then is lost. Safe to call twice."""
         recovery, self._recovery = self._recovery, None
         if recovery is not None:
             recovery.cancel()
@@ -79,7 +79,7 @@ class ResilientStore:
             await within(CLOSE_S, self._flush())
         except _FAILURES as error:
             self._stats.store_errors += 1
-            self._lose(len(self._backlog))
+            self._stats.store_lost += len(self._backlog)
             _log.error(
                 "verdict store %s: %d verdicts were never written: %s",
                 self._store.where,
@@ -108,18 +108,15 @@ class ResilientStore:
                 self._degrade(error)
             finally:
                 self._stats.store_corrupt = self._store.corrupt
-        self._keep(records)
+        self._add_to_backlog(records)
         return records
 
-    def _keep(self, records: Sequence[Record]) -> None:
+    def _add_to_backlog(self, records: Sequence[Record]) -> None:
         self._backlog.extend(records)
-        excess = len(self._backlog) - self._most_kept
+        excess = len(self._backlog) - self._most_backlog
         if excess > 0:
             del self._backlog[:excess]
-            self._lose(excess)
-
-    def _lose(self, count: int) -> None:
-        self._stats.store_lost += count
+            self._stats.store_lost += excess
 
     def _degrade(self, error: BaseException) -> None:
         self._stats.store_errors += 1
@@ -155,20 +152,20 @@ class ResilientStore:
         _log.warning("verdict store %s works again; %d verdicts were written", self._store.where, written)
 
     async def _flush(self) -> int:
-        """Write the backlog; how many records that were."""
+        """Write the backlog; returns the number of records written."""
         written = 0
         while self._backlog:
             batch = self._backlog[:BATCH]
-            kept = await within(self._timeout_s, self._store.put(self._judge, batch))
-            done = set(map(id, batch))
+            stored = await within(self._timeout_s, self._store.put(self._judge, batch))
+            done = set(map(id, batch))  # by identity: the backlog may have grown and lost its oldest meanwhile
             self._backlog = [record for record in self._backlog if id(record) not in done]
             written += len(batch)
-            for record, pinned in zip(batch, kept, strict=True):
-                if pinned is not record and pinned != record:
-                    self._on_earlier(pinned)
+            for record, earlier in zip(batch, stored, strict=True):
+                if earlier is not record and earlier != record:
+                    self._on_earlier(earlier)
         return written
 
 
 def _cause(error: BaseException, timeout_s: float, where: str = "") -> str:
-    """One line. Time-outs have no text of their own."""
+    """Cause in one line; a TimeoutError has no text of its own."""
     return str(error) or f"verdict store {where} gave no reply within {timeout_s:g} s"

@@ -1,4 +1,4 @@
-"""SQLite file of a store: opened, checked, and moved aside when it is damaged. Blocking calls."""
+"""SQLite file of a store: opens it, checks it, and moves it aside when it is damaged. All calls block."""
 
 import contextlib
 import fcntl
@@ -21,9 +21,9 @@ T = TypeVar("T")
 
 
 class BlockingThread:
-    """Runs calls one after another, off the event loop.
+    """Thread that runs blocking calls one after another, off the event loop.
 
-    The thread is a daemon: a disk that hangs keeps no process from ending. (A pool of the standard library
+    A daemon thread: a disk that hangs does not keep the process from ending. (A pool of the standard library
     would be joined at exit.)
     """
 
@@ -34,7 +34,7 @@ class BlockingThread:
         self._thread: threading.Thread | None = None
 
     async def run(self, call: Callable[[], T]) -> T:
-        """What the call returns or raises. When cancelled before its turn, the call is not made."""
+        """What the call returns or raises. A call that is cancelled before its turn is not made."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, name=self._name, daemon=True)
             self._thread.start()
@@ -43,7 +43,7 @@ class BlockingThread:
         return await wrap_future(job)
 
     def stop(self) -> None:
-        """Let the thread end after the calls that wait. Final."""
+        """Let the thread end after the queued calls. Final."""
         self._jobs.put(None)
 
     def _work(self) -> None:
@@ -53,40 +53,40 @@ class BlockingThread:
                 continue
             try:
                 result = call()
-            except BaseException as error:  # noqa: BLE001 - handed to whoever waits
+            except BaseException as error:  # noqa: BLE001 - raised to the caller of `run`
                 job.set_exception(error)
             else:
                 job.set_result(result)
 
 
 APPLICATION_ID = 0x53706C76
-"""Marks our files (SQLite header, bytes 68-71)."""
+"""SQLite application id that marks our files (header, bytes 68-71)."""
 
 _MAGIC = b"SQLite format 3\0"
 _HEADER_BYTES = 100
 _POLL_S = 0.05
 _OPEN_S = 600.0
-"""Seconds to wait while another process opens the file, which may be one of the layout before, to be rewritten.
+"""Seconds to wait while another process opens the file, which may have to migrate it from an older layout.
 Callers have deadlines of their own."""
 _CACHE_KIB = 64 * 1024
 _WAL_PAGES = 4000
-"""Pages that gather in the write-ahead log before they go into the file: fewer, larger flushes."""
+"""Pages in the write-ahead log that start a checkpoint into the file: fewer, larger flushes."""
 
 _log = logging.getLogger(__name__)
 
 
 def connect(path: Path, timeout_s: float, create: bool = True, suspect: bool = False) -> sqlite3.Connection:
-    """A connection to the store at `path`, which is made when missing and `create`.
+    """Connection to the store at `path`, which with `create` is made when missing.
 
     With `create` a damaged file is moved aside and a new one started; `suspect` has the whole file checked for that,
-    not only its beginning. Raises StoreError for a file that is none of ours or of another version, and sqlite3.Error
+    not only its beginning. Raises StoreError for a file that is not ours or of another version, and sqlite3.Error
     or OSError when it cannot be read and written. The connection may be used from any one thread at a time.
     """
     if create:
         path.parent.mkdir(parents=True, exist_ok=True)
     elif not path.exists():
         raise StoreError(f"there is no verdict store at {path}; check the path")
-    # Two processes that find the same damage must not both move a file aside: the second would take the new one.
+    # Locked, as of two processes that find the same damage the second would move the new file aside.
     with _lock(path.with_name(path.name + ".lock"), max(timeout_s, _OPEN_S)):
         _refuse_foreign(path)
         try:
@@ -105,13 +105,13 @@ def connect(path: Path, timeout_s: float, create: bool = True, suspect: bool = F
 
 
 def is_damage(error: sqlite3.Error) -> bool:
-    """Whether the error says that the file's content is broken, as opposed to a lock, a full disk and the like."""
+    """Whether the error means damaged content; for a lock, a full disk and the like sqlite3 raises subclasses."""
     return type(error) is sqlite3.DatabaseError
 
 
 @contextlib.contextmanager
 def transaction(connection: sqlite3.Connection, kind: str = "IMMEDIATE") -> Iterator[None]:
-    """All or nothing. IMMEDIATE takes the write lock at once, DEFERRED is for reading."""
+    """Transaction, rolled back on any error. IMMEDIATE takes the write lock at once, DEFERRED at the first write."""
     connection.execute(f"BEGIN {kind}")
     try:
         yield
@@ -129,10 +129,10 @@ def _open(path: Path, timeout_s: float, suspect: bool) -> sqlite3.Connection:
             verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
             if verdict != "ok":
                 raise sqlite3.DatabaseError(verdict)
-        # Damage may turn a blob into what SQLite takes for text: that is for us to refuse, entry by entry.
+        # Texts as bytes: decoding damaged ones would fail the whole query, where we refuse one entry.
         connection.text_factory = bytes
-        # In one piece, so that no half-made store can be left, nor one without our mark; also proves we can write.
-        with transaction(connection, "DEFERRED"):  # what comes first must come before SQLite makes a new file's header
+        # One transaction, so that a crash leaves no half-made store nor one without our mark; also checks we can write.
+        with transaction(connection, "DEFERRED"):  # IMMEDIATE would write a new file's header before the next line
             connection.execute("PRAGMA auto_vacuum=INCREMENTAL")  # has an effect on a new file only; takes the lock
             version = connection.execute("PRAGMA user_version").fetchone()[0]
             if version not in (0, 1, LAYOUT):
@@ -146,9 +146,9 @@ def _open(path: Path, timeout_s: float, suspect: bool) -> sqlite3.Connection:
             connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version={LAYOUT}")
         if version == 1:
-            connection.executescript("PRAGMA incremental_vacuum")
+            connection.executescript("PRAGMA incremental_vacuum")  # the pages of the old tables
         connection.execute("PRAGMA journal_mode=WAL")
-        # No flush per commit: a killed process loses nothing, a power failure the last seconds, never the rest.
+        # No fsync per commit: a killed process loses nothing, a power failure the last seconds, never the rest.
         connection.execute("PRAGMA synchronous=NORMAL")
         connection.execute(f"PRAGMA wal_autocheckpoint={_WAL_PAGES}")
         connection.execute(f"PRAGMA cache_size=-{_CACHE_KIB}")
@@ -159,7 +159,7 @@ def _open(path: Path, timeout_s: float, suspect: bool) -> sqlite3.Connection:
 
 
 def _refuse_foreign(path: Path) -> None:
-    """Nobody's file is moved aside or written to only because a path was mistyped."""
+    """Raise StoreError for a file that is not ours, so that a mistyped path never overwrites or moves it."""
     if not path.exists():
         return
     with path.open("rb") as file:
@@ -171,13 +171,14 @@ def _refuse_foreign(path: Path) -> None:
 
 
 def _move_aside(path: Path) -> Path:
+    """Rename a damaged file and its write-ahead log to a name that is free; returns that of the file."""
     stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
     aside = path.with_name(f"{path.name}.damaged-{stamp}")
     number = 1
     while aside.exists():
         number += 1
         aside = path.with_name(f"{path.name}.damaged-{stamp}-{number}")
-    for suffix in ("-wal", "-shm", ""):  # the file last: were we killed in between, the next start goes on
+    for suffix in ("-wal", "-shm", ""):  # the file last: killed in between, the next start finds it and goes on
         with contextlib.suppress(FileNotFoundError):
             os.replace(f"{path}{suffix}", f"{aside}{suffix}")
     return aside
@@ -185,6 +186,7 @@ def _move_aside(path: Path) -> Path:
 
 @contextlib.contextmanager
 def _lock(path: Path, timeout_s: float) -> Iterator[None]:
+    """Exclusive lock between processes, polled as flock has no time-out; raises StoreError after `timeout_s`."""
     expires = time.monotonic() + timeout_s
     with path.open("w") as file:
         while True:

@@ -1,4 +1,4 @@
-"""SQLite layout: the tables, a record as a row of columns, and files of the layout before."""
+"""SQLite layout: the tables, a record as a row of columns, and the migration from layout 1."""
 
 import logging
 import sqlite3
@@ -18,10 +18,10 @@ from speciarl.verifier_server.store.record import (
 )
 
 LAYOUT = 2
-"""`PRAGMA user_version`. Layout 1 kept a record as one blob, the bytes that Redis keeps."""
+"""Version of the layout, in `PRAGMA user_version`. Layout 1 kept a record as one blob, the bytes that Redis keeps."""
 
 # One column per probability: SQL can average them, and unlike JSON they cost next to nothing to write and read.
-# No NOT NULL: INSERT OR IGNORE would pass over such a row in silence, and the checksum notices nulls.
+# No NOT NULL: INSERT OR IGNORE would skip such a row silently, and the checksum detects nulls.
 _COLUMNS = {
     "key": "BLOB PRIMARY KEY",
     "judge": "BLOB",
@@ -43,7 +43,7 @@ _log = logging.getLogger(__name__)
 
 
 def create(connection: sqlite3.Connection) -> None:
-    """Make the tables that are missing."""
+    """Create the tables that are missing."""
     columns = ", ".join(map(" ".join, _COLUMNS.items()))
     connection.execute(f"CREATE TABLE IF NOT EXISTS verdicts ({columns}) WITHOUT ROWID")
     columns = "fingerprint BLOB PRIMARY KEY NOT NULL, identity TEXT NOT NULL"
@@ -51,7 +51,7 @@ def create(connection: sqlite3.Connection) -> None:
 
 
 def row_of(record: Record) -> tuple[Any, ...]:
-    """The columns of a record."""
+    """The record as a row."""
     pair, verdict = record.pair, record.verdict
     return (
         record.key,
@@ -67,7 +67,7 @@ def row_of(record: Record) -> tuple[Any, ...]:
 
 
 def record_of(key: bytes, row: Sequence[Any]) -> Record:
-    """The record of the row under a key, with texts as bytes; raises CorruptRecord when any column was changed."""
+    """The record of a row, in which texts are bytes; raises CorruptRecord when any column was changed."""
     try:
         _, judge, truth, prediction, label, margin, *probabilities, created_us, checksum = row
         verdict = Verdict(
@@ -82,7 +82,7 @@ def record_of(key: bytes, row: Sequence[Any]) -> Record:
 
 
 def migrate(connection: sqlite3.Connection, where: str) -> None:
-    """Rewrite a file of layout 1, within a transaction of the caller. Damaged entries are left behind."""
+    """Migrate a file of layout 1, within a transaction of the caller. Damaged entries are dropped."""
     total = connection.execute("SELECT count(*) FROM verdicts").fetchone()[0]
     _log.warning(
         "verdict store %s is of an older SpeciaRL; its %d entries are rewritten. Nothing is lost if a start gives up "

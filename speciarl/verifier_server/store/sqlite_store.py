@@ -1,4 +1,4 @@
-"""SQLite store, the embedded one: one file, shared by the processes of one machine."""
+"""SQLite store: the embedded store, one file that is shared by the processes of one machine."""
 
 import asyncio
 import contextlib
@@ -18,6 +18,7 @@ from speciarl.verifier_server.store.sqlite_layout import COLUMNS, INTO_VERDICTS,
 T = TypeVar("T")
 
 _VACUUM_PAGES = 1000
+"""Most pages that a deletion gives back to the disk."""
 _KEYS = 500
 """Keys in one statement; older SQLite takes no more than 999 values."""
 
@@ -25,10 +26,10 @@ _log = logging.getLogger(__name__)
 
 
 class FileStore:
-    """See `VerdictStore`. Two processes that share the file may judge a pair twice, and still both use the verdict
-    that was written first.
+    """SQLite implementation of `VerdictStore`. Two processes that share the file may judge a pair twice, and still
+    both use the verdict that was written first.
 
-    A connection on which anything failed is closed, and the next call opens another: so the store comes back by
+    A connection on which anything failed is closed, and the next call opens another: so the store recovers by
     itself when the disk has room again, when a lock is gone, or when the file was damaged and moved aside.
     """
 
@@ -43,8 +44,8 @@ class FileStore:
         self._thread: BlockingThread | None = None
         self._connection: sqlite3.Connection | None = None
         self._inode = 0
-        self._suspect = False
-        self._registered: set[bytes] = set()
+        self._suspect = False  # after a sign of damage: the next connection checks the whole file
+        self._registered: set[bytes] = set()  # judges that are in the file
 
     @property
     def corrupt(self) -> int:
@@ -60,7 +61,7 @@ class FileStore:
         except StoreError:
             await self.aclose()
             raise
-        except asyncio.CancelledError:  # the disk hangs: nothing to wait for
+        except asyncio.CancelledError:  # the disk hangs, and closing would too
             self._thread.stop()
             self._thread = None
             raise
@@ -74,7 +75,7 @@ class FileStore:
         return await self._run(lambda connection: self._put(connection, judge, records))
 
     async def judges(self) -> Mapping[bytes, JudgeIdentity]:
-        """See `VerdictStore.judges`. Damaged ones are left out; the judge's next verdict writes it anew."""
+        """See `VerdictStore.judges`. A damaged one is left out; the judge's next verdict writes it anew."""
         return await self._run(_judges)
 
     async def scan(self, chunk: int = 1000) -> AsyncIterator[Entries]:
@@ -85,7 +86,7 @@ class FileStore:
             after = entries[-1][0]
 
     async def delete(self, keys: Sequence[bytes]) -> None:
-        """See `VerdictStore.delete`. Gives the space back to the disk bit by bit."""
+        """See `VerdictStore.delete`. Gives up to `_VACUUM_PAGES` pages back to the disk."""
 
         def delete(connection: sqlite3.Connection) -> None:
             with transaction(connection):
@@ -106,12 +107,12 @@ class FileStore:
     async def _run(self, call: Callable[[sqlite3.Connection], T]) -> T:
         if self._thread is None:
             raise StoreError(f"verdict store {self.where} is not open")
-        return await self._thread.run(lambda: self._guarded(call))
+        return await self._thread.run(lambda: self._with_connection(call))
 
-    def _guarded(self, call: Callable[[sqlite3.Connection], T]) -> T:
-        """Runs in the store's thread."""
+    def _with_connection(self, call: Callable[[sqlite3.Connection], T]) -> T:
+        """Result of a call on the connection, opened if there is none; runs in the store's thread."""
         try:
-            if self._connection is not None and not self._still_there():
+            if self._connection is not None and not self._is_same_file():
                 _log.error("verdict store %s was moved or removed while in use; a new one is started", self.where)
                 self._disconnect()
             if self._connection is None:
@@ -129,8 +130,8 @@ class FileStore:
     def _connect(self) -> sqlite3.Connection:
         return connect(self._path, self._timeout_s, self._create, self._suspect)
 
-    def _still_there(self) -> bool:
-        """Whether the path still leads to our file: SQLite would go on writing to one that nobody finds again."""
+    def _is_same_file(self) -> bool:
+        """Whether the path still leads to the open file: SQLite goes on writing to a moved or deleted one unnoticed."""
         try:
             return self._path.stat().st_ino == self._inode
         except FileNotFoundError:
@@ -156,16 +157,17 @@ class FileStore:
             if judge.fingerprint not in self._registered:
                 connection.execute("INSERT OR REPLACE INTO judges VALUES (?, ?)", (judge.fingerprint, judge.to_json()))
             new = connection.executemany(f"INSERT OR IGNORE {INTO_VERDICTS}", map(row_of, records)).rowcount
-            kept = list(records) if new == len(records) else [self._kept(connection, record) for record in records]
+            # Fewer new rows than records: some keys were in the file already, and the first writer wins.
+            stored = list(records) if new == len(records) else [self._stored(connection, record) for record in records]
         self._registered.add(judge.fingerprint)
-        return kept
+        return stored
 
-    def _kept(self, connection: sqlite3.Connection, record: Record) -> Record:
-        """The record that is there; a damaged one gives way to the given."""
-        there = self._get(connection, [record.key])[0]
-        if there is None:
+    def _stored(self, connection: sqlite3.Connection, record: Record) -> Record:
+        """The record in the file under the same key; a damaged one is replaced by the given one."""
+        found = self._get(connection, [record.key])[0]
+        if found is None:
             connection.execute(f"REPLACE {INTO_VERDICTS}", row_of(record))
-        return there or record
+        return found or record
 
     def _page(self, connection: sqlite3.Connection, after: bytes, count: int) -> Entries:
         rows = connection.execute(

@@ -1,1 +1,1 @@
-"""What was judged for whom: the runs of a service and their verdict log."""
+"""Runs of a service: what was judged for each, counted and kept in the verdict log."""

@@ -1,4 +1,4 @@
-"""Verdict log writer: keeps rows in memory until there are enough of them, or they are old enough."""
+"""Verdict log writer: buffers rows in memory until they are many or old enough, and writes them to files."""
 
 import fcntl
 import io
@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass
 class Waiting:
-    """Rows that will be one file."""
+    """Buffer of rows that will be one file."""
 
     name: PartName
     since: float
@@ -38,10 +38,10 @@ class _RunLog:
 
 
 class VerdictLog:
-    """Appends rows to runs. Nothing that was accepted is dropped, except by a killed process.
+    """Verdict log of all runs. An accepted row is lost only if the process is killed or `close` cannot write it.
 
-    Files are written in a thread. When the disk fails, rows stay in memory and are tried again; when memory is
-    full, `append` refuses.
+    A thread writes the files. When the disk fails, rows stay in the buffer and are tried again; when that is full,
+    `append` refuses.
     """
 
     def __init__(self, config: LogConfig) -> None:
@@ -61,12 +61,12 @@ class VerdictLog:
         self.parts_written = 0
         """Files, since the start."""
         self.write_errors = 0
-        """Attempts at a file that failed."""
+        """Attempts to write a file that failed."""
         self.refused = 0
         """Calls of `append` that were refused."""
 
     def start(self) -> dict[str, Counts]:
-        """Take hold of the directory and start the writer; what each run in it adds up to.
+        """Lock the directory and start the writer thread; returns the counts of each run in it.
 
         Raises ConfigError when another service writes there, or the directory cannot be used.
         """
@@ -75,7 +75,7 @@ class VerdictLog:
             self._lock_file = (self.directory / ".lock").open("w")
             fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             runs = [path for path in sorted(self.directory.iterdir()) if path.is_dir() and is_run_name(path.name)]
-            counts = {path.name: self._open(path) for path in runs}
+            counts = {path.name: self._load_run(path) for path in runs}
         except BlockingIOError as error:
             raise ConfigError(f"verdict_log.directory: another service writes to {self.directory}") from error
         except OSError as error:
@@ -86,9 +86,10 @@ class VerdictLog:
         return counts
 
     def append(self, run: str, rows: Sequence[Row]) -> bool:
-        """Take rows for a run; False, and none is taken, when too many wait for the disk or the log is
+        """Take rows for a run; False, with none taken, when too many wait for the disk or the log is
         closed."""
         with self._changed:
+            # Rows that exceed the whole buffer are taken when nothing else waits.
             room = self.rows_waiting + len(rows) <= max(self._config.buffer_rows, len(rows))
             if self._closing or self._thread is None or not self._thread.is_alive() or not room:
                 self.refused += 1
@@ -97,7 +98,7 @@ class VerdictLog:
             most = self._config.rows_per_part
             rest = list(rows)
             while rest:
-                part = self._taking_part(log)
+                part = self._open_part(log)
                 room_left = most - len(part.rows)
                 part.rows += rest[:room_left]
                 rest = rest[room_left:]
@@ -107,13 +108,13 @@ class VerdictLog:
             return True
 
     def parts(self, run: str) -> tuple[list[PartName], list[tuple[PartName, list[Row]]]]:
-        """Names of a run's files, and the rows that still wait for theirs, both in order."""
+        """Names of a run's finished files, and the rows that still wait for theirs, both in order."""
         with self._changed:
             log = self._runs.get(run, _RunLog())
             return list(log.finished), [(part.name, list(part.rows)) for part in log.waiting]
 
     def close(self, deadline_s: float) -> int:
-        """Write what waits and let go of the directory; the number of rows that could not be written in time."""
+        """Write what waits and unlock the directory; returns the number of rows that were not written in time."""
         with self._changed:
             self._closing = True
             self._changed.notify()
@@ -126,14 +127,14 @@ class VerdictLog:
             _log.error("%d rows of the verdict log could not be written and are lost", self.rows_waiting)
         return self.rows_waiting
 
-    def _open(self, directory: Path) -> Counts:
+    def _load_run(self, directory: Path) -> Counts:
         log = self._runs.setdefault(directory.name, _RunLog(finished_parts(directory)))
         counts = Counts()
         for name in log.finished:
             counts.add(read_counts(directory, name))
         return counts
 
-    def _taking_part(self, log: _RunLog) -> Waiting:
+    def _open_part(self, log: _RunLog) -> Waiting:
         if log.waiting and not log.waiting[-1].sealed:
             return log.waiting[-1]
         before = [part.name.number for part in log.waiting] + [name.number for name in log.finished[-1:]]
@@ -142,7 +143,7 @@ class VerdictLog:
         return part
 
     def _write_all(self) -> None:
-        while (due := self._await_due()) is not None:
+        while (due := self._next_due()) is not None:
             run, part = due
             try:
                 write_part(self.directory / run, part.name, part.rows)
@@ -160,8 +161,8 @@ class VerdictLog:
                 self.rows_written += len(part.rows)
                 self.parts_written += 1
 
-    def _await_due(self) -> tuple[str, Waiting] | None:
-        """The next file to write, sealed; None when the log is closed and nothing waits or the disk fails."""
+    def _next_due(self) -> tuple[str, Waiting] | None:
+        """Wait for the next file to write, sealed; None when the log is closed and nothing waits or the disk fails."""
         with self._changed:
             if self._retry_s and not self._closing:
                 self._changed.wait_for(lambda: self._closing, self._retry_s)
@@ -172,7 +173,7 @@ class VerdictLog:
                 for _, run in oldest:
                     part = self._runs[run].waiting[0]
                     if self._is_due(part):
-                        part.sealed = True
+                        part.sealed = True  # a row added during the write would be missing in the file
                         return run, part
                 if self._closing:
                     return None

@@ -1,4 +1,4 @@
-"""Run registry: what was judged for each run, counted, and kept in the verdict log."""
+"""Run registry: counts what was judged for each run, and keeps it in the verdict log."""
 
 import asyncio
 import re
@@ -15,11 +15,11 @@ from speciarl.verifier_server.service.runs.schemas import RunInfo
 RETRY_AFTER_S = 2.0
 
 CURSOR = "([0-9]{1,12})-([0-9a-f]{8}):([0-9]{1,12})"
-"""Number and writer of a file, and how many of its rows were given out."""
+"""Pattern of a cursor: number and writer of a file, and how many of its rows were returned."""
 
 
 class RunRegistry:
-    """All runs of one service. Without a log it counts and keeps no rows."""
+    """Registry of all runs of one service. Without a log it counts and keeps no rows."""
 
     def __init__(self, log: VerdictLog | None, most_runs: int) -> None:
         self._log = log
@@ -27,17 +27,17 @@ class RunRegistry:
         self._runs: dict[str, Counts] = {}
 
     def start(self) -> None:
-        """Open the log and take up the runs in it; raises ConfigError. Blocks."""
+        """Open the log and load the counts of its runs; raises ConfigError. Blocks."""
         if self._log is not None:
             self._runs = self._log.start()
 
     def admit(self, run: str | None) -> None:
-        """Refuse a new run beyond the limit, before anything is judged for it; raises ApiError."""
+        """Admission control: refuse a new run beyond the limit, before anything is judged for it; raises ApiError."""
         if run is not None and run not in self._runs and len(self._runs) >= self._most:
             raise ApiError(409, "too_many_runs", f"the service keeps limits.runs={self._most} runs and has as many")
 
     def record(self, run: str, rows: Sequence[Row]) -> None:
-        """Count and log pairs; raises ApiError when the log cannot take them, and then nothing is counted."""
+        """Log and count pairs; raises ApiError when the log cannot take them, and then nothing is counted."""
         if self._log is not None and not self._log.append(run, rows):
             raise ApiError(
                 503,
@@ -48,7 +48,7 @@ class RunRegistry:
         self._runs.setdefault(run, Counts()).add_rows(rows)
 
     def names(self) -> list[str]:
-        """All runs, sorted."""
+        """Names of all runs, sorted."""
         return sorted(self._runs)
 
     def info(self, run: str) -> RunInfo:
@@ -70,7 +70,7 @@ class RunRegistry:
         )
 
     async def rows(self, run: str, after: str | None, limit: int) -> dict[str, Any]:
-        """A page of rows behind the cursor; raises ApiError for an unknown run or cursor, or without a log."""
+        """Page of rows after the cursor; raises ApiError for an unknown run or cursor, a lost file, or no log."""
         self._counts(run)
         if self._log is None:
             raise ApiError(409, "no_log", "the service keeps no rows: it has no `verdict_log`")
@@ -105,7 +105,7 @@ class RunRegistry:
 
 
 def run_name(text: str) -> str:
-    """The run that an arbitrary name of a client stands for: other characters become dashes."""
+    """Name of the run for any text of a client: characters that names cannot have become dashes."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).lstrip("._-")[:RUN_CHARS] or "unnamed"
 
 
@@ -119,9 +119,9 @@ def _parse_cursor(after: str | None) -> tuple[PartName, int]:
 
 
 def _first_row(name: PartName, start: tuple[PartName, int]) -> int | None:
-    """Index of the first row of a file behind the cursor; None when the whole file lies before it.
+    """Index of the first row of a file after the cursor; None when the whole file lies before it.
 
-    A file with the cursor's number by another writer took the place of one that was lost: all of it is new.
+    A file with the cursor's number by another writer replaced one that was lost: all of its rows are new.
     """
     at, row = start
     if name == at:

@@ -1,4 +1,4 @@
-"""Run routes: list, statistics, pairs."""
+"""Run routes: list of the runs, statistics and pairs of a run."""
 
 from typing import Annotated
 
@@ -18,7 +18,7 @@ After = Annotated[
 
 
 def router(registry: RunRegistry) -> APIRouter:
-    """The routes to the runs of one service."""
+    """Router of the run routes of one service."""
     routes = APIRouter(prefix="/v1/runs", tags=["runs"], route_class=StrictRoute)
 
     @routes.get("", summary="List the runs", responses=responses("internal"))
@@ -46,7 +46,7 @@ def router(registry: RunRegistry) -> APIRouter:
         after: After = None,
         limit: Annotated[int, Query(ge=1, le=10_000, description="Most rows in the page.")] = 100,
     ) -> Response:
-        """A page of the verdict log, rows that still wait for the disk included."""
+        """A page of the verdict log, including rows that are not written to disk yet."""
         return json_reply(await registry.rows(run, after, limit))
 
     return routes

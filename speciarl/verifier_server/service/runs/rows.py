@@ -42,7 +42,7 @@ SCHEMA = pa.schema(
 """Exactly one of `category` and `reason` is null. `extra_info` is JSON text."""
 
 COUNTED = ("judge", "category", "source", "reason")
-"""Columns by whose values rows are counted."""
+"""Columns by whose values the rows are counted."""
 
 Row = dict[str, Any]
 
@@ -76,7 +76,7 @@ def make_row(
 
 @dataclass
 class Counts:
-    """What a run's rows add up to."""
+    """Counts of a run's rows, and the times of the first and the last."""
 
     pairs: int = 0
     first: datetime | None = None
@@ -88,21 +88,21 @@ class Counts:
         """Count rows."""
         for row in rows:
             self.pairs += 1
-            self._stretch(row["time"], row["time"])
+            self._extend_span(row["time"], row["time"])
             for name in COUNTED:
                 if row[name] is not None:
                     self.by[name][row[name]] += 1
 
     def add(self, other: "Counts") -> None:
-        """Count what another one counted."""
+        """Add the counts of another."""
         self.pairs += other.pairs
         if other.first is not None and other.last is not None:
-            self._stretch(other.first, other.last)
+            self._extend_span(other.first, other.last)
         for name in COUNTED:
             self.by[name].update(other.by[name])
 
     def as_json(self) -> dict[str, Any]:
-        """Plain data for `from_json`."""
+        """The counts as plain data, for `from_json`."""
         times = {"first": self.first and self.first.isoformat(), "last": self.last and self.last.isoformat()}
         return {"pairs": self.pairs, **times, "by": {name: dict(counter) for name, counter in self.by.items()}}
 
@@ -112,7 +112,7 @@ class Counts:
         first, last = (None if data[key] is None else datetime.fromisoformat(data[key]) for key in ("first", "last"))
         return cls(int(data["pairs"]), first, last, {name: Counter(data["by"][name]) for name in COUNTED})
 
-    def _stretch(self, first: datetime, last: datetime) -> None:
+    def _extend_span(self, first: datetime, last: datetime) -> None:
         self.first = first if self.first is None else min(self.first, first)
         self.last = last if self.last is None else max(self.last, last)
 
@@ -123,26 +123,26 @@ _NAME = re.compile(r"part-(\d{6,})-([0-9a-f]{8})\.parquet")
 
 @dataclass(frozen=True, order=True)
 class PartName:
-    """Place of a file among its run's files."""
+    """Name of a file of a run, in the order of the files."""
 
     number: int
     writer: str
-    """Eight hexadecimal digits that no other service has: a number whose rows were lost may be used again."""
+    """Eight random hexadecimal digits of its service, as a number whose rows were lost may be used again."""
 
     @property
     def file(self) -> str:
-        """Name of the finished file."""
+        """File name of the finished file."""
         return f"part-{self.number:06d}-{self.writer}.parquet"
 
     @classmethod
     def parse(cls, file: str) -> "PartName | None":
-        """The place of a finished file; None for any other file."""
+        """The part name in a file name; None for any file that is no finished one."""
         match = _NAME.fullmatch(file)
         return cls(int(match[1]), match[2]) if match else None
 
 
 def write_part(directory: Path, name: PartName, rows: Sequence[Row]) -> None:
-    """Write rows as a finished file; raises OSError, and then there is no such file."""
+    """Write rows to a file that appears only when it is complete; raises OSError, and then there is none."""
     counts = Counts()
     counts.add_rows(rows)
     table = pa.Table.from_pylist(list(rows), schema=SCHEMA)
@@ -159,7 +159,7 @@ def write_part(directory: Path, name: PartName, rows: Sequence[Row]) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
-    _sync_directory(directory)
+    _sync_directory(directory)  # makes the rename durable
 
 
 def read_part(directory: Path, name: PartName) -> list[Row]:
@@ -169,7 +169,7 @@ def read_part(directory: Path, name: PartName) -> list[Row]:
 
 
 def finished_parts(directory: Path) -> list[PartName]:
-    """The run's finished files in order; what a killed service left half-written is removed.
+    """Names of the run's finished files in order; removes files that a killed service left half-written.
 
     Only for the one service that writes there.
     """
@@ -180,7 +180,7 @@ def finished_parts(directory: Path) -> list[PartName]:
 
 
 def read_counts(directory: Path, name: PartName) -> Counts:
-    """What a finished file adds up to, from its footer; raises ConfigError for a file that is none of ours."""
+    """Counts of a finished file, from its footer; raises ConfigError for a file that is not ours."""
     path = directory / name.file
     try:
         metadata = pq.read_schema(path).metadata or {}

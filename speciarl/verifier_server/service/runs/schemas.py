@@ -1,4 +1,4 @@
-"""Schemas of what the run routes answer."""
+"""Schemas of the responses of the run routes."""
 
 from datetime import datetime
 
@@ -9,10 +9,10 @@ from speciarl.verifier_server.service.schemas import Answer, Label, Probabilitie
 
 
 class RunInfo(Answer):
-    """One run so far."""
+    """Statistics of one run so far."""
 
     run: str
-    """Its name."""
+    """Name of the run."""
     pairs: int
     """Pairs so far, with and without a verdict."""
     first: datetime | None
