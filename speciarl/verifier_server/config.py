@@ -162,8 +162,8 @@ class VerifierConfig(BaseModel):
     `many`."""
     service_url: str | None = None
     """Base URL of a verifier service (`speciarl verifier serve`) that judges instead of this process. Its judge is
-    the one called `name`; what describes a judge here (model, endpoints, prompt, …) is then configured at the
-    service and must be left out."""
+    the one called `name`; `model`, `endpoints`, `pool` and `taxonomy` are then configured at the service and
+    must be left out; the prompt is the service's too."""
     request_timeout_s: float = Field(default_factory=_request_timeout_s, gt=0)
     """Seconds one HTTP request may take; then it is cancelled and retried, on another endpoint where there is one. When
     not given, 15 for a judge of kind `vllm` that replies with one label (no `thinking`, one pair per request, no

@@ -130,7 +130,6 @@ class Dispatcher:
         while True:
             queued_at = so_far.queued_since = clock()
             await self._slots.acquire(priority)
-            self._sending += pairs
             try:
                 # The slot is kept while no endpoint takes requests, so that the pair keeps its place.
                 endpoint = only or await self._wait_for_endpoint(tried, so_far.expires)
@@ -143,9 +142,12 @@ class Dispatcher:
                 so_far.attempts += 1
                 # A retry gets an HTTP request of its own: of chats that share one, any may have caused the failure.
                 alone = only is not None or so_far.attempts > 1
-                outcome = await self._exchange(endpoint, body, read, alone)
+                self._sending += pairs
+                try:
+                    outcome = await self._exchange(endpoint, body, read, alone)
+                finally:
+                    self._sending -= pairs
             finally:
-                self._sending -= pairs
                 self._slots.release()
             if not isinstance(outcome, Failure):
                 return outcome

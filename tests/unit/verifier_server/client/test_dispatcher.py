@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from speciarl.utils.deadline import within
 from speciarl.verdict import Reason, Unscorable
 from speciarl.verifier_server.client.dispatcher import LONGEST_BACKOFF_S, Dispatcher, PrioritySemaphore
-from speciarl.verifier_server.client.router import Endpoint, Router
+from speciarl.verifier_server.client.router import Endpoint, Router, State
 from speciarl.verifier_server.config import parse_config
 from speciarl.verifier_server.stats import Stats
 
@@ -176,3 +176,15 @@ async def test_a_place_granted_to_one_who_just_left_goes_on() -> None:
     leaving.cancel()
     await within(30, next_one)
     assert leaving.cancelled()
+
+
+async def test_who_waits_for_a_server_to_return_is_counted_as_waiting() -> None:
+    asking = Asking(random.Random(0), 0.0, 0)
+    (endpoint,) = asking.dispatcher.router.endpoints
+    endpoint.status = State.EJECTED
+    task = asyncio.create_task(asking.dispatcher.ask({}, read, pairs=3))
+    await asyncio.sleep(1)
+    assert (asking.dispatcher._slots.held, asking.dispatcher.waiting) == (1, 3)
+    task.cancel()
+    await asyncio.wait({task})
+    assert (asking.dispatcher._slots.held, asking.dispatcher.waiting) == (0, 0)

@@ -162,7 +162,7 @@ def test_a_port_that_is_never_given_back_ends_the_actor(
 def test_a_stopped_actor_ends_nothing(surroundings: Surroundings) -> None:
     actor, _ = surroundings.started()
     actor.stop()
-    until(lambda: not [one for one in threading.enumerate() if "_monitor" in one.name])
+    until(lambda: not [one for one in threading.enumerate() if one.name == "judge-watch"])
     assert surroundings.ended == []
 
 
