@@ -10,11 +10,11 @@ within each cycle, so that whatever else the machine does hits all of them; the 
 Ratios are taken within a cycle; their median and range are printed.
 
 ``in_process`` steps ask a verifier in the worker's own process, all others the run's service, as every run does: that
-measures the way to the service. ``speciarl.verifier.cache_size=0`` makes every rollout take it, where a real run
+measures the way to the service. ``+speciarl.verifier.cache_size=0`` makes every rollout take it, where a real run
 remembers the pairs it knows:
 
     python benchmarks/training/overlap.py --data data/emoji --plan free in_process --cycles 20 -- \
-        speciarl.verifier.cache_size=0
+        +speciarl.verifier.cache_size=0
 
 With ``--hold`` above 1, as asynchronous modes need, a condition is held for that many steps, the first two of which
 still see the one before and are left out.
