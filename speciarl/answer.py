@@ -4,7 +4,7 @@ import functools
 import re
 import unicodedata
 
-NORMALISER_VERSION = 1
+NORMALISER_VERSION = 2
 """Version of `normalise`, part of the keys of stored verdicts: raise it when the output changes for any text."""
 
 ABSTENTIONS: frozenset[str] = frozenset(
@@ -56,32 +56,57 @@ def parse(response_text: str) -> str | None:
 
 
 def normalise(text: str) -> str:
-    """The normal form of a text, in which names are compared and judged.
+    """The normal form of a text, in which names are shown to the judge and kept.
 
-    Each character that is no Unicode letter (L*), number (N*), dash (Pd) or white space becomes a space; then
-    lower-case, runs of white space collapse to one space, no space at the ends.
+    Unicode NFC, lower case, single spaces. Kept are letters (L*) with their marks (M*), numbers (N*), dashes (Pd), and
+    ``+`` and ``#`` at the end of a word (C++, C#); format characters (Cf) and variation selectors vanish; everything
+    else becomes a space. The paper's rule makes spaces of marks, format characters and signs as well, and so of काल and
+    कुल the same text (docs/rewards.md). Idempotent.
     """
-    return _normalised_name(text) if len(text) <= NAME_CHARS else squeeze(text).lower()
+    return _cached_normal_form(text) if len(text) <= NAME_CHARS else _normal_form(text)
 
 
-@functools.lru_cache(maxsize=16_384)
-def _normalised_name(text: str) -> str:
-    """Cached `normalise`, for names: the rollouts of a batch repeat each other's answers, and each pair its truth."""
-    return squeeze(text).lower()
+def same_name(one: str, other: str) -> bool:
+    """Whether two texts are the same name without loss: they differ in case, white space or encoding at most.
 
-
-def squeeze(text: str) -> str:
-    """The text without what `normalise` drops, in its own upper and lower case.
-
-    ``normalise(squeeze(text)) == normalise(text)``, and it is no longer than that. (`normalise` is not idempotent: the
-    lower case of some letters holds marks that it drops.)
+    Stricter than equal normal forms, which drop symbols and punctuation.
     """
-    return " ".join("".join(map(_kept, text)).split())
+    return one == other or _lossless(one) == _lossless(other)
+
+
+def _lossless(text: str) -> str:
+    folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
+    return " ".join("".join(character for character in folded if not _vanishes(character)).split())
+
+
+def _normal_form(text: str) -> str:
+    if text.isascii():  # nearly all names; ten times as fast
+        return " ".join(_SIGN_IN_A_WORD.sub(" ", _NO_ASCII_NAME.sub(" ", text)).lower().split())
+    # What vanishes goes first, since it may stand between a letter and its mark, which NFC is to join.
+    joined = unicodedata.normalize("NFC", "".join(one for one in text if not _vanishes(one)))
+    words = _SIGN_IN_A_WORD.sub(" ", "".join(map(_kept, joined))).lower().split()
+    return unicodedata.normalize("NFC", " ".join(filter(None, map(_without_lone_marks, words))))
+
+
+_cached_normal_form = functools.lru_cache(maxsize=16_384)(_normal_form)
+"""For names: the rollouts of a batch repeat each other's answers, and each pair its truth."""
+
+_NO_ASCII_NAME = re.compile(r"[^A-Za-z0-9+#-]+")
+_SIGN_IN_A_WORD = re.compile(r"(?<!\S)[+#]+|[+#]+(?=[^\s+#])")
+"""Signs that do not end a word: "+ 3", "salt+pepper"."""
+
+
+def _without_lone_marks(word: str) -> str:
+    """The word without marks at its start, whose letter is no letter (an emoji's, say)."""
+    while word and unicodedata.category(word[0])[0] == "M":
+        word = word[1:]
+    return word
 
 
 def is_abstention(text: str) -> bool:
-    """Whether the text, once normalised, only declines to answer (see `ABSTENTIONS`)."""
-    return normalise(text) in ABSTENTIONS
+    """Whether the text, once normalised, only declines to answer (see `ABSTENTIONS`); "n-a" does as well."""
+    form = normalise(text)
+    return form in ABSTENTIONS or " ".join(form.replace("-", " ").split()) in ABSTENTIONS
 
 
 _OPTIONS = re.compile(
@@ -109,4 +134,11 @@ def names_several(text: str) -> bool:
 @functools.lru_cache(maxsize=4096)
 def _kept(character: str) -> str:
     kind = unicodedata.category(character)
-    return character if kind[0] in "LN" or kind == "Pd" else " "
+    return character if kind[0] in "LNM" or kind == "Pd" or character in "+#" else " "
+
+
+@functools.lru_cache(maxsize=4096)
+def _vanishes(character: str) -> bool:
+    """Whether it is invisible and parts nothing: soft hyphen, joiners, directions, variation selectors."""
+    selector = "\ufe00" <= character <= "\ufe0f" or "\U000e0100" <= character <= "\U000e01ef"
+    return selector or unicodedata.category(character) == "Cf"

@@ -9,7 +9,7 @@ from typing import Literal
 
 import aiohttp
 
-from speciarl.answer import is_abstention
+from speciarl.answer import is_abstention, same_name
 from speciarl.category import Category
 from speciarl.errors import ConfigError, VerifierStartError
 from speciarl.utils.credentials import read_key
@@ -145,11 +145,12 @@ class LLMVerifier(HttpVerifier):
         pair = normalised(pair)
         return await self._cache.single_flight(pair, partial(self._judge, pair, self._dispatcher, self._decoder))
 
-    def _judge_by_text(self, normal: Pair) -> Judgement | None:
-        return judge_by_length(normal, self.config.max_string_chars) or self._shortcut(normal)
+    def _judge_by_text(self, pair: Pair, normal: Pair) -> Judgement | None:
+        return judge_by_length(normal, self.config.max_string_chars) or self._shortcut(pair, normal)
 
-    def _shortcut(self, pair: Pair) -> Verdict | None:
-        if self.config.exact_shortcut and pair.ground_truth and pair.ground_truth == pair.prediction:
+    def _shortcut(self, pair: Pair, normal: Pair) -> Verdict | None:
+        # On the texts as they came: their normal forms drop signs, and may be equal where the names are not.
+        if self.config.exact_shortcut and normal.ground_truth and same_name(pair.ground_truth, pair.prediction):
             return Verdict(category=Category.SPECIFIC, margin=None, source=Source.SHORTCUT)
         if self.config.abstain_shortcut and is_abstention(pair.prediction):
             return Verdict(category=Category.ABSTAIN, margin=None, source=Source.SHORTCUT)

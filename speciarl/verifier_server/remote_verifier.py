@@ -8,7 +8,7 @@ from typing import Any
 
 import aiohttp
 
-from speciarl.answer import squeeze
+from speciarl.answer import normalise
 from speciarl.errors import VerifierStartError
 from speciarl.utils.batching import Batcher, in_order
 from speciarl.utils.credentials import public_url, read_key
@@ -20,7 +20,7 @@ from speciarl.verifier_server.client.router import Endpoint
 from speciarl.verifier_server.config import VerifierConfig
 from speciarl.verifier_server.judge.decoding import Mode
 from speciarl.verifier_server.judge.shortcuts import judge_by_length
-from speciarl.verifier_server.verifier import HttpVerifier, normalised
+from speciarl.verifier_server.verifier import HttpVerifier
 from speciarl.wire import from_wire
 
 MOST_PAIRS = 256
@@ -120,13 +120,13 @@ class RemoteVerifier(HttpVerifier):
     async def _verify(self, pair: Pair) -> Judgement:
         if self._batcher is None:
             return Unscorable(Reason.CANCELLED, "the verifier is not running")
-        # The key is the normalised pair, but the service gets the pair itself: it normalises too, and normalising
-        # twice may give another text than once.
-        return await self._cache.single_flight(
-            normalised(pair), partial(self._judge, self._for_service(pair), self._batcher)
-        )
+        return await self._cache.single_flight(pair, partial(self._judge, self._for_service(pair), self._batcher))
 
-    def _judge_by_text(self, normal: Pair) -> Judgement | None:
+    def _cache_key(self, pair: Pair, normal: Pair) -> Pair:
+        # The service takes texts for equal names that are alike in more than their normal forms, so it decides.
+        return pair
+
+    def _judge_by_text(self, pair: Pair, normal: Pair) -> Judgement | None:
         return judge_by_length(normal, self._max_string_chars)
 
     def _for_service(self, pair: Pair) -> Pair:
@@ -134,7 +134,9 @@ class RemoteVerifier(HttpVerifier):
 
         def fit(text: str) -> str:
             encodable = text.encode(errors="replace").decode()  # a lone surrogate becomes "?"; `normalise` drops both
-            return encodable if len(encodable) <= self._most_chars else squeeze(encodable)
+            if len(encodable) <= self._most_chars:
+                return encodable
+            return f"{normalise(encodable)} …"  # it was longer: not to be taken for the same as a shorter text
 
         return Pair(fit(pair.ground_truth), fit(pair.prediction))
 

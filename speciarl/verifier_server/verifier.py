@@ -75,9 +75,9 @@ class HttpVerifier(abc.ABC):
     def recall(self, pair: Pair, times: int = 1) -> Judgement | None:
         """See `Verifier.recall`."""
         normal = normalised(pair)
-        judgement = self._judge_by_text(normal)
+        judgement = self._judge_by_text(pair, normal)
         if judgement is None:
-            judgement = self._cache.recall(normal, times)
+            judgement = self._cache.recall(self._cache_key(pair, normal), times)
         elif isinstance(judgement, Verdict):
             self._stats.count_source(judgement.source, times)
         if judgement is not None:
@@ -103,9 +103,14 @@ class HttpVerifier(abc.ABC):
     async def _verify(self, pair: Pair) -> Judgement:
         """The judgement of a pair that `recall` does not know, with verdicts counted by their source."""
 
+    def _cache_key(self, pair: Pair, normal: Pair) -> Pair:
+        """The key of a pair, given as it came and normalised, in memory and in flight."""
+        return normal
+
     @abc.abstractmethod
-    def _judge_by_text(self, normal: Pair) -> Judgement | None:
-        """The judgement of a normalised pair by its text alone; None for one that needs a judge."""
+    def _judge_by_text(self, pair: Pair, normal: Pair) -> Judgement | None:
+        """The judgement of a pair, given as it came and normalised, by its text alone; None for one that needs a
+        judge."""
 
     def _connect(self, endpoints: list[Endpoint], config: VerifierConfig) -> Dispatcher:
         """Start the health watch of the endpoints; returns the dispatcher to them."""

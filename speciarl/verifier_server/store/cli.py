@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from speciarl.answer import NORMALISER_VERSION
 from speciarl.category import Category
 from speciarl.errors import SpeciaRLError
 from speciarl.utils.cli_errors import refuse
@@ -200,11 +201,18 @@ def _as_table(found: Statistics, judges: dict[bytes, JudgeIdentity]) -> Table:
     table = Table("judge", "model", "verdicts", *(category.label for category in Category), "from", "to", title=title)
     for fingerprint, counts in found.judges.items():
         judge = judges.get(fingerprint)
-        model = "unknown" if judge is None else judge.model + (f" @ {judge.revision}" if judge.revision else "")
+        model = "unknown" if judge is None else _model(judge)
         shares = (f"{counts.categories[category] / counts.verdicts:.3f}" for category in Category)
         days = (_day(counts.oldest_us), _day(counts.newest_us))
         table.add_row(fingerprint.hex()[:12], model, str(counts.verdicts), *shares, *days)
     return table
+
+
+def _model(judge: JudgeIdentity) -> str:
+    revision = f" @ {judge.revision}" if judge.revision else ""
+    # Texts were compared in another form then: nothing finds these verdicts any more, and `prune` may take them.
+    old = f" (old: normaliser {judge.normaliser})" if judge.normaliser != NORMALISER_VERSION else ""
+    return f"{judge.model}{revision}{old}"
 
 
 def _as_json(found: Statistics, judges: dict[bytes, JudgeIdentity]) -> dict[str, object]:

@@ -16,7 +16,7 @@ def build_store(config: StoreConfig) -> VerdictStore:
     """The store that a configuration describes, not yet open; raises StoreError for a bad URL or password file."""
     if config.kind == "file":
         return FileStore(config.path or "", config.timeout_s)
-    password = None if config.password_file is None else _read_password(Path(config.password_file))
+    password = None if config.password_file is None else _read_password(Path(config.password_file).expanduser())
     try:
         return RedisStore(config.url or "", config.prefix, password, config.timeout_s)
     except ValueError as error:

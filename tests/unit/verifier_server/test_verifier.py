@@ -74,7 +74,7 @@ async def test_equal_strings_need_no_judge(fake_judge: MakeJudge) -> None:
     async with fake_judge().running() as judge:
         async with started(judge.url) as verifier:
             judge.arm()
-            judgement = await verifier.verify(Pair("Dog face", "dog  FACE!"))
+            judgement = await verifier.verify(Pair("Dog face", " dog  FACE"))
             assert judgement == Verdict(Category.SPECIFIC, None, Source.SHORTCUT)
             assert judge.chats == 0
             assert verifier.stats()["shortcuts"] == 1
@@ -82,6 +82,14 @@ async def test_equal_strings_need_no_judge(fake_judge: MakeJudge) -> None:
             judge.arm()
             assert scored(await verifier.verify(Pair("dog", "dog"))).source is Source.LIVE
             assert judge.chats == 1
+
+
+@pytest.mark.parametrize(("truth", "prediction"), [("AT&T", "AT T"), ("काल", "कुल"), ("C", "C++"), ("rose", "rose!")])
+async def test_texts_that_only_read_alike_are_judged(fake_judge: MakeJudge, truth: str, prediction: str) -> None:
+    async with fake_judge().running() as judge, started(judge.url) as verifier:
+        judge.arm()
+        judge.answers = dict.fromkeys(("at t", "कुल", "c++", "rose"), "wrong")
+        assert scored(await verifier.verify(Pair(truth, prediction))).source is Source.LIVE
 
 
 async def test_two_empty_strings_are_no_match(fake_judge: MakeJudge) -> None:

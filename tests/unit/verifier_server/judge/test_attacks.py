@@ -63,7 +63,7 @@ def test_neither_shortcuts_nor_the_length_rule_reward_an_attack(name: str) -> No
     outcomes = []
     for attack in gaming_set(judge.prompt):
         pair = Pair(normalise(attack.pair.ground_truth), normalise(attack.pair.prediction))
-        ruled = judge_by_length(pair, judge.config.max_string_chars) or judge._shortcut(pair)
+        ruled = judge_by_length(pair, judge.config.max_string_chars) or judge._shortcut(pair, pair)
         outcomes.append(ruled.category if isinstance(ruled, Verdict) else ruled)
     assert set(outcomes) <= {None, Category.WRONG, Category.ABSTAIN}
     assert Category.WRONG in outcomes  # the essay

@@ -31,7 +31,7 @@ def test_equal_pairs_become_one_object_in_their_places(rows: list[tuple[str, str
 async def test_every_row_is_judged_and_counted(
     fake_judge: Callable[[], Any], repeated: Callable[[list[tuple[str, str]]], list[Pair]]
 ) -> None:
-    rows = [("lion", f"cat {index % 4}") for index in range(20)] + [("lion", "Lion!"), ("lion", "I don't know")]
+    rows = [("lion", f"cat {index % 4}") for index in range(20)] + [("lion", " Lion"), ("lion", "I don't know")]
     settings = {"model": "fake", "prompt": "compact", "probe": False, "exact_shortcut": True, "abstain_shortcut": True}
     async with fake_judge().running() as judge:
         verifier = LLMVerifier(parse_config(settings | {"endpoints": [judge.url]}), random.Random(0))

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,6 +12,7 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
+from speciarl.answer import NORMALISER_VERSION
 from speciarl.category import Category
 from speciarl.verdict import Pair, Source, Verdict
 from speciarl.verifier_server.store import JudgeIdentity, Record
@@ -64,6 +66,23 @@ def test_stats(path: Path) -> None:
     assert judge["fingerprint"] == JUDGE.fingerprint.hex()
     assert judge["categories"]["generic"] == 10
     assert judge["oldest"] < judge["newest"]
+
+
+def test_stats_tell_verdicts_that_no_run_finds_any_more(tmp_path: Path) -> None:
+    old = replace(JUDGE, normaliser=NORMALISER_VERSION - 1)
+
+    async def fill() -> None:
+        store = FileStore(tmp_path / "verdicts.db")
+        await store.open()
+        for judge in (JUDGE, old):
+            verdict = Verdict(Category.GENERIC, 1.0, Source.LIVE)
+            await store.put(judge, [Record.of(judge.fingerprint, Pair("lion", "cat"), verdict, time.time())])
+        await store.aclose()
+
+    asyncio.run(fill())
+    shown = CliRunner(env={"COLUMNS": "200"}).invoke(app, ["stats", str(tmp_path / "verdicts.db")]).stdout
+    (line,) = [line for line in shown.splitlines() if "old: normaliser 1" in line]
+    assert old.fingerprint.hex()[:12] in line
 
 
 def test_export_and_import(path: Path, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.anyio
 
 LAYOUT_1 = Path(__file__).with_name("layout_1.sqlite")
 """20 verdicts as a release with layout 1 wrote them, the last of JUDGE cut short."""
-JUDGE = JudgeIdentity("vllm", "org/judge", "main", "prompt", ("wrong", "right"), "first_token", "{}")
+JUDGE = JudgeIdentity("vllm", "org/judge", "main", "prompt", ("wrong", "right"), "first_token", "{}", normaliser=1)
 OTHER = dataclasses.replace(JUDGE, model="org/other", revision=None)
 
 texts = st.text(st.characters(codec="utf-8"), max_size=30)
