@@ -23,6 +23,25 @@ def _weighted(value: Any) -> Any:
     return dict.fromkeys(names, 1.0) if isinstance(names, list) else names
 
 
+def _ranges(value: Any) -> Any:
+    """``"0-10,15"`` and ``["0-10", 15]`` as pairs of first and last."""
+    parts = value.split(",") if isinstance(value, str) else value
+    if not isinstance(parts, list | tuple):
+        return parts
+    pairs = []
+    for part in parts:
+        if isinstance(part, list | tuple):  # as validated before
+            pairs.append(tuple(part))
+            continue
+        first, dash, last = str(part).partition("-")
+        if not (first.strip().isdecimal() and (last.strip().isdecimal() or not dash)):
+            raise ValueError(f"{part!r} is no range; write it like 0-10 or 15")
+        pairs.append((int(first), int(last or first)))
+        if pairs[-1][1] < pairs[-1][0]:
+            raise ValueError(f"the range {part!r} ends before it begins")
+    return tuple(pairs)
+
+
 PromptWeights = Annotated[dict[str, Annotated[float, Field(ge=0)]], BeforeValidator(_weighted), Field(min_length=1)]
 """Names or files of templates and how often each is drawn."""
 
@@ -51,6 +70,8 @@ class Subset(Part):
     """First sample of the published order, counted from 0."""
     stop: int | None = Field(default=None, ge=1)
     """End of the range: the first sample that is not taken."""
+    ranges: Annotated[tuple[tuple[int, int], ...], BeforeValidator(_ranges)] = ()
+    """Several ranges in place of one, as ``[0-10,15]``: from the first to the last of each, both taken."""
     per_class: int | None = Field(default=None, ge=1)
     """Few-shot: at most this many random samples of each class."""
     percent: float | None = Field(default=None, gt=0, le=100)
@@ -69,6 +90,8 @@ class Subset(Part):
             raise ValueError("give percent or count, not both")
         if self.stratified and self.draw == "python":
             raise ValueError("draw=python knows no classes; give it or stratified, not both")
+        if self.ranges and (self.start is not None or self.stop is not None):
+            raise ValueError("give ranges, or start and stop, not both")
         if self.stop is not None and self.stop <= (self.start or 0):
             raise ValueError(f"stop {self.stop} is not after start {self.start or 0}")
         return self

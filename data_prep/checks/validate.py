@@ -14,7 +14,7 @@ from typing import Any
 
 from data_prep.images.encode import BrokenImageError, encode
 from data_prep.pipeline.prompts import IMAGE
-from speciarl.answer import normalise
+from speciarl.answer import is_abstention, normalise
 from speciarl.errors import DataPrepError
 from speciarl.taxonomy import Taxonomy, TaxonomyError, UnknownConceptError
 from speciarl.verdict import Pair
@@ -64,10 +64,10 @@ def _unknown_labels(file: Path, taxonomy: Path, required: bool) -> Iterator[Faul
 
 TEXT_COLUMNS = ("prompt", "data_source", "reward_model", "extra_info")
 """Columns that training reads beside the image column."""
+UNASKED = "emoji/"
+"""Data source of the laptop's world, whose small policy knows the tags without being asked."""
 IMAGE_KEY = "images"
 SAMPLED_IMAGES = 32
-LONGEST_ASPECT = 200
-"""Qwen2.5-VL's image processor refuses images longer than this many times their width."""
 _BATCH_ROWS = 1024
 _GROUPS = 8
 _READ_BYTES = 1 << 20
@@ -201,9 +201,13 @@ def _row_faults(
         yield Fault(row, "reward_model.ground_truth", "is missing or empty")
     elif not _has_content(truth):
         yield Fault(row, "reward_model.ground_truth", f"is {truth!r}, which holds no letter or digit to compare with")
+    elif is_abstention(truth):
+        yield Fault(row, "reward_model.ground_truth", f"is {truth!r}: a model that declines to answer would be right")
     if not (cells["data_source"] or "").strip():
         yield Fault(row, "data_source", "is missing or empty; metrics are reported by it")
     yield from _prompt_faults(row, cells["prompt"], image_key, images)
+    if not _asks_for_answer(cells["prompt"]) and not (cells["data_source"] or "").startswith(UNASKED):
+        yield Fault(row, "prompt", "does not ask for the answer inside <answer> </answer>, where it is looked for")
     extra = cells["extra_info"] or {}
     sample_id = extra.get("sample_id")
     if sample_id is not None:
@@ -218,6 +222,12 @@ def _row_faults(
 @functools.lru_cache(maxsize=4096)
 def _has_content(label: str) -> bool:
     return bool(normalise(label))
+
+
+def _asks_for_answer(prompt: Any) -> bool:
+    """Whether a message asks for an answer between the tags; also for a prompt that has another fault."""
+    texts = [message["content"] for message in prompt or () if message and isinstance(message["content"], str)]
+    return not texts or any("<answer>" in text and "</answer>" in text for text in texts)
 
 
 def _prompt_faults(row: int, prompt: Any, image_key: str, images: int | None) -> Iterator[Fault]:
@@ -274,13 +284,10 @@ def _cell_faults(row: int, image_key: str, cell: Sequence[Mapping[str, Any] | No
         try:
             shown = encode(data)
         except BrokenImageError as error:
-            yield Fault(row, column, f"cannot be decoded: {error}")
+            yield Fault(row, column, f"cannot be used: {error}")
             continue
         if shown.change is not None and not shown.change.startswith("format"):
             yield Fault(row, column, f"is not plain upright RGB ({shown.change}); the model would see something else")
-        elif max(shown.width, shown.height) >= LONGEST_ASPECT * min(shown.width, shown.height):
-            size = f"{shown.width} x {shown.height}"
-            yield Fault(row, column, f"is {size} pixels: too long for the image processor (1:{LONGEST_ASPECT})")
 
 
 def _line(error: Exception) -> str:

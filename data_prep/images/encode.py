@@ -13,8 +13,11 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageOps
 
+from data_prep.readers.formats import suffixes
 from speciarl.errors import DataPrepError
 
+LONGEST_ASPECT = 200
+"""Qwen2.5-VL's image processor refuses images longer than this many times their width; veRL then drops the row."""
 _ORIENTATION = 0x0112
 _UPRIGHT = (None, 0, 1)
 _LYING = (5, 6, 7, 8)
@@ -52,15 +55,22 @@ def encode(data: bytes, max_pixels: int | None = None, jpeg_quality: int = 92) -
         max_pixels: larger images are scaled down to at most this many pixels and become JPEG.
         jpeg_quality: 1 to 95, for images that have to be encoded.
 
-    Raises BrokenImageError for bytes that cannot be decoded to the end.
+    Raises BrokenImageError for bytes that cannot be decoded to the end, and for images beyond LONGEST_ASPECT.
     """
+    suffixes()  # registers plug-ins
     try:
         with Image.open(io.BytesIO(data)) as image:
-            return _encode(image, data, max_pixels, jpeg_quality)
+            shown = _encode(image, data, max_pixels, jpeg_quality)
     except BrokenImageError:
         raise
     except _FAULTS as error:
         raise BrokenImageError(_reason(error)) from error
+    if max(shown.width, shown.height) >= LONGEST_ASPECT * min(shown.width, shown.height):
+        size = f"{shown.width} x {shown.height}"
+        raise BrokenImageError(
+            f"is {size} pixels: too long for the image processor (1:{LONGEST_ASPECT}); cut or drop it"
+        )
+    return shown
 
 
 def pixels(data: bytes) -> bytes:

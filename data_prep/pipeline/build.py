@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -22,6 +23,7 @@ from data_prep.pipeline.rows import row, schema
 from data_prep.pipeline.spool import Spool
 from data_prep.readers.base import Dataset, Sample
 from data_prep.selection import plan
+from speciarl.answer import normalise, same_name
 from speciarl.errors import DataPrepError
 from speciarl.utils.atomic_files import Drafts
 
@@ -83,6 +85,7 @@ def _build(
     listed = _listed(config, readers, spool, report)
     _refuse(config, report)
     chosen = plan.choose(config, listed, _fingerprints(config, workers, progress))
+    _refuse_ambiguous_labels(chosen.files)
     report.equal_images = chosen.equal_images
     paths = [sample.label_path for files in listed.values() for samples in files.values() for sample in samples]
     tree = taxonomy.taxonomy(paths) if config.taxonomy and taxonomy.has_hierarchy(paths) else None
@@ -146,17 +149,40 @@ def _refuse(config: BuildConfig, report: Report) -> None:
     fatal = [
         problem
         for problem in report.problems
-        if (config.check_counts if problem.kind is Kind.COUNT else config.on_broken) == "fail"
+        if problem.kind is not Kind.IGNORED
+        and (config.check_counts if problem.kind is Kind.COUNT else config.on_broken) == "fail"
     ]
     if not fatal:
         return
+    file = _write_failed(config, report)
+    ways = {"check_counts=warn" if problem.kind is Kind.COUNT else "on_broken=skip": None for problem in fatal}
+    raise DataPrepError(f"{summary(fatal)} ({file} lists all). Mend the data, or go on all the same: {' '.join(ways)}")
+
+
+def _write_failed(config: BuildConfig, report: Report) -> Path:
+    """Write report.failed.json, with all problems; returns its path."""
     config.out.mkdir(parents=True, exist_ok=True)
     file = config.out / FAILED_REPORT
     with Drafts() as drafts:
         drafts.write(file, _json(report.as_json(ok=False)))
         drafts.publish()
-    ways = {"check_counts=warn" if problem.kind is Kind.COUNT else "on_broken=skip": None for problem in fatal}
-    raise DataPrepError(f"{summary(fatal)} ({file} lists all). Mend the data, or go on all the same: {' '.join(ways)}")
+    return file
+
+
+def _refuse_ambiguous_labels(chosen: plan.Chosen) -> None:
+    """Raise DataPrepError for two classes of a dataset whose labels read the same: each would be right for the other.
+
+    A label that is the same to the letter below two parents is one name with two places in the hierarchy.
+    """
+    first: dict[tuple[str, str], Sample] = {}
+    for source, sample in itertools.chain.from_iterable(chosen.values()):
+        other = first.setdefault((source, normalise(sample.label)), sample)
+        two_places = same_name(sample.label, other.label) and sample.label_path[:-1] != other.label_path[:-1]
+        if other.class_key != sample.class_key and not two_places:
+            raise DataPrepError(
+                f"{source}: the labels {other.label!r} (class {other.class_key!r}) and {sample.label!r} (class "
+                f"{sample.class_key!r}) read the same once normalised; rename or exclude one (select.exclude)"
+            )
 
 
 def _fingerprints(config: BuildConfig, workers: int, progress: Progress) -> plan.FingerprintAll:
@@ -221,7 +247,11 @@ def _write(
             out.write(row(task.sample, task.source, image, prompt, file, counted.rows))
             counted.add(task.sample, task.source, image, prompt.id)
     if not counted.rows:
-        raise DataPrepError(f"{file}: none of the {len(tasks)} images can be decoded: {summary(report.problems)}")
+        broken = [problem for problem in report.problems if problem.kind is Kind.BROKEN and problem.file == file]
+        where = _write_failed(config, report)
+        raise DataPrepError(
+            f"{file}: none of the {len(tasks)} images can be decoded: {summary(broken)} ({where} lists all)"
+        )
 
 
 def _json(content: Any) -> bytes:

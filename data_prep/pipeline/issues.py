@@ -19,6 +19,9 @@ class Kind(enum.StrEnum):
     DUPLICATE_ID = "duplicate id"
     IN_TWO_FILES = "sample in two files"
     COUNT = "unexpected count"
+    ABSTENTION = "label that declines to answer"
+    IGNORED = "ignored files"
+    """Only said: the user asked for it."""
 
 
 @dataclass(frozen=True, slots=True)

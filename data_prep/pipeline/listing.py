@@ -10,7 +10,11 @@ from pathlib import Path
 from data_prep.pipeline.issues import Kind, Problem
 from data_prep.readers.base import Dataset, Sample
 from data_prep.selection.subsets import first_by_id
-from speciarl.answer import normalise
+from speciarl.answer import is_abstention, normalise
+from speciarl.errors import DataPrepError
+
+ABSENT = frozenset({"nan", "na"})
+"""What programs write for a name that is missing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +62,18 @@ def read(
         count = SplitCount(len(found), about.published_counts.get(split), classes, about.published_classes)
         listing.counts[split] = count
         listing.problems += _count_problems(count, source, file, split)
+        if left_out := getattr(dataset, "left_out", None):
+            listing.problems += [
+                Problem(Kind.COUNT if left.is_class else Kind.IGNORED, source, file, "", left.where, left.detail)
+                for left in left_out(root, split)
+            ]
         for sample in found:
-            if sample.label_path and all(map(_has_content, (sample.label, *sample.label_path))):
+            refusing = next((name for name in sample.label_path if _declines(name)), None)
+            if refusing is not None:
+                detail = f"{refusing!r} is what a model says that does not know; rename the class {sample.class_key!r}"
+                where = sample.picture.where
+                listing.problems.append(Problem(Kind.ABSTENTION, source, file, sample.id, where, detail))
+            elif sample.label_path and all(map(_has_content, (sample.label, *sample.label_path))):
                 labelled.append(sample)
             else:
                 path = " > ".join(sample.label_path)
@@ -76,13 +90,27 @@ def read(
 
 
 @functools.lru_cache(maxsize=4096)
+def _declines(name: str) -> bool:
+    """Whether a name reads as an abstention, so that a model which declines to answer would be right."""
+    form = normalise(name)
+    return bool(form) and (is_abstention(name) or form in ABSENT)
+
+
+@functools.lru_cache(maxsize=4096)
 def _has_content(name: str) -> bool:
     """Whether the normal form of a name, with which answers are compared, is not empty."""
     return bool(normalise(name))
 
 
 def _named(sample: Sample, source: str, dataset: str) -> Sample:
-    """The sample with an id that is unique in the build: prefixed where the dataset's name is not its reader's."""
+    """The sample with an id that is unique in the build: prefixed where the dataset's name is not its reader's.
+
+    Raises DataPrepError for names that are not UTF-8, as file names may be, since a table's text has to be.
+    """
+    for name in (sample.picture.where, sample.id, *sample.label_path):
+        if not name.isascii() and any("\ud800" <= character <= "\udfff" for character in name):
+            shown = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+            raise DataPrepError(f"{source}: the name {shown!r} is not UTF-8; rename it, for example with convmv")
     return sample if source == dataset else replace(sample, id=f"{source}/{sample.id}")
 
 

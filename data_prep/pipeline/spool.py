@@ -59,6 +59,6 @@ class Spool:
         view = memoryview(data)
         while view:
             view = view[self._file.write(view) :]
-        picture = SpooledPicture(sample.picture.where, None, None, self._file.fileno(), self._end, len(data))
+        picture = SpooledPicture(sample.picture.where, handle=self._file.fileno(), offset=self._end, size=len(data))
         self._end += len(data)
         return replace(sample, picture=picture)

@@ -18,6 +18,8 @@ class Picture:
     """Name in messages: a path inside the dataset, or a row of a table."""
     path: Path | None = None
     data: bytes | None = None
+    remedy: str = "unpack the archive again"
+    """What to do when the file cannot be read."""
 
     def read(self) -> bytes:
         """The encoded bytes. Raises DataPrepError naming the file when it cannot be read."""
@@ -28,7 +30,7 @@ class Picture:
         try:
             return self.path.read_bytes()
         except OSError as error:
-            raise DataPrepError(f"{self.path}: {error.strerror}; unpack the archive again") from error
+            raise DataPrepError(f"{self.path}: {error.strerror}; {self.remedy}") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,17 @@ class Sample:
     split: str
     class_key: str
     """The class as the dataset itself writes it, e.g. ``001.Black_footed_Albatross``."""
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """What a reader passes over: files that are no pictures, or a class without any."""
+
+    where: str
+    """A path in the dataset."""
+    detail: str
+    is_class: bool
+    """Whether a whole class is missing, which ends a build unless the user allows it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,6 +68,8 @@ class Cars:
     def samples(self, root: Path, split: str) -> Iterator[Sample]:
         check_split(self.about, split)
         meta = find(self.about, root, META)
+        if meta.parent.name != "devkit":
+            raise DataPrepError(f"{meta}: it has to lie in a folder devkit, beside cars_train and cars_test; move it")
         folder = meta.parents[1]
         (names,) = matlab(meta, "class_names")
         paths = [_path(meta, number, name) for number, name in enumerate(names, 1)]

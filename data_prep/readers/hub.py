@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+import gc
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from data_prep.readers.base import About, Picture, Sample
-from data_prep.readers.parsing import readable
+from data_prep.readers.class_names import is_number, named
+from data_prep.readers.parsing import readable, refuse_no_path
 from speciarl.errors import DataPrepError
 
 
@@ -34,7 +37,7 @@ class Hub:
     parent_columns: tuple[str, ...] = ()
     """Columns with the names above the label, broadest first."""
     verbatim: bool = False
-    """Take the names of a ClassLabel just as they are, instead of dropping numbering and underscores."""
+    """Take the names of a ClassLabel just as they are, numbers too, instead of dropping numbering and underscores."""
 
     @property
     def about(self) -> About:
@@ -65,29 +68,45 @@ class Hub:
         if isinstance(features.get(self.image_column), Image):
             # The library would decode each image otherwise, and its original bytes would be lost.
             data = data.cast_column(self.image_column, Image(decode=False))
-        names = {key: kind.names for key, kind in features.items() if isinstance(kind, ClassLabel)}
-        rows = iter(data)
+        names = {
+            key: self._names(kind.names, root)
+            for key, kind in features.items()
+            if isinstance(kind, ClassLabel) and key in columns
+        }
         number = 0
-        while True:
-            where = f"{source}, split {split}, row {number}"
-            try:
-                row = next(rows, None)
-            except (OSError, ValueError, DatasetsError) as error:
-                raise DataPrepError(f"{where}: {_first_line(error)}") from error
-            if row is None:
-                break
-            path = tuple(self._label(where, row, column, names.get(column)) for column in columns[1:])
-            yield Sample(
-                id=f"{self.name}/{split}/{number}",
-                picture=self._picture(where, row, root),
-                label=path[-1],
-                label_path=path,
-                split=split,
-                class_key=" > ".join(path),
-            )
-            number += 1
+        rows = _rows(data)
+        del data  # see `_rows`: who else holds it keeps its threads alive
+        with contextlib.closing(rows):
+            while True:
+                where = f"{source}, split {split}, row {number}"
+                try:
+                    row = next(rows, None)
+                except (OSError, ValueError, DatasetsError) as error:
+                    raise DataPrepError(f"{where}: {_first_line(error)}") from error
+                if row is None:
+                    break
+                path = tuple(self._label(where, row, column, names.get(column)) for column in columns[1:])
+                yield Sample(
+                    id=f"{self.name}/{split}/{number}",
+                    picture=self._picture(where, row, root),
+                    label=path[-1],
+                    label_path=path,
+                    split=split,
+                    class_key=" > ".join(path),
+                )
+                number += 1
         if number == 0:
             raise DataPrepError(f"{source}: the split {split} has no rows")
+
+    def _names(self, names: list[str], root: Path) -> list[str]:
+        """Names of a ClassLabel, by its numbers."""
+        if self.verbatim:
+            return names
+        given = [readable(name) for name in names]
+        if not any(map(is_number, given)):
+            return given
+        found = named(given, [] if self.repo else [root], "verbatim=true")
+        return [found.get(name, name) for name in given]
 
     def _load(self, root: Path, split: str) -> Any:
         from datasets import load_dataset
@@ -121,13 +140,18 @@ class Hub:
         if names is not None and isinstance(value, int):
             if not 0 <= value < len(names):
                 raise DataPrepError(f"{where}: {column} is {value}: this row has no label; choose another split")
-            label = names[value] if self.verbatim else readable(names[value])
+            label = names[value]
         elif isinstance(value, str):
             label = value.strip()
         else:
             raise DataPrepError(f"{where}: {column} is {value!r}: neither text nor a ClassLabel, so it has no name")
         if not label:
             raise DataPrepError(f"{where}: {column} is empty")
+        if is_number(label) and not self.verbatim:
+            raise DataPrepError(
+                f"{where}: {column} is {label!r}, a number, which names nothing; choose a column with names, or set "
+                "verbatim=true if numbers are the names"
+            )
         return label
 
     def _picture(self, where: str, row: dict[str, Any], root: Path) -> Picture:
@@ -137,8 +161,29 @@ class Hub:
         if isinstance(value, bytes):
             return Picture(where=where, data=value)
         if isinstance(value, str) and value:
-            return Picture(where=where, path=root / value)
+            refuse_no_path(value, f"{where}: {self.image_column}")
+            return Picture(where=where, path=root / value, remedy=f"correct {self.image_column} of this row")
         raise DataPrepError(f"{where}: {self.image_column} holds no encoded image")
+
+
+def _rows(data: Any) -> Generator[Any, None, None]:
+    """Rows of a dataset, to be closed.
+
+    A file that is left half-read keeps Arrow's threads alive, which abort the process when it ends
+    (apache/arrow#45214): everything that reads it has to go before.
+    """
+    rows = iter(data)
+    del data
+    try:
+        while True:
+            try:
+                row = next(rows)
+            except StopIteration:
+                return
+            yield row
+    finally:
+        del rows
+        gc.collect()
 
 
 def _saved(root: Path, split: str) -> Any:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_prep.readers.base import About, Picture, Sample
+from data_prep.readers.base import About, LeftOut, Picture, Sample
+from data_prep.readers.class_names import FILES, named
+from data_prep.readers.formats import suffixes
 from data_prep.readers.parsing import readable
 from speciarl.errors import DataPrepError
 
 ALL = "all"
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 
 @dataclass(frozen=True)
@@ -24,9 +26,9 @@ class ImageFolder:
     hierarchy: bool = False
     """Take nested directories as levels, broadest first (bird/jay/blue_jay/1.jpg)."""
     verbatim: bool = False
-    """Take directory names as labels just as they are, instead of dropping numbering and underscores."""
+    """Take directory names as labels just as they are, numbers too, instead of dropping numbering and underscores."""
     ignore_other_files: bool = False
-    """Pass over files that are no images by their suffix, instead of refusing them."""
+    """Pass over files that are no images by their suffix, instead of refusing them; the report counts them."""
 
     @property
     def about(self) -> About:
@@ -51,23 +53,43 @@ class ImageFolder:
             raise DataPrepError(
                 f"{folder}: no such directory; {offer} (where those are classes: splits.train=[{ALL}] splits.test=[])"
             )
-        empty = True
-        for file in self._images(folder):
-            empty = False
+        files = list(self._images(folder))
+        if not files:
+            raise DataPrepError(
+                f"{folder}: no images in it; expected are <class>/<image> with {', '.join(sorted(suffixes()))}"
+            )
+        parts = {part for file in files for part in file.relative_to(folder).parts[:-1]}
+        names = {part: part if self.verbatim else readable(part) for part in parts}
+        if not self.verbatim:
+            names |= named(names.values(), (root, folder, root.parent), "verbatim=true")
+        for file in files:
             inside = file.relative_to(folder)
-            path = tuple(part if self.verbatim else readable(part) for part in inside.parts[:-1])
+            path = tuple(names[part] for part in inside.parts[:-1])
             self._check(file, path)
             where = file.relative_to(root).as_posix()
             yield Sample(
                 id=f"{self.name}/{where}",
-                picture=Picture(where=where, path=file),
+                picture=Picture(where=where, path=file, remedy="check its permissions"),
                 label=path[-1],
                 label_path=path,
                 split=split,
                 class_key=inside.parent.as_posix(),
             )
-        if empty:
-            raise DataPrepError(f"{folder}: no images in it; expected are <class>/<image> with {', '.join(SUFFIXES)}")
+
+    def left_out(self, root: Path, split: str) -> Iterator[LeftOut]:
+        """Files that `samples` passes over, counted by directory, and class directories without an image."""
+        folder = root if split == ALL else root / split
+        for place, folders, files in os.walk(folder, onerror=_unreadable, followlinks=True):
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            where = Path(place).relative_to(root).as_posix()
+            top = Path(place) == folder
+            seen = [name for name in files if not name.startswith(".") and not (name in FILES and top)]
+            others = Counter(Path(name).suffix.lower() for name in seen if Path(name).suffix.lower() not in suffixes())
+            if others:
+                counts = ", ".join(f"{count} x {suffix or 'no suffix'}" for suffix, count in sorted(others.items()))
+                yield LeftOut(where, f"no images by their suffix: {counts}", is_class=False)
+            if not folders and len(seen) == others.total() and not top:
+                yield LeftOut(where, "a class directory without an image", is_class=True)
 
     def _images(self, folder: Path) -> Iterator[Path]:
         """Every image below the folder in the order of the path's parts; what is hidden is passed over."""
@@ -75,9 +97,9 @@ class ImageFolder:
             folders[:] = sorted(name for name in folders if not name.startswith("."))
             for name in sorted(name for name in files if not name.startswith(".")):
                 file = Path(place, name)
-                if file.suffix.lower() in SUFFIXES:
+                if file.suffix.lower() in suffixes():
                     yield file
-                elif not self.ignore_other_files:
+                elif not self.ignore_other_files and not (name in FILES and Path(place) == folder):
                     raise DataPrepError(f"{file}: not an image by its suffix; move it, or set ignore_other_files=true")
 
     def _check(self, file: Path, path: tuple[str, ...]) -> None:

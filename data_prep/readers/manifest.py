@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.readers.base import About, Picture, Sample
+from data_prep.readers.class_names import named
+from data_prep.readers.parsing import refuse_no_path
 from speciarl.errors import DataPrepError
 
 ALL = "all"
@@ -32,6 +34,8 @@ class Manifest:
     label_path_column: str = "label_path"
     """From the broadest to the finest name, ending with the label: a list, or text with `separator` between names."""
     separator: str = ">"
+    verbatim: bool = False
+    """Take labels that are bare numbers for names, instead of looking for the names beside the file."""
 
     @property
     def about(self) -> About:
@@ -51,7 +55,9 @@ class Manifest:
     def samples(self, root: Path, split: str) -> Iterator[Sample]:
         """`split` is a value of the split column, or `all` for every row."""
         file = self._file(root)
-        rows = _csv(file) if file.suffix == ".csv" else _jsonl(file)
+        rows = list(_csv(file) if file.suffix == ".csv" else _jsonl(file))
+        labels = {str(row.get(self.label_column)) for _, row in rows}
+        names = {} if self.verbatim else named(labels, [file.parent], "verbatim=true")
         splits: set[str] = set()
         found = False
         for number, row in rows:
@@ -59,7 +65,7 @@ class Manifest:
             splits.add(of_row)
             if split in (of_row, ALL):
                 found = True
-                yield self._sample(file, number, row, split)
+                yield self._sample(file, number, row, split, names)
         if not splits:
             raise DataPrepError(f"{file}: no rows in it")
         if not found:
@@ -67,8 +73,9 @@ class Manifest:
                 f"{file}: no row with {self.split_column} '{split}'; there are {', '.join(sorted(splits))}"
             )
 
-    def _sample(self, file: Path, number: int, row: Mapping[str, Any], split: str) -> Sample:
+    def _sample(self, file: Path, number: int, row: Mapping[str, Any], split: str, names: Mapping[str, str]) -> Sample:
         image = self._text(file, number, row, self.image_column)
+        refuse_no_path(image, f"{file}, row {number}: {self.image_column}")
         label = self._text(file, number, row, self.label_column)
         given = row.get(self.label_path_column)
         if isinstance(given, str):
@@ -78,10 +85,15 @@ class Manifest:
         path = tuple(given or (label,))
         if path[-1] != label:
             raise _fault(file, number, f"{self.label_path_column} ends with '{path[-1]}', not with the label '{label}'")
+        path = tuple(names.get(name, name) for name in path)
         return Sample(
             id=f"{self.name}/{image}",
-            picture=Picture(where=f"{file.name}, row {number}", path=file.parent / image),
-            label=label,
+            picture=Picture(
+                where=f"{file.name}, row {number}",
+                path=file.parent / image,
+                remedy=f"correct row {number} of {file.name}",
+            ),
+            label=path[-1],
             label_path=path,
             split=split,
             class_key=" > ".join(path),
@@ -91,6 +103,8 @@ class Manifest:
         value = row.get(column)
         if value is None and column not in row:
             raise _fault(file, number, f"there is no column '{column}', only {', '.join(map(str, row))}")
+        if isinstance(value, int) and not isinstance(value, bool) and column == self.label_column:
+            value = str(value)  # a class number, of which there may be names
         if not isinstance(value, str) or not value.strip():
             raise _fault(file, number, f"{column} is {value!r}, text expected")
         return value.strip()

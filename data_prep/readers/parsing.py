@@ -12,6 +12,9 @@ from typing import Any
 from data_prep.readers.base import About
 from speciarl.errors import DataPrepError
 
+LONGEST_PATH = 4096
+"""Characters in a path, at most, on Linux."""
+
 
 def check_split(about: About, split: str) -> None:
     """Raise DataPrepError unless the dataset has that split."""
@@ -44,6 +47,16 @@ def text(file: Path) -> str:
         raise DataPrepError(f"{file}: not UTF-8 text (byte {error.start}); unpack the archive again") from error
     except OSError as error:
         raise DataPrepError(f"{file}: {error.strerror}; unpack the archive again") from error
+
+
+def refuse_no_path(value: str, what: str) -> None:
+    """Raise DataPrepError for text in place of an image's path that is none: a URL, or the image itself in base64."""
+    if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+://", value):
+        raise DataPrepError(f"{what} is the URL {value[:200]!r}; download the images, and give their paths")
+    if value.startswith("data:") or len(value) > LONGEST_PATH:
+        raise DataPrepError(
+            f"{what} is {len(value)} characters of text ({value[:24]!r}…), base64 perhaps: decode it to files"
+        )
 
 
 def rows(file: Path, columns: int = 1) -> Iterator[tuple[int, list[str]]]:

@@ -40,7 +40,9 @@ def choose(
     pools: dict[str, dict[str, list[Sample]]] = {}
     for file, sources in listed.items():
         part = config.subset_of(file)
-        pools[file] = {name: subsets.index_range(samples, part.start, part.stop) for name, samples in sources.items()}
+        pools[file] = {
+            name: subsets.index_range(samples, part.start, part.stop, part.ranges) for name, samples in sources.items()
+        }
     for file, sources in pools.items():
         pools[file] = {name: _of_classes(config, samples) for name, samples in sources.items()}
     choice = Choice()

@@ -22,9 +22,16 @@ def names(sample: Sample) -> set[str]:
     return {sample.label, sample.class_key, *sample.label_path}
 
 
-def index_range(samples: Sequence[Sample], start: int | None, stop: int | None) -> list[Sample]:
-    """Samples number `start` up to, not including, `stop` of the published order; None leaves that end open."""
-    return list(samples[start:stop])
+def index_range(
+    samples: Sequence[Sample], start: int | None, stop: int | None, ranges: Sequence[tuple[int, int]] = ()
+) -> list[Sample]:
+    """Samples number `start` up to, not including, `stop` of the published order; None leaves that end open.
+
+    With `ranges`, those from the first to the last number of any of them, each once and in the published order.
+    """
+    if not ranges:
+        return list(samples[start:stop])
+    return [sample for number, sample in enumerate(samples) if any(first <= number <= last for first, last in ranges)]
 
 
 def of_classes(samples: Sequence[Sample], include: Collection[str], exclude: Collection[str]) -> list[Sample]:

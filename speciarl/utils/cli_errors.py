@@ -17,7 +17,9 @@ USAGE_ERROR = 2
 
 def say(line: object) -> None:
     """Print one line for the user, in a form that stands out among the logs of libraries."""
-    print(f"speciarl: {line}", file=sys.stderr, flush=True)
+    # File names need not be UTF-8: what cannot be printed is escaped, instead of hiding the message behind an error.
+    shown = str(line).encode("utf-8", "backslashreplace").decode()
+    print(f"speciarl: {shown}", file=sys.stderr, flush=True)
 
 
 def end(problem: object, code: int) -> NoReturn:

@@ -131,7 +131,7 @@ def test_manifest_needs_no_more_than_image_and_label(tmp_path: Path) -> None:
         ("m.csv", "image,label,label_path\na.jpg,b,> b\n", r"row 2: label_path is \['', 'b'\]"),
         ("m.jsonl", '{"image": "a.jpg", "label": "b"}\n{"image": \n', "m.jsonl, row 2: not JSON"),
         ("m.jsonl", '\n["a.jpg", "b"]\n', "m.jsonl, row 2: a JSON object expected"),
-        ("m.jsonl", '{"image": "a.jpg", "label": 3}', "m.jsonl, row 1: label is 3, text expected"),
+        ("m.jsonl", '{"image": "a.jpg", "label": 3.5}', "m.jsonl, row 1: label is 3.5, text expected"),
         ("m.jsonl", '{"image": "a.jpg", "label": null}', "m.jsonl, row 1: label is None, text expected"),
         ("m.jsonl", '{"image": "a.jpg"}', "m.jsonl, row 1: there is no column 'label', only image"),
         ("m.jsonl", '{"image": "a.jpg", "label": "b", "label_path": [1, "b"]}', "row 1: label_path is"),
@@ -170,7 +170,7 @@ def test_manifest_gives_back_any_names(tmp_path: Path, paths: list[list[str]]) -
         writer.writeheader()
         writer.writerows({**row, "label_path": " > ".join(row["label_path"])} for row in table)
     for file in (lines, sheet):
-        assert [list(sample.label_path) for sample in _read("manifest", file, "all")] == paths
+        assert [list(sample.label_path) for sample in _read("manifest", file, "all", verbatim=True)] == paths
 
 
 # Hugging Face

@@ -23,7 +23,7 @@ def row(number: int) -> Row:
     label = f"label {number % 3}"
     return {
         "data_source": "tiny",
-        "prompt": [{"role": "user", "content": "<image>What?"}],
+        "prompt": [{"role": "user", "content": "<image>What? <answer> </answer>"}],
         "images": [{"bytes": fixtures.jpeg(str(number)), "path": None}],
         "ability": "classification",
         "reward_model": {"style": "verifier", "ground_truth": label},
@@ -57,7 +57,8 @@ def image(data: bytes | None) -> Callable[[Row], None]:
     return change(images=[{"bytes": data, "path": None}])
 
 
-USER = {"role": "user", "content": "<image>What?"}
+USER = {"role": "user", "content": "<image>What? <answer> </answer>"}
+BLIND = {"role": "user", "content": "What? <answer> </answer>"}
 
 
 @pytest.mark.parametrize(
@@ -76,16 +77,16 @@ USER = {"role": "user", "content": "<image>What?"}
         (change(prompt=None), "prompt is missing or empty"),
         (change(prompt=[{"role": "user", "content": " "}]), "prompt[0] has no role or no content"),
         (change(prompt=[USER, {"role": None, "content": "x"}]), "prompt[1] has no role or no content"),
-        (change(prompt=[{"role": "user", "content": "What?"}]), "prompt has 0 x <image>, but images holds 1 images"),
+        (change(prompt=[BLIND]), "prompt has 0 x <image>, but images holds 1 images"),
         (change(prompt=[USER, USER]), "prompt has 2 x <image>, but images holds 1 images"),
         (change(images=[]), "prompt has 1 x <image>, but images holds 0 images"),
         (extra(sample_id="id 0"), "extra_info.sample_id is 'id 0' as in row 0"),
         (extra(label_path=["all", "other"]), "extra_info.label_path ends with 'other'"),
         (image(None), "images[0].bytes is empty; training reads the bytes"),
-        (image(b"none"), "images[0].bytes cannot be decoded: is no image"),
-        (image(fixtures.jpeg("x")[:400]), "images[0].bytes cannot be decoded: "),
+        (image(b"none"), "images[0].bytes cannot be used: is no image"),
+        (image(fixtures.jpeg("x")[:400]), "images[0].bytes cannot be used: "),
         (image(fixtures.png("x", mode="L")), "images[0].bytes is not plain upright RGB (mode L)"),
-        (image(fixtures.jpeg("x", size=(2, 500))), "images[0].bytes is 2 x 500 pixels: too long"),
+        (image(fixtures.jpeg("x", size=(2, 500))), "images[0].bytes cannot be used: is 2 x 500 pixels: too long"),
     ],
 )
 def test_each_fault_names_row_and_column(spoil: Callable[[Row], None], message: str, tmp_path: Path) -> None:
@@ -177,7 +178,7 @@ def test_training_refuses_the_same_files_with_key_and_hint(tmp_path: Path) -> No
     with pytest.raises(DataError) as caught:
         check_parquet(written(spoiled, tmp_path), "data.train_files", "images", "build it")
     message = str(caught.value)
-    assert message.startswith(f"data.train_files: {tmp_path}/some.parquet, row 2: images[0].bytes cannot be decoded")
+    assert message.startswith(f"data.train_files: {tmp_path}/some.parquet, row 2: images[0].bytes cannot be used")
     assert message.endswith("lists all faults); build it")
     with pytest.raises(DataError, match=r"none\.parquet does not exist; build it"):
         check_parquet(tmp_path / "none.parquet", "data.val_files", "images", "build it")
