@@ -3,9 +3,12 @@
 import os
 from base64 import b64encode
 from pathlib import Path
-from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit, urlunsplit
 
 from speciarl.errors import VerifierStartError
+
+LEAST_SECRET = 16
+"""Characters from which on a value in a URL's query is taken for a key."""
 
 
 def split(url: str) -> SplitResult | None:
@@ -27,9 +30,13 @@ def public_url(url: str) -> str:
 
 
 def passwords(url: str) -> set[str]:
-    """The password in a URL, as written and percent-decoded; empty where there is none."""
+    """What must not be shown of a URL: the password and values of its query, as written and percent-decoded."""
     parts = split(url)
-    return {parts.password, unquote(parts.password)} if parts is not None and parts.password else set()
+    if parts is None:
+        return set()
+    # Short values, such as a version, tell nothing, and hiding them would hide parts of other words.
+    keys = {value for _, value in parse_qsl(parts.query) if len(value) >= LEAST_SECRET}
+    return keys | ({parts.password, unquote(parts.password)} if parts.password else set())
 
 
 def authorization(url: str, key: str | None = None) -> str | None:
@@ -57,7 +64,7 @@ def read_key(path: str, owner: str, field: str = "api_key_file") -> str:
     Raises VerifierStartError in one line; `owner` and `field` say whose file it is and which setting names it.
     """
     try:
-        key = Path(path).read_text(encoding="utf-8").strip()
+        key = Path(path).expanduser().read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         cause = error.strerror if isinstance(error, OSError) else "not text"
         raise VerifierStartError(f"{owner}: cannot read {field} {path} ({cause}); check the path") from error

@@ -49,6 +49,9 @@ start-up probe; if one does not, the service ends with exit code 2 and one line 
 Verdicts are kept in checkpoints/verdicts.sqlite unless --store says otherwise.
 """
 
+PIPE_COLUMNS = 160
+"""Width of a table that no terminal shows."""
+
 app = typer.Typer(help=TEACHING, no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 
 app.command("audit")(audit.command)
@@ -113,7 +116,9 @@ def top(
     with one_line_errors(), contextlib.suppress(KeyboardInterrupt):
         now = look()
         if once:
-            Console().print(view(now, None))
+            console = Console()
+            console.width = console.width if console.is_terminal else PIPE_COLUMNS
+            console.print(view(now, None))
             return
         with Live(view(now, None), auto_refresh=False) as live:
             while True:

@@ -200,6 +200,11 @@ class VerifierConfig(BaseModel):
         """The model name to put in requests."""
         return self.served_model_name or self.model or ""
 
+    @field_validator("endpoints", mode="before")
+    @classmethod
+    def _one_or_several(cls, endpoints: object) -> object:
+        return (endpoints,) if isinstance(endpoints, str) else endpoints
+
     @field_validator("endpoints")
     @classmethod
     def _are_urls(cls, endpoints: tuple[str, ...]) -> tuple[str, ...]:
@@ -253,6 +258,11 @@ def _require_http_url(url: str, example: str) -> None:
     if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
         encoded = ", with / ? # @ of a password as %2F %3F %23 %40" if "@" in url else ""
         raise ValueError(f"{public_url(url)!r} is no URL; write it like {example}{encoded}")
+    route = next(
+        (route for route in ("/chat/completions", "/completions", "/models") if parts.path.endswith(route)), None
+    )
+    if route is not None:
+        raise ValueError(f"{public_url(url)!r} is the URL of one route; leave {route} out")
 
 
 def parse_config(mapping: Mapping[str, Any], at: str = "verifier") -> VerifierConfig:

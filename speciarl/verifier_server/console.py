@@ -103,7 +103,9 @@ def view(now: Snapshot, before: Snapshot | None) -> Table:
     A histogram is shown by the mean of its values and their rate. Means and increases are those between the snapshots;
     with one snapshot only, those since the start.
     """
-    table = Table("metric", "of", title="What is not shown is 0", title_justify="left")
+    table = Table(title="What is not shown is 0", title_justify="left")
+    for column in ("metric", "of"):
+        table.add_column(column, overflow="fold")
     for column in ("value", "per second"):
         table.add_column(column, justify="right")
     for (name, labels), value in sorted(now.values.items()):
@@ -115,7 +117,7 @@ def view(now: Snapshot, before: Snapshot | None) -> Table:
             shown = f"{total / increase:.3g} (mean)" if increase else "-"
         grows = name.endswith(("_total", "_count")) and before is not None and now.at_s > before.at_s
         rate = f"{increase / (now.at_s - before.at_s):.1f}" if grows and before is not None else ""
-        plain = name.removesuffix("_total").removesuffix("_count")
+        plain = name.removeprefix("speciarl_").removesuffix("_total").removesuffix("_count")
         table.add_row(plain, ", ".join(text for _, text in labels), shown, rate)
     return table
 

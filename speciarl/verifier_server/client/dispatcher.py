@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from speciarl.utils.deadline import within
 from speciarl.verdict import Reason, Unscorable
 from speciarl.verifier_server.client.http import Failure
-from speciarl.verifier_server.client.router import Endpoint, Router
+from speciarl.verifier_server.client.router import LONGEST_RETRY_AFTER_S, Endpoint, Router
 from speciarl.verifier_server.config import VerifierConfig
 from speciarl.verifier_server.stats import Stats
 
@@ -153,13 +153,16 @@ class Dispatcher:
                 return outcome
             so_far.last = outcome.unscorable
             # The pair cannot be the cause of a refused connection or an overload, so they are waited out at no cost.
-            so_far.budget_used += only is not None or not outcome.independent_of_request
+            waited_out = outcome.busy if only is not None else outcome.independent_of_request
+            so_far.budget_used += not waited_out
             if not outcome.transient or so_far.budget_used > self._config.retries:
                 return outcome.unscorable
             tried.add(endpoint)
             if len(tried) == len(self.router.endpoints):
                 tried.clear()
             pause_s = self._backoff_s(so_far.attempts)
+            if only is not None and outcome.retry_after_s:  # else the router keeps the server from being asked
+                pause_s = max(pause_s, min(outcome.retry_after_s, LONGEST_RETRY_AFTER_S))
             if clock() + pause_s >= so_far.expires:
                 return outcome.unscorable  # more specific than a time-out after the backoff
             self._stats.backoff_seconds += pause_s

@@ -1,19 +1,28 @@
 """HTTP client of one OpenAI-compatible server: returns a parsed reply, or a Failure with its cause."""
 
+import codecs
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from fnmatch import fnmatchcase
 from typing import Any, Literal
 from urllib.parse import urlsplit, urlunsplit
 
 import aiohttp
 import orjson
 
-from speciarl.utils.credentials import authorization, passwords, public_url
+from speciarl.utils.credentials import authorization, passwords, public_url, split
 from speciarl.utils.deadline import within
+from speciarl.utils.proxies import proxy_of
 from speciarl.utils.text import shorten
 from speciarl.verdict import Reason, Unscorable
+from speciarl.verifier_server.client.error_body import (
+    WRONG_ADDRESS,
+    advice,
+    error_message,
+    error_status,
+    retry_after_seconds,
+)
 
 _TRANSIENT_STATUS = frozenset({408, 409, 425, 429})
 """Client-error codes that are transient; every other 4xx is final."""
@@ -64,6 +73,9 @@ class Client:
         self.url = public_url(url)
         """The URL for messages: without user name and password."""
         self.root, self.api = base_urls(self.url, kind)
+        parts = split(url)
+        self._query = f"?{parts.query}" if parts is not None and parts.query else ""
+        self._proxy = proxy_of(url)
         self._kind = kind
         self._session = session
         self._timeout_s = timeout_s
@@ -102,6 +114,10 @@ class Client:
             return None
         return Failure(Unscorable(Reason.HTTP_ERROR, f"{self.url} {problem}"), transient=True)
 
+    def trust_model(self) -> None:
+        """Look for the model in no list from now on: the server's own cannot be relied on."""
+        self._model = None
+
     async def post_root(self, route: str, body: Mapping[str, Any]) -> object | Failure:
         """POST to a vLLM route outside the OpenAI API, such as ``tokenize``; the parsed JSON, or Failure."""
         return await self._request("POST", f"{self.root}/{route}", body)
@@ -125,26 +141,47 @@ class Client:
     async def _exchange(self, method: str, url: str, body: Mapping[str, Any] | None) -> object | Failure:
         data = None if body is None else orjson.dumps(body)
         async with self._session.request(
-            method, url, data=data, headers=self._headers, allow_redirects=False
+            method, url + self._query, data=data, headers=self._headers, allow_redirects=False, proxy=self._proxy
         ) as response:
-            content = await response.read()
+            content = (await response.read()).removeprefix(codecs.BOM_UTF8)
+            headers = response.headers
             if response.status != 200:
-                return self._status_failure(response.status, content, response.headers.get("Retry-After"))
+                return self._status_failure(f"{method} {url}", response.status, content, headers)
         try:
             parsed: object = orjson.loads(content)
-        except orjson.JSONDecodeError:
-            said = shorten(self._without_secrets(content[:400].decode("utf-8", "replace")))
-            what = f"{self.url} replied no JSON: {said}"
-            return Failure(Unscorable(Reason.MALFORMED, what), transient=True, status=response.status)
-        return parsed
+        except orjson.JSONDecodeError as error:
+            return self._no_json(content, error)
+        status = error_status(parsed)
+        if status is None:
+            return parsed
+        return self._status_failure(f"{method} {url}", status, content, headers, inside_of=200)
 
-    def _status_failure(self, status: int, content: bytes, retry_after: str | None) -> Failure:
+    def _no_json(self, content: bytes, error: orjson.JSONDecodeError) -> Failure:
+        text = content.decode("utf-8", "replace")
+        if text.startswith(("data:", "event:")):
+            problem = "a stream of events; take `stream` out of `request_fields`"
+        elif not text.strip():
+            problem = "nothing"
+        else:
+            # What is wrong may come long after a start that looks well.
+            begin = max(error.pos - 20, 0) if error.pos > 60 else 0
+            problem = f"no JSON ({error.msg}): {shorten(text[begin : begin + 400])}"
+        detail = self._without_secrets(f"{self.url} replied {problem}")
+        return Failure(Unscorable(Reason.MALFORMED, detail), transient=True, status=200)
+
+    def _status_failure(
+        self, request: str, status: int, content: bytes, headers: Mapping[str, str], inside_of: int | None = None
+    ) -> Failure:
+        """A failure by HTTP status, or by the status of an error that came inside of a reply of another one."""
         reason = Reason.OVERLOADED if status in _OVERLOADED_STATUS else Reason.HTTP_ERROR
-        said = shorten(self._without_secrets(_error_message(content)), 200)
+        said = shorten(self._without_secrets(error_message(content)), 200)
+        inside = f" inside HTTP {inside_of}" if inside_of is not None else ""
+        remedy = advice(status, said, headers.get("Location"))
+        where = request if status in WRONG_ADDRESS or 300 <= status < 400 else self.url
         return Failure(
-            Unscorable(reason, f"{self.url} replied HTTP {status}: {said}"),
+            Unscorable(reason, f"{where} replied HTTP {status}{inside}: {said}{remedy}"),
             transient=status >= 500 or status in _TRANSIENT_STATUS,
-            retry_after_s=retry_after_seconds(retry_after, datetime.now(UTC)),
+            retry_after_s=retry_after_seconds(headers.get("Retry-After"), datetime.now(UTC)),
             status=status,
         )
 
@@ -172,42 +209,18 @@ def base_urls(url: str, kind: Literal["vllm", "openai"]) -> tuple[str, str]:
 
 
 def missing_model(reply: object, model: str) -> str | None:
-    """The problem with a list of served models, worded to follow the server's URL; None when the model is in it."""
-    data = reply.get("data") if isinstance(reply, Mapping) else None
-    if not isinstance(data, list):
+    """The problem with a list of served models, worded to follow the server's URL; None when the model is in it.
+
+    The list may be bare or under `data` or `models`, its entries names or objects with `id` or `name`.
+    """
+    data = reply if isinstance(reply, list) else None
+    if isinstance(reply, Mapping):
+        data = next((reply[key] for key in ("data", "models") if isinstance(reply.get(key), list)), None)
+    if data is None:
         return "is no OpenAI-compatible API; correct `endpoints`"
-    names = [str(entry.get("id")) for entry in data if isinstance(entry, Mapping)]
-    # Some APIs list models with a prefix ("models/…") that requests need not have.
-    if any(name == model or name.endswith(f"/{model}") for name in names):
+    names = [str(e.get("id") or e.get("name")) if isinstance(e, Mapping) else str(e) for e in data]
+    # Some APIs list models with a prefix ("models/…") that requests need not have; gateways list patterns ("*").
+    if any(name == model or name.endswith(f"/{model}") or ("*" in name and fnmatchcase(model, name)) for name in names):
         return None
     listed = ", ".join(names[:10]) + (", …" if len(names) > 10 else "")
     return f"does not serve {model!r}; it serves: {listed}; set `served_model_name`"
-
-
-def retry_after_seconds(header: str | None, now: datetime) -> float | None:
-    """Seconds in a Retry-After header (a number or an HTTP date, RFC 9110 10.2.3), >= 0; None if absent or
-    unreadable."""
-    if header is None:
-        return None
-    text = header.strip()
-    if text.isascii() and text.isdigit():
-        return float(text)
-    try:
-        moment = parsedate_to_datetime(text)
-    except ValueError:
-        return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return max((moment - now).total_seconds(), 0.0)
-
-
-def _error_message(content: bytes) -> str:
-    """The message of an OpenAI-style error body, or the body."""
-    text = content[:2000].decode("utf-8", "replace")
-    try:
-        parsed = orjson.loads(content)
-    except orjson.JSONDecodeError:
-        return text
-    error = parsed.get("error", parsed) if isinstance(parsed, Mapping) else parsed
-    message = error.get("message") if isinstance(error, Mapping) else None
-    return message if isinstance(message, str) else text

@@ -140,7 +140,7 @@ class Decoder:
             return Unscorable(Reason.MALFORMED, "the reply is no chat completion with a choice")
         if self.mode.by_first_token:
             return self._read_tokens(choice)
-        text = answer_text(choice)
+        text = answer_text(choice, thinks=self.max_tokens != LABEL_TOKENS)
         return text if isinstance(text, Unscorable) else self._read_text(text)
 
     def mass(self, reply: object) -> float | None:

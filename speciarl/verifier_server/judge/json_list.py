@@ -86,7 +86,7 @@ class ManyDecoder:
         choice = first_choice(reply)
         if choice is None:
             return (Unscorable(Reason.MALFORMED, "the reply is no chat completion with a choice"),) * count
-        text = answer_text(choice)
+        text = answer_text(choice, thinks=self.thought_tokens > 0)
         return (text,) * count if isinstance(text, Unscorable) else read_verdicts(text, count, self.scheme)
 
     def _labels(self) -> list[str]:

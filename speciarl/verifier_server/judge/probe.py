@@ -14,7 +14,7 @@ from speciarl.utils.deadline import within
 from speciarl.verdict import Judgement, Pair, Unscorable, Verdict
 from speciarl.verifier_server.client.dispatcher import Dispatcher
 from speciarl.verifier_server.client.http import Failure, missing_model
-from speciarl.verifier_server.client.router import Endpoint
+from speciarl.verifier_server.client.router import LONGEST_RETRY_AFTER_S, Endpoint
 from speciarl.verifier_server.config import VerifierConfig
 from speciarl.verifier_server.judge.decoding import LABEL_TOKENS, TOP_LOGPROBS, WIDE_TOP_LOGPROBS, Decoder, Mode
 from speciarl.verifier_server.judge.first_token import describe_clash
@@ -71,7 +71,8 @@ class _Probe:
         """Wait until the endpoint replies, then check that it serves the model."""
         clock = asyncio.get_running_loop().time
         deadline_s = self._config.startup_deadline_s
-        expires = clock() + deadline_s
+        begun = clock()
+        expires = begun + deadline_s
         failure: Failure | None = None
         while True:
             try:
@@ -82,16 +83,22 @@ class _Probe:
                 raise self._unreachable(cause) from None
             if not isinstance(reply, Failure):
                 return self._check_served(endpoint, reply)
+            if self._config.kind == "openai" and reply.status is not None and not reply.transient:
+                # Some gateways offer no model list, or not to every key: the first request will tell.
+                _log.warning("judge %r: no list of models: %s", self._config.name, reply.unscorable.detail)
+                endpoint.client.trust_model()
+                return None
             if reply.status in (401, 403):
-                raise self._refuse(f"{reply.unscorable.detail}; check `api_key_file`")
-            if reply.status in (404, 405, 501) and self._config.kind == "openai":
-                return None  # some gateways offer no model list; the first request will tell
-            if not reply.transient or clock() + POLL_S >= expires:
+                raise self._refuse(reply.unscorable.detail)
+            if reply.busy:  # up, and only asks for time: that is not what `startup_deadline_s` bounds
+                expires = max(expires, begun + self._config.total_deadline_s)
+            pause_s = min(reply.retry_after_s or POLL_S, LONGEST_RETRY_AFTER_S)
+            if not reply.transient or clock() + pause_s >= expires:
                 raise self._unreachable(reply.unscorable.detail)
             if failure is None:
-                _log.info("waiting up to %g s for %s", deadline_s, endpoint.client.url)
+                _log.info("waiting up to %g s for %s", expires - begun, endpoint.client.url)
             failure = reply
-            await asyncio.sleep(POLL_S)
+            await asyncio.sleep(pause_s)
 
     def _unreachable(self, cause: str) -> VerifierStartError:
         return self._refuse(
@@ -101,7 +108,12 @@ class _Probe:
 
     def _check_served(self, endpoint: Endpoint, reply: object) -> None:
         problem = missing_model(reply, self._config.served_name)
-        if problem is not None:
+        if problem is None:
+            return
+        if self._config.kind == "openai":  # lists of gateways are of many kinds, and not all are complete
+            _log.warning("judge %r: %s %s", self._config.name, endpoint.client.url, problem)
+            endpoint.client.trust_model()
+        else:
             raise self._refuse(f"{endpoint.client.url} {problem}")
 
     async def decoder(self, endpoints: Sequence[Endpoint]) -> AnyDecoder:
@@ -128,7 +140,10 @@ class _Probe:
             if problem is None:
                 return decoder
             problems.append(problem)
-        raise self._refuse(f"no way of decoding works: {'; '.join(problems)}; use another server, model or prompt")
+        other = "a server other than vLLM needs `kind: openai`; else " if config.kind == "vllm" else ""
+        raise self._refuse(
+            f"no way of decoding works: {'; '.join(problems)}; {other}use another server, model or prompt"
+        )
 
     def _text_decoders(self) -> Sequence[AnyDecoder]:
         """Decoders of whole labels, best first. Without a constraint, reasoning can precede the label on any server."""

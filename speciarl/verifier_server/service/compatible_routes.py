@@ -73,10 +73,16 @@ def binary_word(category: Category, words: BinaryConfig) -> str:
 
 
 def spread(extra_info: Any, pairs: int) -> list[str | None]:
-    """The JSON text of each pair's part of `extra_info`; raises ApiError for what cannot be written as JSON: lone
-    surrogates, excessive nesting."""
+    """The JSON text of each pair's part of `extra_info`: a list has one for each pair, anything else is about all.
+
+    Raises ApiError for a list of another length, and for what cannot be written as JSON: lone surrogates, excessive
+    nesting.
+    """
+    if isinstance(extra_info, list) and len(extra_info) != pairs:
+        message = f"body.extra_info: {len(extra_info)} entries for {pairs} pairs; send one for each, or no list"
+        raise ApiError(422, "invalid_request", message)
     try:
-        if isinstance(extra_info, list) and len(extra_info) == pairs:
+        if isinstance(extra_info, list):
             return [None if entry is None else orjson.dumps(entry).decode() for entry in extra_info]
         return [None if extra_info is None else orjson.dumps(extra_info).decode()] * pairs
     except orjson.JSONEncodeError as error:

@@ -159,7 +159,9 @@ async def test_one_passing_fault_costs_nothing_but_a_retry(fake_judge: MakeJudge
             assert verifier.stats()["retries"] == 1
 
 
-@pytest.mark.parametrize("content", ["robin", "", "wrong or specific", "Category: wrong", None, ["wrong"]])
+@pytest.mark.parametrize(
+    "content", ["robin", "", "wrong or specific", "Category: wrong", None, [], [{"type": "image"}], [{"text": 1}]]
+)
 async def test_a_word_that_is_no_label_is_never_a_category(fake_judge: MakeJudge, content: Any) -> None:
     async with fake_judge().running() as judge, started(judge.url, decoding="choice", retries=1) as verifier:
         judge.arm(lambda _: saying(content))

@@ -163,7 +163,11 @@ REDIS = {"kind": "redis", "url": "redis://:s3cr/t@host:1/0"}
     [
         ({"model": "m", "endpoints": ["http://user:s3cr/t@host/v1"]}, "'host/v1' is no URL"),
         ({"model": "m", "endpoints": ["ftp://user:s3cr%2Ft@host"]}, "'ftp://host' is no URL"),
-        ({"model": "m", "endpoints": "http://user:s3cr%2Ft@host"}, "verifier.endpoints: "),
+        ({"model": "m", "endpoints": {"http://user:s3cr%2Ft@host": 1}}, "verifier.endpoints: "),
+        (
+            {"model": "m", "endpoints": "http://user:s3cr%2Ft@host/models"},
+            "'http://host/models' is the URL of one",
+        ),
         ({"service_url": ["http://user:s3cr%2Ft@host"]}, "verifier.service_url: "),
         ({"service_url": "user:s3cr%2Ft@host"}, "'host' is no URL"),
         ({"model": "m", "endpoints": ["http://host"], "store": REDIS}, "'host:1/0' is no Redis URL"),

@@ -54,11 +54,13 @@ def test_what_follows_the_thought_is_the_answer(reply: dict[str, Any]) -> None:
 @pytest.mark.parametrize("reply", CUT.values(), ids=CUT)
 @pytest.mark.parametrize("mode", [Mode.LABEL_CHOICE, Mode.JSON_ENUM, Mode.FREE_TEXT])
 def test_a_reply_cut_in_its_thought_is_malformed(reply: dict[str, Any], mode: Mode) -> None:
-    judgement = Decoder(mode).read({"choices": [reply]})
-    assert isinstance(judgement, Unscorable)
-    assert judgement.reason is Reason.MALFORMED
-    assert "raise `thinking_tokens`" in judgement.detail
-    assert "\n" not in judgement.detail
+    thinking = Decoder(mode, max_tokens=99)
+    for decoder, advice in ((Decoder(mode), "set `thinking: true`"), (thinking, "raise `thinking_tokens`")):
+        judgement = decoder.read({"choices": [reply]})
+        assert isinstance(judgement, Unscorable)
+        assert judgement.reason is Reason.MALFORMED
+        assert advice in judgement.detail
+        assert "\n" not in judgement.detail
 
 
 @pytest.mark.parametrize("label", LABELS)
@@ -100,7 +102,7 @@ def test_json_after_a_thought() -> None:
     many = choice(f'<think>{{"verdicts": []}}</think>{json.dumps({"verdicts": entries})}')
     judgements = ManyDecoder(ManyMode.STRUCTURED).read({"choices": [many]}, 2)
     assert [j.category for j in judgements if isinstance(j, Verdict)] == [Category.GENERIC] * 2
-    cut = ManyDecoder(ManyMode.TEXT).read({"choices": [CUT["in the text"]]}, 2)
+    cut = ManyDecoder(ManyMode.TEXT, thought_tokens=9).read({"choices": [CUT["in the text"]]}, 2)
     assert all(isinstance(j, Unscorable) and "thinking_tokens" in j.detail for j in cut)
 
 

@@ -163,7 +163,10 @@ def test_extra_info_belongs_to_pairs_or_to_all() -> None:
     assert spread(None, 2) == [None, None]
     assert spread({"a": 1}, 2) == ['{"a":1}', '{"a":1}']
     assert spread([{"a": 1}, None], 2) == ['{"a":1}', None]
-    assert spread([1, 2, 3], 2) == ["[1,2,3]", "[1,2,3]"]
+    for other in ([], [1], [1, 2, 3]):
+        with pytest.raises(ApiError, match=rf"extra_info: {len(other)} entries for 2 pairs") as caught:
+            spread(other, 2)
+        assert caught.value.status == 422
 
 
 @pytest.mark.parametrize("least", LABELS)

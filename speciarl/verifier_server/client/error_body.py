@@ -1,0 +1,84 @@
+"""Error body: what a server says of a failed request, wherever in its reply it says so, and what to do about it."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+import orjson
+
+from speciarl.utils.credentials import public_url
+
+WRONG_ADDRESS = frozenset({404, 405})
+"""Codes whose message names the URL that was asked, since that is what is wrong."""
+_TUNABLE = (
+    "max_tokens", "max_completion_tokens", "temperature", "top_logprobs", "logprobs", "response_format", "structured",
+)  # fmt: skip
+"""Fields of ours that some servers refuse."""
+
+
+def retry_after_seconds(header: str | None, now: datetime) -> float | None:
+    """Seconds in a Retry-After header (a number or an HTTP date, RFC 9110 10.2.3), >= 0; None if absent or
+    unreadable."""
+    if header is None:
+        return None
+    text = header.strip()
+    if text.isascii() and text.isdigit():
+        return float(text)
+    try:
+        moment = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return max((moment - now).total_seconds(), 0.0)
+
+
+def error_of(parsed: object) -> object:
+    """The error in a parsed body: under `error`, or in the first choice, as gateways pass on what their provider said;
+    None where there is none."""
+    if not isinstance(parsed, Mapping):
+        return None
+    choices = parsed.get("choices")
+    first = choices[0] if isinstance(choices, list) and choices else None
+    return parsed.get("error") or (first.get("error") if isinstance(first, Mapping) else None)
+
+
+def error_status(parsed: object) -> int | None:
+    """The HTTP status that an error inside a reply of status 200 should have had; None where there is no error."""
+    error = error_of(parsed)
+    if not error:
+        return None
+    codes = [error.get(key) for key in ("code", "status", "status_code")] if isinstance(error, Mapping) else []
+    numbers = (int(code) for code in codes if isinstance(code, int) or (isinstance(code, str) and code.isdecimal()))
+    if "rate_limit_exceeded" in codes:
+        return 429
+    return next((number for number in numbers if 400 <= number < 600), 500)
+
+
+def error_message(content: bytes) -> str:
+    """The message of an OpenAI-style error body, or the body."""
+    text = content[:2000].decode("utf-8", "replace")
+    try:
+        parsed = orjson.loads(content)
+    except orjson.JSONDecodeError:
+        return text
+    error = error_of(parsed) or parsed
+    if isinstance(error, str):
+        return error
+    message = error.get("message") or error.get("detail") if isinstance(error, Mapping) else None
+    return message if isinstance(message, str) else text
+
+
+def advice(status: int, said: str, location: str | None) -> str:
+    """What to do about a status, to follow its message; empty where nothing is known."""
+    if 300 <= status < 400:
+        return f"; it leads to {public_url(location)}: set that in `endpoints`" if location else ""
+    if status in (401, 403):
+        return "; check `api_key_file`"
+    if status in WRONG_ADDRESS:
+        return "; correct the path in `endpoints`, which often ends with /v1"
+    if status in (400, 422) and any(field in said for field in _TUNABLE):
+        return (
+            "; leave out or rename the field with `request_fields`, e.g. {max_tokens: null, max_completion_tokens: 64}"
+        )
+    return ""

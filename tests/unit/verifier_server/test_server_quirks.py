@@ -1,0 +1,184 @@
+"""Judges' servers as they are: with every quirk a sound judge works, or one line names the cause and the remedy."""
+
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from aiohttp import web
+from quirky_server import CHATS, MODEL, MODELS, QuirkyServer, completion
+
+from speciarl.category import Category
+from speciarl.errors import ConfigError, VerifierStartError
+from speciarl.utils.proxies import proxy_of
+from speciarl.verdict import Pair, Unscorable, Verdict
+from speciarl.verifier_server import parse_config
+from speciarl.verifier_server.llm_verifier import LLMVerifier
+
+pytestmark = pytest.mark.anyio
+
+SOUND = (
+    *sorted(MODELS), "parts", "parts-after-thought", "reasoning-field", "reasoning-content", "byte-order-mark", "gzip",
+    "plain-text-type", "rate-limited", "rate-limited-inside", "null-error", "no-quirk-at-all",
+)  # fmt: skip
+REFUSED = {
+    "error-inside": "replied HTTP 503 inside HTTP 200: 'The model is down for maintenance'",
+    "error-is-text": "replied HTTP 500 inside HTTP 200: 'model not loaded'",
+    "error-in-choice": "replied HTTP 502 inside HTTP 200: 'Provider returned error'",
+    "content-filter": "the server's content filter withheld the reply",
+    "refusal": 'the judge refused to answer: "I can\'t help with that."',
+    "tool-call": "the reply is a call of a tool",
+    "only-a-thought": "the reply is only a thought, without an answer; turn thoughts off in `request_fields`",
+    "cut-in-thought": "cut off inside its thought: set `thinking: true`",
+    "empty-body": "replied nothing",
+    "stream": "replied a stream of events; take `stream` out of `request_fields`",
+    "json-then-done": "data: [DONE]",
+    "html": "replied no JSON",
+    "moved": "it leads to https://elsewhere.example/v1/chat/completions: set that in `endpoints`",
+    "bad-key": "replied HTTP 401: 'Incorrect API key provided: sk-wrong'; check `api_key_file`",
+    "wrong-path": "/wrong-path/v1/chat/completions replied HTTP 404: 'Not Found'; correct the path in `endpoints`",
+    "new-parameters": "leave out or rename the field with `request_fields`, e.g. {max_tokens: null, max_completion",
+}
+"""By quirk, a part of the one line that refuses the judge."""
+
+
+def test_no_quirk_is_left_untried() -> None:
+    assert {*SOUND, *REFUSED, "thought-in-text"} == {*MODELS, *CHATS, "no-quirk-at-all"}
+
+
+@contextlib.asynccontextmanager
+async def judged_through(quirk: str, **changes: Any) -> AsyncIterator[tuple[QuirkyServer, LLMVerifier]]:
+    async with QuirkyServer().running() as server:
+        plain = {"kind": "openai", "model": MODEL, "endpoints": [f"{server.url}/{quirk}/v1"], "prompt": "compact"}
+        quick = {"retries": 2, "backoff_s": 0.01, "total_deadline_s": 20, "startup_deadline_s": 2, "probe": False}
+        verifier = LLMVerifier(parse_config(plain | quick | changes))
+        await verifier.start()
+        try:
+            yield server, verifier
+        finally:
+            await verifier.aclose()
+
+
+@pytest.mark.parametrize("quirk", SOUND)
+async def test_a_sound_judge_works_whatever_its_server_is_like(quirk: str) -> None:
+    async with judged_through(quirk) as (_, verifier):
+        for prediction, category in (
+            ("wolf", Category.WRONG),
+            ("a lion", Category.WRONG),
+            ("lion!", Category.SPECIFIC),
+        ):
+            judgement = await verifier.verify(Pair("lion", prediction))
+            assert isinstance(judgement, Verdict), judgement
+            assert judgement.category is category
+
+
+async def test_a_thought_before_the_label_is_parted_from_it_where_thinking_is_meant() -> None:
+    async with judged_through("thought-in-text", thinking=True) as (_, verifier):
+        judgement = await verifier.verify(Pair("lion", "wolf"))
+    assert isinstance(judgement, Verdict)
+
+
+@pytest.mark.parametrize("quirk", REFUSED)
+async def test_what_cannot_work_is_refused_with_its_cause_and_remedy(quirk: str) -> None:
+    with pytest.raises(VerifierStartError) as caught:
+        async with judged_through(quirk, total_deadline_s=2, retries=0):
+            pass
+    assert REFUSED[quirk] in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+async def test_fields_that_a_server_refuses_can_be_left_out_or_renamed() -> None:
+    fields = {"max_tokens": None, "temperature": None, "max_completion_tokens": 64}
+    async with judged_through("new-parameters", request_fields=fields) as (_, verifier):
+        assert isinstance(await verifier.verify(Pair("lion", "wolf")), Verdict)
+
+
+async def test_the_query_of_an_endpoint_is_sent_and_not_shown() -> None:
+    async with QuirkyServer().running() as server:
+        url = f"{server.url}/azure/v1?api-version=2024-10-21&key=0123456789abcdef0123"
+        verifier = LLMVerifier(
+            parse_config({"kind": "openai", "model": MODEL, "endpoints": url, "prompt": "compact", "probe": False})
+        )
+        await verifier.start()
+        try:
+            assert isinstance(await verifier.verify(Pair("lion", "wolf")), Verdict)
+            assert server.queries["azure"] == {"api-version": "2024-10-21", "key": "0123456789abcdef0123"}
+            assert "0123456789abcdef" not in verifier.endpoint_stats()[0].url
+        finally:
+            await verifier.aclose()
+
+
+async def test_an_overload_at_the_start_is_waited_out() -> None:
+    async with judged_through("rate-limited", retries=0, startup_deadline_s=0.5) as (server, verifier):
+        assert isinstance(await verifier.verify(Pair("lion", "wolf")), Verdict)
+        assert server.asked["rate-limited"] >= 3
+
+
+async def test_an_overload_inside_a_good_status_costs_no_retries() -> None:
+    async with judged_through("rate-limited-inside", retries=0, chats_per_request=1) as (_, verifier):
+        judgements = [await verifier.verify(Pair("lion", f"wolf {number}")) for number in range(12)]
+    assert not [judgement for judgement in judgements if isinstance(judgement, Unscorable)]
+
+
+@pytest.mark.parametrize("route", ["/chat/completions", "/models"])
+def test_the_url_of_a_route_is_no_endpoint(route: str) -> None:
+    with pytest.raises(ConfigError, match=rf"is the URL of one route; leave {route} out"):
+        parse_config({"kind": "openai", "model": "m", "endpoints": [f"https://api.example/v1{route}"]})
+
+
+async def test_a_proxy_is_used_where_the_environment_names_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    assert proxy_of("https://api.example/v1") is None
+    monkeypatch.setenv("https_proxy", "http://proxy.example:3128")
+    monkeypatch.setenv("http_proxy", "plain.example:3128")
+    monkeypatch.setenv("no_proxy", "inside.example")
+    assert proxy_of("https://user:pw@api.example/v1?x=y") == "http://proxy.example:3128"
+    assert proxy_of("http://api.example/v1") == "http://plain.example:3128"
+    direct = (
+        "https://inside.example",
+        "http://127.0.0.1:8000",
+        "http://10.1.2.3",
+        "http://localhost:1",
+        "http://[::1]:1",
+    )
+    assert {proxy_of(url) for url in direct} == {None}
+
+
+async def test_a_judge_behind_a_proxy_is_asked_through_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The proxy is the quirky server itself: to a proxy, the whole URL is the path."""
+    seen: list[str] = []
+
+    async def forward(request: web.Request) -> web.StreamResponse:
+        seen.append(str(request.url))
+        if request.path.endswith("/models"):
+            return web.json_response({"data": [{"id": MODEL}]})
+        body = await request.json()
+        return web.json_response(completion(body))
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", forward)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    port = site._server.sockets[0].getsockname()[1]  # type: ignore[union-attr]
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{port}")
+    monkeypatch.delenv("no_proxy", raising=False)
+    try:
+        plain = {"kind": "openai", "model": MODEL, "endpoints": "http://judge.example/v1", "prompt": "compact"}
+        verifier = LLMVerifier(parse_config(plain | {"probe": False}))
+        await verifier.start()
+        assert isinstance(await verifier.verify(Pair("lion", "wolf")), Verdict)
+        await verifier.aclose()
+    finally:
+        await runner.cleanup()
+    assert {url.partition("/v1")[0] for url in seen} == {"http://judge.example"}
+
+
+async def test_a_key_file_may_lie_at_home(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from speciarl.utils.credentials import read_key
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "key").write_text("sk-123\n")
+    assert read_key("~/key", "judge") == "sk-123"
