@@ -11,8 +11,10 @@ import speciarl
 from speciarl.errors import SpeciaRLError
 from speciarl.utils.credentials import read_key
 from speciarl.verifier_server.factory import build
-from speciarl.verifier_server.service import compatible_routes, errors, state_routes
+from speciarl.verifier_server.service import errors, state_routes
 from speciarl.verifier_server.service import routes as judge_routes
+from speciarl.verifier_server.service.compatible import classify, lists
+from speciarl.verifier_server.service.compatible import runs as compatible_runs
 from speciarl.verifier_server.service.config import ServiceConfig
 from speciarl.verifier_server.service.judges import BuildVerifier, OnFailure
 from speciarl.verifier_server.service.middleware import GONE, AccessLog, BearerKey, BodyLimit
@@ -65,8 +67,9 @@ def create_app(
     # `BearerKey` checks the key, before the body is read; here it is only declared for OpenAPI.
     keyed = [Depends(HTTPBearer(auto_error=False, description="The service's key."))] if key else []
     refused = errors.responses("unauthorized") if key else {}
-    of_runs = run_routes.router(core.runs)
-    for routes in (judge_routes.router(core), compatible_routes.router(core), of_runs, state_routes.router(core)):
+    of_runs = [run_routes.router(core.runs), compatible_runs.router(core.runs)]
+    judging = [judge_routes.router(core), classify.router(core), lists.router(core)]
+    for routes in (*judging, *of_runs, state_routes.router(core)):
         app.include_router(routes, dependencies=keyed, responses=refused)
     app.include_router(state_routes.open_router(core))
     # The last one added runs first: log, key, body.

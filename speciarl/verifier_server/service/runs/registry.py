@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 from speciarl.category import LABELS
@@ -68,6 +69,15 @@ class RunRegistry:
             category_rates={label: count / scored for label, count in categories.items()} if scored else None,
             logged=self._log is not None,
         )
+
+    def waiting(self, run: str) -> int:
+        """Rows of a run that wait to be written; 0 for an unknown one."""
+        return sum(len(rows) for _, rows in self._log.parts(run)[1]) if self._log is not None else 0
+
+    def activity(self, run: str) -> tuple[int, datetime | None]:
+        """Pairs of a run so far, and when the last one was judged; none for an unknown run."""
+        counts = self._runs.get(run)
+        return (counts.pairs, counts.last) if counts is not None else (0, None)
 
     async def rows(self, run: str, after: str | None, limit: int) -> dict[str, Any]:
         """Page of rows after the cursor; raises ApiError for an unknown run or cursor, a lost file, or no log."""

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from speciarl.category import LABELS, Category
-from speciarl.verifier_server.service.compatible_routes import binary_word, find_judge, spread
+from speciarl.verifier_server.service.compatible.classify import binary_word, find_judge, spread
 from speciarl.verifier_server.service.config import BinaryConfig, is_run_name, parse_settings
 from speciarl.verifier_server.service.errors import ApiError
 from speciarl.verifier_server.service.runs.registry import run_name
