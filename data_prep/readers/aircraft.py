@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_prep.readers.base import About, Archive, Picture, Sample
-from data_prep.readers.parsing import check_split, fault, find, rows
+from data_prep.readers.parsing import check_split, fault, find, rows, undoubled
 from speciarl.errors import DataPrepError
 
 WITNESS = "fgvc-aircraft-2013b/data/variants.txt"
@@ -43,6 +43,7 @@ class Aircraft:
     def samples(self, root: Path, split: str) -> Iterator[Sample]:
         check_split(self.about, split)
         data = find(self.about, root, WITNESS).parent
+        images = undoubled(data / "images")
         variants = {name for _, (name,) in rows(data / "variants.txt")}
         tables = {level: _labels(data / f"images_{level}_{split}.txt") for level in LEVELS}
         variant_file = data / f"images_variant_{split}.txt"
@@ -54,7 +55,7 @@ class Aircraft:
                     raise fault(variant_file, row, f"image {image} is not in images_{level}_{split}.txt")
             yield Sample(
                 id=f"aircraft/{image}.jpg",
-                picture=Picture(where=f"images/{image}.jpg", path=data / "images" / f"{image}.jpg"),
+                picture=Picture(where=f"images/{image}.jpg", path=images / f"{image}.jpg"),
                 label=variant,
                 label_path=(tables["manufacturer"][image][1], tables["family"][image][1], variant),
                 split=split,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import SupportsInt
 
 from data_prep.readers.base import About, Archive, Picture, Sample
-from data_prep.readers.parsing import check_split, find, matlab
+from data_prep.readers.parsing import check_split, find, matlab, undoubled
 from speciarl.errors import DataPrepError
 
 PLACE = "https://ai.stanford.edu/~jkrause"
@@ -74,9 +74,7 @@ class Cars:
         (names,) = matlab(meta, "class_names")
         paths = [_path(meta, number, name) for number, name in enumerate(names, 1)]
         file = meta.with_name("cars_train_annos.mat") if split == "train" else _test_labels(folder)
-        # Copies from elsewhere often have the folder of the archive in one of the same name.
-        images = folder / f"cars_{split}"
-        images = images / images.name if (images / images.name).is_dir() else images
+        images = undoubled(folder / f"cars_{split}")
         (table,) = matlab(file, "annotations")
         if not {"class", "fname"} <= set(table.dtype.names or ()):
             raise DataPrepError(f"{file}: the annotations have no class or fname; is it the file with the labels?")

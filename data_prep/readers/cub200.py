@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_prep.readers.base import About, Archive, Picture, Sample
-from data_prep.readers.parsing import check_split, fault, find, readable, rows, whole_number
+from data_prep.readers.parsing import check_split, fault, find, readable, rows, undoubled, whole_number
 
 WITNESS = "CUB_200_2011/images.txt"
 TRAIN_FLAG = {"train": 1, "test": 0}
@@ -47,6 +47,7 @@ class Cub200:
     def samples(self, root: Path, split: str) -> Iterator[Sample]:
         check_split(self.about, split)
         top = find(self.about, root, WITNESS).parent
+        images = undoubled(top / "images")
         classes = _by_id(top / "classes.txt")
         label_file, split_file = top / "image_class_labels.txt", top / "train_test_split.txt"
         label_of, flag_of = _by_id(label_file), _by_id(split_file)
@@ -63,7 +64,7 @@ class Cub200:
             name = readable(key)
             yield Sample(
                 id=f"cub200/{file}",
-                picture=Picture(where=file, path=top / "images" / file),
+                picture=Picture(where=file, path=images / file),
                 label=name,
                 label_path=(name.split()[-1], name) if self.last_word_level else (name,),
                 split=split,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from data_prep.readers import coop_splits
 from data_prep.readers.base import About, Archive, Picture, Sample
-from data_prep.readers.parsing import check_split, find, matlab_numbers
+from data_prep.readers.parsing import check_split, find, matlab_numbers, undoubled
 from speciarl.errors import DataPrepError
 
 PLACE = "https://www.robots.ox.ac.uk/~vgg/data/flowers/102"
@@ -75,7 +75,7 @@ class Flowers:
             name = NAMES[number - 1]
             yield Sample(
                 id=f"flowers/{file}",
-                picture=Picture(where=f"jpg/{file}", path=folder / "jpg" / file),
+                picture=Picture(where=f"jpg/{file}", path=undoubled(folder / "jpg") / file),
                 label=name,
                 label_path=(name,),
                 split=split,
@@ -97,10 +97,10 @@ class Flowers:
     def _coop(self, root: Path, split: str) -> Iterator[tuple[Path, str, int]]:
         folder = find(self.about, root, "flowers-102/jpg").parent
         file = coop_splits.split_file(self.about, self.coop_split, "split_zhou_OxfordFlowers.json", folder, root)
-        for row, image, index in coop_splits.rows(file, split):
+        for row, image, index in coop_splits.rows(file, split, NAMES):
             if not 0 <= index < len(NAMES):
                 raise coop_splits.fault(file, split, row, f"class index {index} is not 0 to {len(NAMES) - 1}")
-            yield folder, image, index + 1
+            yield folder, PurePosixPath(image).name, index + 1  # the dataset's own folder has no classes in it
 
 
 NAMES = (

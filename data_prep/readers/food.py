@@ -9,7 +9,7 @@ from pathlib import Path
 
 from data_prep.readers import coop_splits
 from data_prep.readers.base import About, Archive, Picture, Sample
-from data_prep.readers.parsing import check_split, fault, find, rows, text
+from data_prep.readers.parsing import check_split, fault, find, rows, text, undoubled
 from speciarl.errors import DataPrepError
 
 WITNESS = "food-101/meta/classes.txt"
@@ -56,6 +56,7 @@ class Food:
         check_split(self.about, split)
         meta = find(self.about, root, WITNESS).parent
         names = _names(meta)
+        images = undoubled(meta.parent / "images")
         if split in OFFICIAL:
             listed = _official(meta, split, names)
         else:
@@ -65,7 +66,7 @@ class Food:
             key = image.split("/")[0]
             yield Sample(
                 id=f"food/{image}",
-                picture=Picture(where=f"images/{image}", path=meta.parent / "images" / image),
+                picture=Picture(where=f"images/{image}", path=images / image),
                 label=names[key],
                 label_path=(names[key],),
                 split=split,

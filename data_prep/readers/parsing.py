@@ -25,18 +25,24 @@ def check_split(about: About, split: str) -> None:
 def find(about: About, root: Path, witness: str) -> Path:
     """Path of a file of the dataset, found by its published path such as `CUB_200_2011/images.txt`.
 
-    `root` may be the folder into which the archive was unpacked, or a folder on the way to the file. Raises
-    DataPrepError when it is at none of these places.
+    `root` may be the folder into which the archive was unpacked, or a folder on the way to the file; copies from
+    elsewhere often have that folder in one of the same name. Raises DataPrepError when it is at none of these places.
     """
     parts = PurePosixPath(witness).parts
     for depth in range(len(parts)):
-        file = root.joinpath(*parts[depth:])
-        if file.exists():
-            return file
+        for file in (root.joinpath(*parts[depth:]), root.joinpath(parts[depth], *parts[depth:])):
+            if file.exists():
+                return file
     raise DataPrepError(
         f"{root}: {about.name} is not there ({witness} is missing); run `python -m data_prep fetch {about.name}`, "
         "or give the folder into which you unpacked its archive"
     )
+
+
+def undoubled(folder: Path) -> Path:
+    """The folder, or the one of the same name inside of it, where a copy from elsewhere has that."""
+    inner = folder / folder.name
+    return inner if inner.is_dir() else folder
 
 
 def text(file: Path) -> str:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from data_prep.readers import coop_splits
 from data_prep.readers.base import About, Archive, Picture, Sample
-from data_prep.readers.parsing import check_split, fault, find, readable, rows, whole_number
+from data_prep.readers.parsing import check_split, fault, find, readable, rows, undoubled, whole_number
 
 PLACE = "https://www.robots.ox.ac.uk/~vgg/data/pets"
 OFFICIAL = ("trainval", "test")
@@ -61,19 +61,19 @@ class Pets:
 
     def samples(self, root: Path, split: str) -> Iterator[Sample]:
         check_split(self.about, split)
+        images = find(self.about, root, "oxford-iiit-pet/images")
         if split in OFFICIAL:
-            folder = find(self.about, root, f"oxford-iiit-pet/annotations/{split}.txt").parents[1]
-            listed = _official(folder / "annotations" / f"{split}.txt")
+            listed = _official(find(self.about, root, f"oxford-iiit-pet/annotations/{split}.txt"))
         else:
-            folder = find(self.about, root, "oxford-iiit-pet/images").parent
-            file = coop_splits.split_file(self.about, self.coop_split, "split_zhou_OxfordPets.json", folder, root)
+            name = "split_zhou_OxfordPets.json"
+            file = coop_splits.split_file(self.about, self.coop_split, name, images.parent, root)
             listed = _coop(file, split)
         for image, species in listed:
             key = image.rpartition("_")[0]
             breed = readable(key)
             yield Sample(
                 id=f"pets/{image}",
-                picture=Picture(where=f"images/{image}", path=folder / "images" / image),
+                picture=Picture(where=f"images/{image}", path=undoubled(images) / image),
                 label=breed,
                 label_path=(species, breed),
                 split=split,
@@ -94,6 +94,7 @@ def _coop(file: Path, split: str) -> Iterator[tuple[str, str]]:
     for row, image, index in coop_splits.rows(file, split):
         if not 0 <= index < CLASSES:
             raise coop_splits.fault(file, split, row, f"class index {index} is not 0 to {CLASSES - 1}")
+        image = PurePosixPath(image).name  # the dataset's own folder has no classes in it
         if not image.rpartition("_")[0]:
             raise coop_splits.fault(file, split, row, f"breed_number.jpg expected, found '{image}'")
         # The dataset's list.txt: the files of cats begin with a capital, those of dogs do not.
