@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import SupportsInt
 
 from data_prep.readers.base import About, Archive, Picture, Sample
+from data_prep.readers.hub import Hub
+from data_prep.readers.image_folder import ImageFolder
 from data_prep.readers.parsing import check_split, find, matlab, undoubled
 from speciarl.errors import DataPrepError
 
@@ -18,7 +20,16 @@ META = "stanford_cars/devkit/cars_meta.mat"
 
 @dataclass(frozen=True)
 class Cars:
-    """Reader of devkit/cars_meta.mat, devkit/cars_train_annos.mat and cars_test_annos_withlabels.mat."""
+    """Reader of devkit/cars_meta.mat, devkit/cars_train_annos.mat and cars_test_annos_withlabels.mat.
+
+    The dataset has lost its home, so copies are read as well: one of the Hugging Face Hub (`repo`, or parquet files in
+    the root), and one in directories, SPLIT/CLASS/IMAGE. Classes have the same names in all of them.
+    """
+
+    repo: str = ""
+    """A copy on the Hub, such as `tanganke/stanford_cars`; the root is then not looked at."""
+    revision: str | None = None
+    """Its commit, tag or branch."""
 
     @property
     def about(self) -> About:
@@ -67,6 +78,10 @@ class Cars:
 
     def samples(self, root: Path, split: str) -> Iterator[Sample]:
         check_split(self.about, split)
+        copied = self._copy(root, split)
+        if copied is not None:
+            yield from map(_of_copy, copied)
+            return
         meta = find(self.about, root, META)
         if meta.parent.name != "devkit":
             raise DataPrepError(f"{meta}: it has to lie in a folder devkit, beside cars_train and cars_test; move it")
@@ -94,6 +109,30 @@ class Cars:
                 split=split,
                 class_key=str(number),
             )
+
+    def _copy(self, root: Path, split: str) -> Iterator[Sample] | None:
+        """Samples of a copy in another form; None where there is none."""
+        if (
+            self.repo
+            or (root / "dataset_dict.json").exists()
+            or any(root.glob("*.parquet"))
+            or any(root.glob("data/*.parquet"))
+        ):
+            return Hub("cars", self.repo, self.revision, verbatim=True).samples(root, split)
+        for folder in (root, root / "car_data", root / "car_data" / "car_data"):
+            if (folder / split).is_dir():
+                return ImageFolder("cars", verbatim=True).samples(folder, split)
+        return None
+
+
+def _of_copy(sample: Sample) -> Sample:
+    """The sample with the levels of its class."""
+    try:
+        # A slash cannot be in a directory's name.
+        path = car_path(sample.label.replace("C-V Cargo", "C/V Cargo"))
+    except ValueError as error:
+        raise DataPrepError(f"{sample.picture.where}: {error}; is this Stanford Cars?") from error
+    return replace(sample, label=path[-1], label_path=path, class_key=path[-1])
 
 
 def _path(meta: Path, number: int, name: object) -> tuple[str, str, str]:

@@ -23,6 +23,7 @@ from data_prep.config import BuildConfig
 from data_prep.pipeline.build import build
 from data_prep.pipeline.report import Report
 from data_prep.readers import load
+from data_prep.readers.cars import car_path
 from speciarl.errors import DataPrepError
 
 
@@ -418,3 +419,28 @@ def test_a_table_of_splits_of_another_form(tmp_path: Path, table: str, told: str
     reader = load("flowers", {"coop_split": str(tmp_path / "mine.csv")})
     with pytest.raises(DataPrepError, match=told):
         list(reader.samples(tmp_path, "coop_train"))
+
+
+def test_cars_are_read_from_a_copy_of_the_hub_and_from_directories(tmp_path: Path) -> None:
+    names = list(fixtures.CARS)
+    levels = {name: car_path(name) for name in names}
+    kinds = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=names)})
+    pictures = [{"bytes": fixtures.jpeg(name), "path": None} for name in names]
+    (tmp_path / "hub" / "data").mkdir(parents=True)
+    for split in ("train", "test"):
+        rows = datasets.Dataset.from_dict({"image": pictures, "label": list(range(len(names)))}, features=kinds)
+        rows.to_parquet(tmp_path / "hub" / "data" / f"{split}-00000-of-00001.parquet")
+    for split in ("train", "test"):
+        for name in names:
+            folder = tmp_path / "kaggle" / "car_data" / "car_data" / split / name.replace("/", "-")
+            folder.mkdir(parents=True)
+            (folder / "1.jpg").write_bytes(fixtures.jpeg(name))
+    for root in (tmp_path / "hub", tmp_path / "kaggle"):
+        found = list(load("cars").samples(root, "train"))
+        assert {sample.label: sample.label_path for sample in found} == levels
+        assert {sample.label: sample.picture.read() for sample in found} == {n: fixtures.jpeg(n) for n in names}
+        assert len({sample.id for sample in found}) == len(names)
+    (tmp_path / "other" / "train" / "cat").mkdir(parents=True)
+    (tmp_path / "other" / "train" / "cat" / "1.jpg").write_bytes(fixtures.jpeg("cat"))
+    with pytest.raises(DataPrepError, match="'cat' does not end with a year; is this Stanford Cars"):
+        list(load("cars").samples(tmp_path / "other", "train"))
