@@ -12,6 +12,7 @@ from aiohttp import web
 
 from speciarl.category import LABELS
 from speciarl.verifier_server.judge.prompt import load_prompt
+from speciarl.verifier_server.service.compatible.classify import find_judge
 from speciarl.verifier_server.service.config import ServiceConfig
 from speciarl.verifier_server.service.config_source import load_settings
 
@@ -140,3 +141,28 @@ async def test_names_of_others_are_refused_with_a_list(service: tuple[list[str],
         assert set(BINARY_PROMPTS if route == BINARY else PROMPTS) <= {
             one["verifier_prompt"] for one in error["details"]
         }
+
+
+@pytest.mark.parametrize(
+    ("name", "prompt", "model", "thinks", "pairs"),
+    [
+        (None, None, "Qwen/Qwen3-30B-A3B-FP8", False, 1),
+        ("Qwen_Qwen3-30B-A3B-FP8_nothinking_single", "ver_base_single", "Qwen/Qwen3-30B-A3B-FP8", False, 1),
+        ("Qwen_Qwen3-30B-A3B-FP8_nothinking_json", "ver_base_json", "Qwen/Qwen3-30B-A3B-FP8", False, 8),
+        ("Qwen_Qwen3-30B-A3B-FP8_thinking_single", "ver_base_single", "Qwen/Qwen3-30B-A3B-FP8", True, 1),
+        ("Qwen_Qwen3-30B-A3B-FP8_thinking_json", None, "Qwen/Qwen3-30B-A3B-FP8", True, 8),
+        (
+            "Llama-4-Maverick-17B-128E-Instruct-FP8_nothinking_single", None,
+            "meta-llama/Llama-4-Maverick-17B-128E-Instruct-FP8", False, 1,
+        ),
+        ("Meta-Llama-3-8B-Instruct_thinking_single", None, "meta-llama/Meta-Llama-3-8B-Instruct", False, 1),
+        ("Meta-Llama-3-8B-Instruct_nothinking_json", "ver_base_json", "meta-llama/Meta-Llama-3-8B-Instruct", False, 8),
+    ],
+)  # fmt: skip
+def test_further_names_mean_their_models(
+    name: str | None, prompt: str | None, model: str, thinks: bool, pairs: int
+) -> None:
+    settings = load_settings(EXAMPLES / "further.yaml", [], [])
+    judge = settings.judges[find_judge(settings, name, prompt, binary=False)]
+    assert (judge.model, judge.thinking, judge.pairs_per_request) == (model, thinks, pairs)
+    assert judge.prompt == ("many" if pairs > 1 else "base")
