@@ -201,14 +201,15 @@ def _as_table(found: Statistics, judges: dict[bytes, JudgeIdentity]) -> Table:
     table = Table("judge", "model", "verdicts", *(category.label for category in Category), "from", "to", title=title)
     for fingerprint, counts in found.judges.items():
         judge = judges.get(fingerprint)
-        model = "unknown" if judge is None else _model(judge)
+        model = "unknown" if judge is None else model_of(judge)
         shares = (f"{counts.categories[category] / counts.verdicts:.3f}" for category in Category)
         days = (_day(counts.oldest_us), _day(counts.newest_us))
         table.add_row(fingerprint.hex()[:12], model, str(counts.verdicts), *shares, *days)
     return table
 
 
-def _model(judge: JudgeIdentity) -> str:
+def model_of(judge: JudgeIdentity) -> str:
+    """The judge's model and revision, and whether its verdicts are of another normaliser."""
     revision = f" @ {judge.revision}" if judge.revision else ""
     # Texts were compared in another form then: nothing finds these verdicts any more, and `prune` may take them.
     old = f" (old: normaliser {judge.normaliser})" if judge.normaliser != NORMALISER_VERSION else ""
