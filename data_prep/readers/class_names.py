@@ -39,8 +39,9 @@ def named(labels: Collection[str], folders: Collection[Path], override: str) -> 
     file = next((folder / name for folder in folders for name in FILES if (folder / name).is_file()), None)
     if file is None:
         places = " or ".join(dict.fromkeys(str(folder) for folder in folders))
+        where = f"{places}: " if places else ""
         raise DataPrepError(
-            f"{places}: the class {first!r} is a number, which names nothing; put {FILES[0]} "
+            f"{where}the class {first!r} is a number, which names nothing; put {FILES[0]} "
             f'({{"{first}": "its name", …}}) or {FILES[5]} there, rename it, or set {override} if numbers are the names'
         )
     names = _read(file, {int(number) for number in numbers})
@@ -51,7 +52,7 @@ def named(labels: Collection[str], folders: Collection[Path], override: str) -> 
 
 
 def _read(file: Path, numbers: Collection[int]) -> dict[int, str]:
-    """Names by number. A list counts from 0 where a class 0 is used, else from 1."""
+    """Names by number. A list counts from 0 where a class 0 is used, and from 1 where the last one is its length."""
     if file.suffix == ".json":
         try:
             content: Any = json.loads(text(file))
@@ -62,6 +63,11 @@ def _read(file: Path, numbers: Collection[int]) -> dict[int, str]:
         pairs = [_NUMBERED.fullmatch(line) for line in lines]
         content = {pair[1]: pair[2] for pair in pairs if pair} if lines and all(pairs) else lines
     if isinstance(content, list):
+        if 0 not in numbers and max(numbers) != len(content):
+            raise DataPrepError(
+                f"{file}: {len(content)} names for classes {min(numbers)} to {max(numbers)}: is the first one 0 or 1? "
+                "Write each number before its name"
+            )
         content = dict(enumerate(content, 0 if 0 in numbers else 1))
     if not isinstance(content, dict) or not all(isinstance(name, str) and name.strip() for name in content.values()):
         raise DataPrepError(f"{file}: an object from numbers to names, or a list of names, expected")
