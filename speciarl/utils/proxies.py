@@ -14,7 +14,9 @@ def proxy_of(url: str) -> str | None:
     """
     parts = split(url)
     host = parts.hostname if parts is not None else None
-    if parts is None or not host or host == "localhost" or _is_private(host) or proxy_bypass(parts.netloc):
+    if parts is None or not host or host == "localhost" or _is_private(host):
+        return None
+    if proxy_bypass(parts.netloc.rpartition("@")[2]):
         return None
     proxies = getproxies()
     proxy = proxies.get(parts.scheme) or proxies.get("all")

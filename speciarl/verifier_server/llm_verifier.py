@@ -150,7 +150,8 @@ class LLMVerifier(HttpVerifier):
 
     def _shortcut(self, pair: Pair, normal: Pair) -> Verdict | None:
         # On the texts as they came: their normal forms drop signs, and may be equal where the names are not.
-        if self.config.exact_shortcut and normal.ground_truth and same_name(pair.ground_truth, pair.prediction):
+        alike = normal.ground_truth and normal.ground_truth == normal.prediction
+        if self.config.exact_shortcut and alike and same_name(pair.ground_truth, pair.prediction):
             return Verdict(category=Category.SPECIFIC, margin=None, source=Source.SHORTCUT)
         if self.config.abstain_shortcut and is_abstention(pair.prediction):
             return Verdict(category=Category.ABSTAIN, margin=None, source=Source.SHORTCUT)

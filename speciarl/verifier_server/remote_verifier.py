@@ -48,6 +48,8 @@ that wait for a trial request (half-open) to succeed."""
 class ServiceClient(Client):
     """HTTP client of one verifier service. What the dispatcher calls a chat is a batch of pairs here."""
 
+    setting = "service_url"
+
     def __init__(self, url: str, session: aiohttp.ClientSession, timeout_s: float, api_key: str | None = None) -> None:
         super().__init__(url, "vllm", session, timeout_s, api_key)
 
@@ -190,8 +192,8 @@ class RemoteVerifier(HttpVerifier):
         """Check that the service has the judge, and adopt its limits; returns the most pairs per request."""
         reply = await client.get("v1/judges")
         if isinstance(reply, Failure):
-            remedy = "check `api_key_file`" if reply.status in (401, 403) else "correct `service_url`"
-            raise self._refuse(f"{reply.unscorable.detail}; {remedy}")
+            named = reply.status in (401, 403, 404, 405)  # these come with their remedy
+            raise self._refuse(reply.unscorable.detail + ("" if named else "; correct `service_url`"))
         try:
             assert isinstance(reply, Mapping)
             judges = {str(judge["name"]): judge for judge in reply["judges"]}

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 from hypothesis import settings
+from listening import listening
 
 # A busy machine is no failure; time limits that matter are asserted where they matter.
 settings.register_profile("unit", deadline=None)
@@ -95,16 +96,8 @@ class FakeJudge:
         app.router.add_post("/detokenize", self._detokenize)
         app.router.add_post("/v1/chat/completions", self._chat)
         app.router.add_post("/v1/chat/completions/batch", self._batch)
-        runner = web.AppRunner(app, shutdown_timeout=0.1)
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        assert site._server is not None
-        self.url = f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}"  # type: ignore[attr-defined]
-        try:
+        async with listening(app) as self.url:
             yield self
-        finally:
-            await runner.cleanup()
 
     async def _health(self, _: web.Request) -> web.Response:
         return web.Response(status=503 if self.ill else 200)

@@ -1,5 +1,6 @@
 """Error body: what a server says of a failed request, wherever in its reply it says so, and what to do about it."""
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -14,6 +15,8 @@ _TUNABLE = (
     "max_tokens", "max_completion_tokens", "temperature", "top_logprobs", "logprobs", "response_format", "structured",
 )  # fmt: skip
 """Fields of ours that some servers refuse."""
+_NAMED = re.compile(r"\b(model|judge|deployment)", re.IGNORECASE)
+"""What a server says that knows the route and not the name."""
 
 
 def retry_after_seconds(header: str | None, now: datetime) -> float | None:
@@ -69,16 +72,16 @@ def error_message(content: bytes) -> str:
     return message if isinstance(message, str) else text
 
 
-def advice(status: int, said: str, location: str | None) -> str:
-    """What to do about a status, to follow its message; empty where nothing is known."""
+def advice(status: int, said: str, location: str | None, setting: str) -> str:
+    """What to do about a status, to follow its message; empty where nothing is known. `setting`: what holds the URL."""
     if 300 <= status < 400:
-        return f"; it leads to {public_url(location)}: set that in `endpoints`" if location else ""
+        return f"; it leads to {public_url(location)}: set that in `{setting}`" if location else ""
     if status in (401, 403):
         return "; check `api_key_file`"
     if status in WRONG_ADDRESS:
-        return "; correct the path in `endpoints`, which often ends with /v1"
+        # The same status tells of a wrong path and of a model, or judge, that is not there.
+        return "" if _NAMED.search(said) else f"; correct the path in `{setting}`"
     if status in (400, 422) and any(field in said for field in _TUNABLE):
-        return (
-            "; leave out or rename the field with `request_fields`, e.g. {max_tokens: null, max_completion_tokens: 64}"
-        )
+        example = "{max_tokens: null, max_completion_tokens: 64}"
+        return f"; leave out or rename the field with `request_fields`, e.g. {example}"
     return ""

@@ -59,6 +59,9 @@ class Failure:
 class Client:
     """HTTP client of one server. The session is shared, and closed by its owner."""
 
+    setting = "endpoints"
+    """The key that holds the URL, for messages."""
+
     def __init__(
         self,
         url: str,
@@ -176,7 +179,7 @@ class Client:
         reason = Reason.OVERLOADED if status in _OVERLOADED_STATUS else Reason.HTTP_ERROR
         said = shorten(self._without_secrets(error_message(content)), 200)
         inside = f" inside HTTP {inside_of}" if inside_of is not None else ""
-        remedy = advice(status, said, headers.get("Location"))
+        remedy = advice(status, said, headers.get("Location"), self.setting)
         where = request if status in WRONG_ADDRESS or 300 <= status < 400 else self.url
         return Failure(
             Unscorable(reason, f"{where} replied HTTP {status}{inside}: {said}{remedy}"),

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from listening import listening
 from quirky_server import CHATS, MODEL, MODELS, QuirkyServer, completion
 
 from speciarl.category import Category
@@ -36,6 +37,7 @@ REFUSED = {
     "html": "replied no JSON",
     "moved": "it leads to https://elsewhere.example/v1/chat/completions: set that in `endpoints`",
     "bad-key": "replied HTTP 401: 'Incorrect API key provided: sk-wrong'; check `api_key_file`",
+    "no-such-model": "replied HTTP 404: 'The model `fake` does not exist.'; use another server, model or prompt",
     "wrong-path": "/wrong-path/v1/chat/completions replied HTTP 404: 'Not Found'; correct the path in `endpoints`",
     "new-parameters": "leave out or rename the field with `request_fields`, e.g. {max_tokens: null, max_completion",
 }
@@ -143,10 +145,10 @@ async def test_a_proxy_is_used_where_the_environment_names_one(monkeypatch: pyte
         "http://[::1]:1",
     )
     assert {proxy_of(url) for url in direct} == {None}
+    assert proxy_of("https://user:pw@inside.example/v1") is None
 
 
 async def test_a_judge_behind_a_proxy_is_asked_through_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The proxy is the quirky server itself: to a proxy, the whole URL is the path."""
     seen: list[str] = []
 
     async def forward(request: web.Request) -> web.StreamResponse:
@@ -158,21 +160,14 @@ async def test_a_judge_behind_a_proxy_is_asked_through_it(monkeypatch: pytest.Mo
 
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", forward)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    port = site._server.sockets[0].getsockname()[1]  # type: ignore[union-attr]
-    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{port}")
-    monkeypatch.delenv("no_proxy", raising=False)
-    try:
+    async with listening(app) as proxy:
+        monkeypatch.setenv("http_proxy", proxy)
+        monkeypatch.delenv("no_proxy", raising=False)
         plain = {"kind": "openai", "model": MODEL, "endpoints": "http://judge.example/v1", "prompt": "compact"}
         verifier = LLMVerifier(parse_config(plain | {"probe": False}))
         await verifier.start()
         assert isinstance(await verifier.verify(Pair("lion", "wolf")), Verdict)
         await verifier.aclose()
-    finally:
-        await runner.cleanup()
     assert {url.partition("/v1")[0] for url in seen} == {"http://judge.example"}
 
 

@@ -149,7 +149,6 @@ def router(registry: RunRegistry) -> APIRouter:
         "/{run}/results",
         summary="Pairs of a run",
         response_model=RunResults,
-        response_model_exclude_unset=True,
         responses=responses("unknown_run", "no_log", "part_gone", "invalid_request", "internal"),
     )
     async def results(
