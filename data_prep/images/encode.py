@@ -75,12 +75,18 @@ def encode(data: bytes, max_pixels: int | None = None, jpeg_quality: int = 92) -
 
 def pixels(data: bytes) -> bytes:
     """Size (two big-endian uint32) and upright RGB pixels of the decoded image. Raises BrokenImageError."""
+    shown = upright(data)
+    return struct.pack(">II", *shown.size) + shown.tobytes()
+
+
+def upright(data: bytes) -> Image.Image:
+    """The decoded, upright RGB image, as a model is shown it. Raises BrokenImageError."""
+    suffixes()  # registers plug-ins
     try:
         with Image.open(io.BytesIO(data)) as image:
-            shown = _rgb(image)
+            return _rgb(image)
     except _FAULTS as error:
         raise BrokenImageError(_reason(error)) from error
-    return struct.pack(">II", *shown.size) + shown.tobytes()
 
 
 def _reason(error: BaseException) -> str:
@@ -133,16 +139,16 @@ def _unfit(image: Image.Image, data: bytes) -> str | None:
 
 def _rgb(image: Image.Image) -> Image.Image:
     """Decoded, upright, RGB, on white where it is transparent; the first frame of several."""
-    upright = ImageOps.exif_transpose(image)
+    turned = ImageOps.exif_transpose(image)
     # Pillow's own conversion from 16 bits would clip instead of scale; older versions call them I in a PNG.
-    if upright.mode.startswith("I;16") or (upright.mode == "I" and image.format == "PNG"):
-        return upright.convert("I").point(lambda value: value / 256).convert("L").convert("RGB")
-    if upright.mode in ("I", "F"):
-        raise BrokenImageError(f"has pixels of mode {upright.mode}, whose range nobody states; convert it to 8 bits")
-    if upright.has_transparency_data:
-        ground = Image.new("RGBA", upright.size, "white")
-        return Image.alpha_composite(ground, upright.convert("RGBA")).convert("RGB")
-    return upright.convert("RGB")
+    if turned.mode.startswith("I;16") or (turned.mode == "I" and image.format == "PNG"):
+        return turned.convert("I").point(lambda value: value / 256).convert("L").convert("RGB")
+    if turned.mode in ("I", "F"):
+        raise BrokenImageError(f"has pixels of mode {turned.mode}, whose range nobody states; convert it to 8 bits")
+    if turned.has_transparency_data:
+        ground = Image.new("RGBA", turned.size, "white")
+        return Image.alpha_composite(ground, turned.convert("RGBA")).convert("RGB")
+    return turned.convert("RGB")
 
 
 def _shrunk(image: Image.Image, max_pixels: int) -> Image.Image:

@@ -1,0 +1,1 @@
+"""Models of an evaluation: resolved to files, fingerprinted, and their adapters proved."""

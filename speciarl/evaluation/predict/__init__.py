@@ -1,0 +1,1 @@
+"""Predict: asks models the questions of test sets and keeps every answer."""
