@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from data_prep.config import BuildConfig, EmojiConfig, parse
 from speciarl.errors import DataPrepError
+from speciarl.hydra_support import words
 from speciarl.utils.wrong_keys import meant
 
 _ROOT = "build"
@@ -51,9 +51,7 @@ def settings(overrides: Sequence[str]) -> BuildConfig | EmojiConfig:
 
 def _chosen(overrides: Sequence[str]) -> str:
     """The name after ``dataset=``."""
-    for word in overrides:
-        if "=" not in word and not word.startswith("~"):
-            raise DataPrepError(f"{word!r} is no setting; write KEY=VALUE, e.g. dataset=cub200")
+    words.refuse_no_setting(overrides, "dataset=cub200", DataPrepError)
     for word in overrides:
         key, _, value = word.partition("=")
         if key == _GROUP:
@@ -63,60 +61,8 @@ def _chosen(overrides: Sequence[str]) -> str:
     raise DataPrepError(f"dataset=NAME is missing; known: {', '.join(names())}")
 
 
-def _composed(overrides: Sequence[str], complete: bool = True) -> dict[str, Any]:
-    """The plain settings; with `complete`, keys that must be given and are not are refused."""
-    from hydra import compose, initialize_config_dir
-    from hydra.errors import HydraException
-    from omegaconf import OmegaConf
-    from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
-
-    try:
-        with initialize_config_dir(str(folder().resolve()), version_base=None):
-            config = compose(_ROOT, overrides=list(overrides))
-        plain: Any = OmegaConf.to_container(config, resolve=complete, throw_on_missing=complete)
-    except OmegaConfBaseException as error:
-        key = error.full_key or "settings"
-        reason = "is missing" if isinstance(error, MissingMandatoryValue) else _line(error)
-        raise DataPrepError(f"{key}: {reason}; set it as {key}=VALUE") from error
-    except HydraException as error:
-        raise DataPrepError(_explained(error, overrides)) from error
-    return dict(plain)
-
-
-def _explained(error: Exception, overrides: Sequence[str]) -> str:
-    """Message of a Hydra error in one line; for an unknown key, with what may have been meant."""
-    unread = next((word for word in overrides if not _can_be_read(word)), None)
-    if unread is not None:
-        key, _, value = unread.partition("=")
-        quoted = value.replace("\\", "\\\\").replace('"', '\\"')
-        word = shlex.quote(f'{key}="{quoted}"')
-        return f"{key}: the value {value!r} has signs of Hydra's own language; quote it twice: {word}"
-    message = _line(error)
-    quoted = message.partition("'")[2].partition("'")[0]
-    if not message.startswith("Could not override"):
-        return message
-    place, _, last = quoted.rpartition(".")
-    dataset = [word for word in overrides if word.partition("=")[0].lstrip("+~") == _GROUP]
-    node: Any = _composed(dataset, complete=False)  # the user's own keys are not looked at
-    for part in place.split(".") if place else ():
-        node = node.get(part) if isinstance(node, Mapping) else None
-    known = sorted(map(str, node)) if isinstance(node, Mapping) else []
-    return f"{quoted}: there is no such key" + (f"; {meant(last, known)}" if known else "")
-
-
-def _can_be_read(word: str) -> bool:
-    """Whether Hydra's grammar takes a word; paths and names with spaces, brackets or ``=`` need quotes."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-
-    try:
-        return not OverridesParser.create().parse_override(word).is_sweep_override()  # a comma
-    except HydraException:
-        return False
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split("\nSee ")[0].split("\nTo append")[0].split("\n    full_key")[0].split())
+def _composed(overrides: Sequence[str]) -> dict[str, Any]:
+    return words.composed(folder(), _ROOT, overrides, error=DataPrepError, group=_GROUP)
 
 
 def _emoji(plain: Mapping[str, Any]) -> EmojiConfig:

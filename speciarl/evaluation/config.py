@@ -20,52 +20,6 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
-class ModelConfig(_Section):
-    """A model: weights, and what changes them; or a server that answers for it."""
-
-    path: str | None = None
-    """Model directory, or a name on the Hub."""
-    revision: str | None = None
-    """Revision on the Hub."""
-    adapter: str | None = None
-    """LoRA adapter over `path`: a directory as PEFT writes it, or a name on the Hub."""
-    checkpoint: str | None = None
-    """Checkpoint of veRL instead: ``…/global_step_N``, or the run's folder for the newest. It is converted on the way:
-    whole weights to a model, an adapter to one over `path`, or over the model that the checkpoint names."""
-    merge: bool = False
-    """Add the adapter to the weights before the first answer, because serving an adapter costs throughput. The answers
-    may differ in rounding, so this is part of their key."""
-    endpoint: str | None = None
-    """Base URL of an OpenAI-compatible server that answers instead, e.g. ``http://localhost:8000/v1``; `path` is then
-    the model's name there."""
-    api_key_file: str | None = None
-    """File that holds the endpoint's key and nothing else."""
-
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        if not self.path and not self.checkpoint:
-            raise ValueError("give `path` (a directory or a name on the Hub) or `checkpoint` (one of veRL)")
-        if self.adapter and self.checkpoint:
-            raise ValueError("`adapter` and `checkpoint`: give one of them")
-        if self.endpoint and (self.adapter or self.checkpoint or self.merge):
-            raise ValueError("an `endpoint` serves what it serves: leave adapter, checkpoint and merge out")
-        return self
-
-
-class DatasetConfig(_Section):
-    """A test set: a file of `data_prep`, or a part of it."""
-
-    file: str
-    """Parquet file in veRL's format."""
-    data_source: tuple[str, ...] = ()
-    """Rows of these sources only; all where empty."""
-    group: str = ""
-    """Group over which results are averaged, e.g. ``fine-grained``; none where empty."""
-    max_samples: int | None = Field(default=None, ge=1)
-    """Random part of so many rows (by a hash of `sample_id`, so that a smaller one lies within a larger one); all where
-    None."""
-
-
 class SamplingConfig(_Section):
     """How answers are sampled. What is None is taken from the model's generation_config.json, else vLLM's default."""
 
@@ -90,6 +44,55 @@ class SamplingConfig(_Section):
         if self.temperature == 0 and self.n > 1:
             raise ValueError(f"`n` is {self.n} at temperature 0, which repeats one answer; raise it to .6, say")
         return self
+
+
+class ModelConfig(_Section):
+    """A model: weights, and what changes them; or a server that answers for it."""
+
+    path: str | None = None
+    """Model directory, or a name on the Hub."""
+    revision: str | None = None
+    """Revision on the Hub."""
+    adapter: str | None = None
+    """LoRA adapter over `path`: a directory as PEFT writes it, or a name on the Hub."""
+    checkpoint: str | None = None
+    """Checkpoint of veRL instead: ``…/global_step_N``, or the run's folder for the newest. It is converted on the way:
+    whole weights to a model, an adapter to one over `path`, or over the model that the checkpoint names."""
+    merge: bool = False
+    """Add the adapter to the weights before the first answer, because serving an adapter costs throughput. The answers
+    may differ in rounding, so this is part of their key."""
+    endpoint: str | None = None
+    """Base URL of an OpenAI-compatible server that answers instead, e.g. ``http://localhost:8000/v1``; `path` is then
+    the model's name there."""
+    api_key_file: str | None = None
+    """File that holds the endpoint's key and nothing else."""
+    sampling: SamplingConfig | None = None
+    """How this one answers; the evaluation's `sampling` where None. Two models that differ in nothing else, greedy and
+    best of 64 say, are loaded once if they follow each other."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if not self.path and not self.checkpoint:
+            raise ValueError("give `path` (a directory or a name on the Hub) or `checkpoint` (one of veRL)")
+        if self.adapter and self.checkpoint:
+            raise ValueError("`adapter` and `checkpoint`: give one of them")
+        if self.endpoint and (self.adapter or self.checkpoint or self.merge):
+            raise ValueError("an `endpoint` serves what it serves: leave adapter, checkpoint and merge out")
+        return self
+
+
+class DatasetConfig(_Section):
+    """A test set: a file of `data_prep`, or a part of it."""
+
+    file: str
+    """Parquet file in veRL's format."""
+    data_source: tuple[str, ...] = ()
+    """Rows of these sources only; all where empty."""
+    group: str = ""
+    """Group over which results are averaged, e.g. ``fine-grained``; none where empty."""
+    max_samples: int | None = Field(default=None, ge=1)
+    """Random part of so many rows (by a hash of `sample_id`, so that a smaller one lies within a larger one); all where
+    None."""
 
 
 class EngineConfig(_Section):
@@ -207,6 +210,10 @@ class EvaluationConfig(_Section):
         if len(set(names)) < len(names):
             raise ValueError("two prompts have the same name")
         return prompts
+
+    def sampling_of(self, model: str) -> SamplingConfig:
+        """How a model answers."""
+        return self.models[model].sampling or self.sampling
 
     @property
     def answers_folder(self) -> Path:

@@ -4,7 +4,6 @@
 from pathlib import Path
 from typing import Any
 
-import torch
 from omegaconf import OmegaConf
 
 import speciarl
@@ -19,6 +18,8 @@ def device() -> str:
     """
     if stack.active():
         return "cpu"
+    import torch  # here, so that what only wants a path loads nothing of it
+
     return "npu" if hasattr(torch, "npu") else "cuda"
 
 

@@ -39,7 +39,7 @@ class AnswerStore:
 
     def __init__(self, folder: Path, setup: Mapping[str, Any]) -> None:
         """Open the file of a set-up, or make it. Raises DataError in one line where that cannot be."""
-        self.path = folder / f"{setup_id(setup)}.sqlite"
+        self.path = store_file(folder, setup)
         folder.mkdir(parents=True, exist_ok=True)
         with self._explained():
             # check_same_thread: answers are written in a thread, but never in two at once.
@@ -105,6 +105,11 @@ class AnswerStore:
             yield
         except sqlite3.Error as error:
             raise _explanation(self.path, error) from error
+
+
+def store_file(folder: Path, setup: Mapping[str, Any]) -> Path:
+    """The file of a set-up."""
+    return folder / f"{setup_id(setup)}.sqlite"
 
 
 def setups(folder: Path) -> Iterator[dict[str, Any]]:

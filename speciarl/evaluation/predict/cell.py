@@ -23,7 +23,9 @@ _NAMES = ("model", "dataset", "prompt", "failed")
 
 
 @dataclass(frozen=True, slots=True)
-class _Row:
+class Row:
+    """A row of the data file, with the hashes of its prompt and of its images."""
+
     label: Label
     prompt: bytes
     images: bytes
@@ -39,7 +41,7 @@ class Cell:
     """Text in place of the file's prompts; None keeps them."""
     sampling: SamplingConfig
     greedy: bool
-    rows: list[_Row] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
     """Filled by `missing`."""
 
     @classmethod
@@ -67,7 +69,7 @@ class Cell:
         self.rows.clear()
         asked: set[tuple[bytes, bytes]] = set()
         for question in questions(self.file, self.chosen, self.prompt):
-            row = _Row(question.label, question.prompt_id, question.images_id)
+            row = Row(question.label, question.prompt_id, question.images_id)
             self.rows.append(row)
             if (row.prompt, row.images) in asked:
                 continue

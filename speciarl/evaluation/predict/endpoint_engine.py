@@ -38,10 +38,9 @@ class EndpointEngine:
     there is to tell.
     """
 
-    def __init__(self, model: ModelConfig, sampling: Sampling, config: EngineConfig) -> None:
+    def __init__(self, model: ModelConfig, config: EngineConfig) -> None:
         """Opens nothing."""
         self._model = model
-        self._sampling = sampling
         # Retries, routing and the queue are the judges' own; the client's settings have that name.
         self._client_config = VerifierConfig(
             kind="openai",
@@ -62,7 +61,6 @@ class EndpointEngine:
             "engine": "OpenAI-compatible server",
             "model": self._model.path,
             "revision": self._model.revision,
-            **self._sampling.as_dict(),
         }
 
     async def start(self) -> None:
@@ -83,10 +81,12 @@ class EndpointEngine:
         router = Router([Endpoint(client)], config.health_interval_s, Stats())
         self._dispatcher = Dispatcher(config, router, Stats(), random.Random())
 
-    async def answer(self, question: Question, images: Sequence[Image], seeds: Sequence[int | None]) -> list[Answer]:
+    async def answer(
+        self, question: Question, images: Sequence[Image], sampling: Sampling, seeds: Sequence[int | None]
+    ) -> list[Answer]:
         """See `Engine.answer`."""
         size = images[0].size if images else (0, 0)
-        return list(await asyncio.gather(*(self._one(question, size, seed) for seed in seeds)))
+        return list(await asyncio.gather(*(self._one(question, size, sampling, seed) for seed in seeds)))
 
     async def aclose(self) -> None:
         """See `Engine.aclose`."""
@@ -94,16 +94,18 @@ class EndpointEngine:
             await self._session.close()
             self._session = None
 
-    async def _one(self, question: Question, size: tuple[int, int], seed: int | None) -> Answer:
+    async def _one(self, question: Question, size: tuple[int, int], sampling: Sampling, seed: int | None) -> Answer:
         assert self._dispatcher is not None, "start() comes first"
-        reply = await self._dispatcher.ask(self._body(question, seed), lambda parsed: _read(parsed, seed, size))
+        reply = await self._dispatcher.ask(
+            self._body(question, sampling, seed), lambda parsed: _read(parsed, seed, size)
+        )
         if isinstance(reply, Unscorable):
             raise _failure(reply)
         return reply
 
-    def _body(self, question: Question, seed: int | None) -> dict[str, Any]:
+    def _body(self, question: Question, sampling: Sampling, seed: int | None) -> dict[str, Any]:
         left = iter([f"data:{_mime(data)};base64,{base64.b64encode(data).decode()}" for data in question.images])
-        fields = self._sampling.as_dict()
+        fields = sampling.as_dict()
         neutral = {"top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
         sent = {name: value for name, value in fields.items() if name in _STANDARD or value != neutral.get(name)}
         messages = [{"role": role, "content": _content(text, left)} for role, text in question.messages]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from speciarl.evaluation.predict.answer import Answer
 from speciarl.evaluation.predict.question import Question
+from speciarl.evaluation.predict.sampling import Sampling
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -17,13 +18,15 @@ class Engine(Protocol):
 
     @property
     def setup(self) -> Mapping[str, Any]:
-        """All of model, sampling and engine that an answer depends on, as JSON values: content, never names, paths,
-        ports or counts of workers."""
+        """All of model and engine that an answer depends on, as JSON values: content, never names, paths, ports or
+        counts of workers."""
 
     async def start(self) -> None:
         """Load the model; raises a SpeciaRLError in one line when that fails."""
 
-    async def answer(self, question: Question, images: Sequence[Image], seeds: Sequence[int | None]) -> list[Answer]:
+    async def answer(
+        self, question: Question, images: Sequence[Image], sampling: Sampling, seeds: Sequence[int | None]
+    ) -> list[Answer]:
         """Answers to one question, one for each seed: consecutive ones, or a single None where greedy.
 
         Raises QuestionFailed when this question cannot be answered, and EngineDied when none can be any more.

@@ -12,6 +12,7 @@ from speciarl.evaluation.predict.answer import Failure, QuestionFailed
 from speciarl.evaluation.predict.answer_store import AnswerStore, Keyed
 from speciarl.evaluation.predict.engine import Engine
 from speciarl.evaluation.predict.question import Question
+from speciarl.evaluation.predict.sampling import Sampling
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -41,6 +42,7 @@ class Generated:
 async def generate(
     missing: Iterable[Missing],
     engine: Engine,
+    sampling: Sampling,
     store: AnswerStore,
     window: int,
     progress: Callable[[int, int], None] = lambda made, failed: None,
@@ -59,7 +61,7 @@ async def generate(
     async def ask(one: Missing) -> None:
         try:
             images = await asyncio.to_thread(_decoded, one.question)
-            answers = await engine.answer(one.question, images, one.seeds)
+            answers = await engine.answer(one.question, images, sampling, one.seeds)
         except QuestionFailed as failure:
             outcome.failures.setdefault(one.question.label.sample_id, failure)
             progress(0, 1)

@@ -32,10 +32,9 @@ CANARY_LOGPROBS = 20
 class VllmEngine:
     """Answers with vLLM. See `Engine` for its methods."""
 
-    def __init__(self, model: ResolvedModel, sampling: Sampling, config: EngineConfig, images: int = 1) -> None:
+    def __init__(self, model: ResolvedModel, config: EngineConfig, images: int = 1) -> None:
         """Loads nothing. `images`: most images of one question."""
         self._model = model
-        self._sampling = sampling
         self._config = config
         self._images = images
         self._engine: Any = None
@@ -56,7 +55,6 @@ class VllmEngine:
             "min_pixels": config.min_pixels,
             "max_pixels": config.max_pixels,
             "args": dict(config.args),
-            **self._sampling.as_dict(),
         }
 
     async def start(self) -> None:
@@ -75,13 +73,15 @@ class VllmEngine:
         if self._model.adapter is not None:
             self._adapter = LoRARequest("adapter", 1, str(self._model.adapter))
 
-    async def answer(self, question: Question, images: Sequence[Image], seeds: Sequence[int | None]) -> list[Answer]:
+    async def answer(
+        self, question: Question, images: Sequence[Image], sampling: Sampling, seeds: Sequence[int | None]
+    ) -> list[Answer]:
         """See `Engine.answer`."""
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
         parameters = SamplingParams(
-            n=len(seeds), seed=seeds[0], output_kind=RequestOutputKind.FINAL_ONLY, **self._sampling.as_dict()
+            n=len(seeds), seed=seeds[0], output_kind=RequestOutputKind.FINAL_ONLY, **sampling.as_dict()
         )
         prompt: dict[str, Any] = {"prompt": self._text(question)}
         if images:

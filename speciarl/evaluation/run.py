@@ -1,0 +1,91 @@
+"""Run of an evaluation: its four stages, all or one of them."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+from importlib import metadata
+
+from rich.console import Console
+from rich.table import Table
+
+import speciarl
+from speciarl.evaluation import results
+from speciarl.evaluation.compose import written
+from speciarl.evaluation.config import EvaluationConfig
+from speciarl.evaluation.matrix import RESULTS, SETTINGS
+from speciarl.utils.atomic_files import write_text
+
+
+class Stage(enum.StrEnum):
+    """Stage of an evaluation; each starts from the files of those before it."""
+
+    PREDICT = "predict"
+    VERIFY = "verify"
+    METRICS = "metrics"
+    REPORT = "report"
+
+
+def run(config: EvaluationConfig, console: Console, only: Stage | None = None) -> list[str]:
+    """Run all stages, or only one; what an earlier run of the same command has done is not done again.
+
+    Returns a line for each cell of which more is missing than the configuration allows. Raises a SpeciaRLError in one
+    line, and OSError where a disk is full; what was done until then is kept.
+    """
+    config.out.mkdir(parents=True, exist_ok=True)
+    write_text(config.out / SETTINGS, written(config))
+    stages = list(Stage) if only is None else [only]
+    if Stage.PREDICT in stages:
+        _predict(config, console)
+    if Stage.VERIFY in stages:
+        from speciarl.evaluation.verify.stage import verify
+
+        verify(config, config.out, console)
+    if Stage.METRICS in stages:
+        from speciarl.evaluation.metrics.compute import compute
+
+        compute(config, config.out, versions()).save(config.out / RESULTS)
+    if Stage.REPORT in stages:
+        from speciarl.evaluation import report
+
+        found = results.load(config.out / RESULTS)
+        report.show(found, console)
+        for file in report.write(config, found, config.out):
+            console.print(f"{file}", highlight=False, markup=False)
+    return _over_budget(config) if stages[-1] in (Stage.METRICS, Stage.REPORT) else []
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the answers and numbers come from."""
+    found = {"speciarl": speciarl.__version__}
+    for name in ("vllm", "transformers", "torch", "numpy"):
+        try:
+            found[name] = metadata.version(name).split("+")[0]  # without the build: it computes the same
+        except metadata.PackageNotFoundError:
+            continue  # an evaluation with endpoints only needs neither
+    return found
+
+
+def _over_budget(config: EvaluationConfig) -> list[str]:
+    from speciarl.evaluation.metrics.compute import over_budget
+
+    return over_budget(results.load(config.out / RESULTS), config)
+
+
+def _predict(config: EvaluationConfig, console: Console) -> None:
+    from speciarl.evaluation.predict.stage import predict
+
+    done = asyncio.run(predict(config, console))
+    table = Table("model", "data set", "prompt", "questions", "new answers", "known", "failed")
+    for one in done:
+        failed = ", ".join(f"{count} {failure}" for failure, count in one.failed.items()) or "0"
+        table.add_row(
+            one.asked.model,
+            one.asked.dataset,
+            one.asked.prompt,
+            str(one.questions),
+            str(one.made),
+            str(one.known),
+            failed,
+        )
+    console.print(table)
