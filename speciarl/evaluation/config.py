@@ -58,6 +58,8 @@ class ModelConfig(_Section):
     checkpoint: str | None = None
     """Checkpoint of veRL instead: ``…/global_step_N``, or the run's folder for the newest. It is converted on the way:
     whole weights to a model, an adapter to one over `path`, or over the model that the checkpoint names."""
+    lora_alpha: float | None = Field(default=None, gt=0)
+    """LoRA alpha of a `checkpoint` that does not record it: ``actor_rollout_ref.model.lora_alpha`` of its training."""
     merge: bool = False
     """Add the adapter to the weights before the first answer, because serving an adapter costs throughput. The answers
     may differ in rounding, so this is part of their key."""
@@ -76,6 +78,8 @@ class ModelConfig(_Section):
             raise ValueError("give `path` (a directory or a name on the Hub) or `checkpoint` (one of veRL)")
         if self.adapter and self.checkpoint:
             raise ValueError("`adapter` and `checkpoint`: give one of them")
+        if self.lora_alpha and not self.checkpoint:
+            raise ValueError("`lora_alpha` is of a `checkpoint`; an `adapter` has its own")
         if self.endpoint and (self.adapter or self.checkpoint or self.merge):
             raise ValueError("an `endpoint` serves what it serves: leave adapter, checkpoint and merge out")
         return self

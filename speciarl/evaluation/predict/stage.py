@@ -15,13 +15,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from speciarl.evaluation import tables
 from speciarl.evaluation.config import EvaluationConfig
 from speciarl.evaluation.matrix import Asked, asked
-from speciarl.evaluation.models.canary import prove
 from speciarl.evaluation.predict.answer_store import AnswerStore
 from speciarl.evaluation.predict.cell import Cell, failed, reusable
 from speciarl.evaluation.predict.engine import Engine
 from speciarl.evaluation.predict.generate import Generated, generate
 from speciarl.evaluation.predict.subject import EngineOf, Subject, Weights, engine_of, facts, weights
-from speciarl.evaluation.predict.vllm_engine import VllmEngine
 
 
 @dataclass(frozen=True)
@@ -90,13 +88,11 @@ class _Loaded:
             await self._of.engine.aclose()
 
     async def __call__(self) -> Engine:
-        """The engine, started, and its adapter proved to work."""
+        """The engine, started."""
         engine = self._of.engine
         if not self._started:
             self._started = True  # before it is, so that a start which fails half-way is cleaned up
             await engine.start()
-            if isinstance(engine, VllmEngine) and self._of.resolved is not None:
-                await prove(self._of.resolved, engine)
         return engine
 
 

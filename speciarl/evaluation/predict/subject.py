@@ -9,8 +9,7 @@ from typing import Any
 
 from speciarl.evaluation.config import EvaluationConfig, ModelConfig, prompt_name
 from speciarl.evaluation.matrix import Asked
-from speciarl.evaluation.models.resolve import resolve
-from speciarl.evaluation.models.resolved import ResolvedModel
+from speciarl.evaluation.models import IdentifiedModel, identify
 from speciarl.evaluation.predict.cell import file_sha
 from speciarl.evaluation.predict.endpoint_engine import EndpointEngine
 from speciarl.evaluation.predict.engine import Engine
@@ -31,46 +30,47 @@ class Subject:
     sampling: Sampling
     origins: Mapping[str, str]
     """Where each sampling field comes from."""
-    model: ResolvedModel | None
-    """None for an endpoint."""
 
     def described(self) -> str:
         """One line for people: the sampling that takes effect, and whose it is."""
         fields = [f"{name} {value} ({self.origins[name]})" for name, value in self.sampling.as_dict().items()]
-        return f"{self.name}: {self.model.described if self.model else 'endpoint'}; {', '.join(fields)}"
-
-
-EngineOf = Callable[[ModelConfig, ResolvedModel | None, EvaluationConfig], Engine]
-
-
-def engine_of(model: ModelConfig, resolved: ResolvedModel | None, config: EvaluationConfig) -> Engine:
-    """The engine of a model, not started."""
-    return EndpointEngine(model, config.engine) if resolved is None else VllmEngine(resolved, config.engine)
+        return f"{self.name}: {', '.join(fields)}"
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Weights, or an endpoint, and the models that answer with them: they may differ in sampling only."""
+    """Weights, or an endpoint, and the models that answer with them: they differ in sampling only."""
 
-    resolved: ResolvedModel | None
     engine: Engine
     subjects: list[Subject]
 
 
+EngineOf = Callable[[ModelConfig, IdentifiedModel | None, EvaluationConfig, Callable[[str], None]], Engine]
+
+
+def engine_of(
+    model: ModelConfig, found: IdentifiedModel | None, config: EvaluationConfig, say: Callable[[str], None]
+) -> Engine:
+    """The engine of a model, not started."""
+    if found is None:
+        return EndpointEngine(model, config.engine)
+    return VllmEngine(found, config.engine, config.answers_folder.parent / "models", say)
+
+
 def weights(config: EvaluationConfig, say: Callable[[str], None], make: EngineOf = engine_of) -> Iterator[Weights]:
-    """The models of a configuration, one after the other: weights hashed, a checkpoint converted, nothing loaded.
+    """The models of a configuration, one after the other, hashed; nothing is converted or loaded.
 
     Raises a SpeciaRLError in one line for a model that cannot be used.
     """
     named = config.models.items()
     for model, members in itertools.groupby(named, key=lambda item: item[1].model_copy(update={"sampling": None})):
-        resolved = None if model.endpoint else resolve(model, config.answers_folder.parent / "models", say)
-        engine = make(model, resolved, config)
+        found = None if model.endpoint else identify(model, say)
+        engine = make(model, found, config, say)
         subjects = []
         for name, _ in members:
-            sampling, origins = resolve_sampling(config.sampling_of(name), resolved.generation if resolved else {})
-            subjects.append(Subject(name, {**engine.setup, **sampling.as_dict()}, sampling, origins, resolved))
-        yield Weights(resolved, engine, subjects)
+            sampling, origins = resolve_sampling(config.sampling_of(name), found.generation if found else {})
+            subjects.append(Subject(name, {**engine.setup, **sampling.as_dict()}, sampling, origins))
+        yield Weights(engine, subjects)
 
 
 def facts(config: EvaluationConfig, one: Asked, of: Subject) -> dict[str, Any]:

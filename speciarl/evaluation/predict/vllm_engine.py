@@ -6,13 +6,14 @@ import asyncio
 import itertools
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from speciarl.errors import ConfigError
 from speciarl.evaluation.config import EngineConfig
-from speciarl.evaluation.models.resolved import ResolvedModel
+from speciarl.evaluation.models import IdentifiedModel, ResolvedModel, prove
 from speciarl.evaluation.predict.answer import Answer, EngineDied, Failure, QuestionFailed
 from speciarl.evaluation.predict.question import IMAGE, Question
 from speciarl.evaluation.predict.sampling import Sampling
@@ -22,6 +23,7 @@ from speciarl.utils.text import shorten
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+Say = Callable[[str], None]
 _RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """Values that vLLM takes for ``max_lora_rank``."""
 _TOO_LONG = re.compile(r"maximum model length|encoder cache")
@@ -32,9 +34,17 @@ CANARY_LOGPROBS = 20
 class VllmEngine:
     """Answers with vLLM. See `Engine` for its methods."""
 
-    def __init__(self, model: ResolvedModel, config: EngineConfig, images: int = 1) -> None:
-        """Loads nothing. `images`: most images of one question."""
+    def __init__(self, model: IdentifiedModel, config: EngineConfig, cache: Path, say: Say, images: int = 1) -> None:
+        """Loads nothing.
+
+        Args:
+            cache: folder for models that are converted or merged.
+            say: told what takes time, in a line each.
+            images: most images of one question.
+        """
         self._model = model
+        self._cache = cache
+        self._say = say
         self._config = config
         self._images = images
         self._engine: Any = None
@@ -58,20 +68,23 @@ class VllmEngine:
         }
 
     async def start(self) -> None:
-        """See `Engine.start`."""
+        """See `Engine.start`. An adapter is proved to work before the first question."""
+        model = await asyncio.to_thread(self._model.prepare, self._cache, self._say)
         _prepare_cpu()
         from vllm import AsyncEngineArgs
         from vllm.lora.request import LoRARequest
         from vllm.v1.engine.async_llm import AsyncLLM
 
         try:
-            self._engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**self._arguments()))
+            self._engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**self._arguments(model)))
         except (ValueError, RuntimeError, TypeError, OSError) as error:
             cause = shorten(" ".join(str(error).split()), 300)
-            raise ConfigError(f"vLLM cannot load {self._model.directory}: {cause}; see its log above") from error
+            raise ConfigError(f"vLLM cannot load {model.directory}: {cause}; see its log above") from error
         self._tokenizer = self._engine.get_tokenizer()
-        if self._model.adapter is not None:
-            self._adapter = LoRARequest("adapter", 1, str(self._model.adapter))
+        if model.adapter is not None:
+            self._adapter = LoRARequest("adapter", 1, str(model.adapter))
+            first, again, adapted = [await self._first_token(adapter) for adapter in (False, False, True)]
+            prove(first, again, adapted, model.described)
 
     async def answer(
         self, question: Question, images: Sequence[Image], sampling: Sampling, seeds: Sequence[int | None]
@@ -96,11 +109,8 @@ class VllmEngine:
             for seed, one in zip(seeds, output.outputs, strict=True)
         ]
 
-    async def first_token_logprobs(self, adapter: bool) -> dict[int, float]:
-        """Log-probabilities (nats) of the likeliest first tokens, by token id, with the adapter or without.
-
-        What the canary compares: an adapter that vLLM does not apply gives the same ones.
-        """
+    async def _first_token(self, adapter: bool) -> dict[int, float]:
+        """Log-probabilities (nats) of the likeliest first tokens, by token id, with the adapter or without."""
         from vllm import SamplingParams
 
         parameters = SamplingParams(max_tokens=1, temperature=0, logprobs=CANARY_LOGPROBS)
@@ -142,12 +152,12 @@ class VllmEngine:
             kind = Failure.PROMPT_TOO_LONG if _TOO_LONG.search(str(error)) else Failure.REFUSED
             raise QuestionFailed(kind, shorten(" ".join(str(error).split()), 300)) from error
 
-    def _arguments(self) -> dict[str, Any]:
+    def _arguments(self, model: ResolvedModel) -> dict[str, Any]:
         config = self._config
         pixels = {"min_pixels": config.min_pixels, "max_pixels": config.max_pixels}
         limits = {name: value for name, value in pixels.items() if value is not None}
         arguments: dict[str, Any] = {
-            "model": str(self._model.directory),
+            "model": str(model.directory),
             "dtype": config.dtype,
             "quantization": config.quantization,
             "max_model_len": config.max_model_len,
@@ -158,9 +168,9 @@ class VllmEngine:
             "enable_prefix_caching": True,  # the answers to one question share prompt and image
             "disable_log_stats": True,
         }
-        if self._model.adapter is not None:
-            rank = self._model.adapter_rank or _RANKS[-1]
-            arguments |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": min(r for r in _RANKS if r >= rank)}
+        if model.rank is not None:
+            rank = min(allowed for allowed in _RANKS if allowed >= model.rank)
+            arguments |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": rank}
         return arguments | config.args
 
     def _text(self, question: Question) -> str:
