@@ -22,6 +22,8 @@ Train with veRL's own command; the recipes are options of it:
 
 Judges can be shared by runs and machines: `speciarl verifier serve`.
 
+Evaluate what was trained with `speciarl evaluate`.
+
 Make the images' files with `speciarl data build dataset=NAME` (the same as `python -m data_prep`).
 """
 
@@ -31,6 +33,8 @@ with contextlib.suppress(ImportError):
     app.add_typer(importlib.import_module("speciarl.verifier_server.cli").app, name="verifier")
 with contextlib.suppress(ImportError):
     app.add_typer(importlib.import_module("data_prep.cli").app, name="data")
+with contextlib.suppress(ImportError):
+    importlib.import_module("speciarl.evaluation.cli").add_to(app)
 
 
 def _show_version(wanted: bool) -> None:

@@ -65,3 +65,8 @@ def evaluate(
                 typer.launch(str(config.out / "report.html"))
             if problems:
                 raise typer.Exit(TROUBLE)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands to the program's."""
+    app.command(help=TEACHING)(evaluate)

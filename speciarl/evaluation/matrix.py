@@ -11,6 +11,8 @@ from speciarl.evaluation.config import EvaluationConfig, prompt_name
 
 RESULTS = "results.json"
 SETTINGS = "evaluation.yaml"
+LOG = "predict.log"
+"""What vLLM says."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from speciarl.evaluation.matrix import Asked, asked
 from speciarl.evaluation.predict.answer_store import AnswerStore, setups, store_file
 from speciarl.evaluation.predict.cell import Cell
 from speciarl.evaluation.predict.question import prompt_text
-from speciarl.evaluation.predict.subject import Subject, weights
+from speciarl.evaluation.predict.subject import EngineOf, Subject, engine_of, weights
 
 
 @dataclass(frozen=True)
@@ -39,22 +39,21 @@ class Planned:
         return self.answers * self.judges
 
 
-def plan(config: EvaluationConfig, console: Console) -> list[Planned]:
+def plan(config: EvaluationConfig, console: Console, make: EngineOf = engine_of) -> list[Planned]:
     """The plan, cell by cell. Hashes weights and reads images; loads no model and asks no judge.
 
     Raises a SpeciaRLError in one line for a model or data set that cannot be used.
     """
-    return [one for group in weights(config, console.print) for of in group.subjects for one in _cells(config, of)]
+    return [
+        one for group in weights(config, console.print, make) for of in group.subjects for one in _cells(config, of)
+    ]
 
 
 def show(planned: list[Planned], console: Console) -> None:
     """Print the plan as a table, with the sum of what is to be done."""
-    table = Table("model", "data set", "prompt", "answers", "reused", "to make", "why", "verdicts, at most")
+    table = Table("model / data set / prompt", "answers", "reused", "to make", "why not more")
     for one in planned:
-        numbers = (one.answers, one.known, one.missing)
-        table.add_row(
-            one.asked.model, one.asked.dataset, one.asked.prompt, *map(str, numbers), one.why, str(one.verdicts)
-        )
+        table.add_row(str(one.asked), str(one.answers), str(one.known), str(one.missing), one.why)
     console.print(table)
     answers, verdicts = sum(one.missing for one in planned), sum(one.verdicts for one in planned)
     console.print(f"{answers} answers to make; at most {verdicts} verdicts, fewer where answers are alike or judged")
@@ -103,4 +102,4 @@ def _nearest(setup: Mapping[str, Any], known: list[dict[str, Any]]) -> str:
     if not known:
         return "nothing answered yet"
     differing = [[name for name in sorted({*setup, *other}) if setup.get(name) != other.get(name)] for other in known]
-    return ", ".join(min(differing, key=len))
+    return ", ".join(min(differing, key=lambda names: len(names)))

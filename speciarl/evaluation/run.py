@@ -13,7 +13,8 @@ import speciarl
 from speciarl.evaluation import results
 from speciarl.evaluation.compose import written
 from speciarl.evaluation.config import EvaluationConfig
-from speciarl.evaluation.matrix import RESULTS, SETTINGS
+from speciarl.evaluation.matrix import LOG, RESULTS, SETTINGS
+from speciarl.evaluation.quiet import logged_to
 from speciarl.utils.atomic_files import write_text
 
 
@@ -75,17 +76,10 @@ def _over_budget(config: EvaluationConfig) -> list[str]:
 def _predict(config: EvaluationConfig, console: Console) -> None:
     from speciarl.evaluation.predict.stage import predict
 
-    done = asyncio.run(predict(config, console))
-    table = Table("model", "data set", "prompt", "questions", "new answers", "known", "failed")
+    with logged_to(config.out / LOG) as terminal:
+        done = asyncio.run(predict(config, terminal))
+    table = Table("model / data set / prompt", "questions", "new answers", "known", "failed")
     for one in done:
         failed = ", ".join(f"{count} {failure}" for failure, count in one.failed.items()) or "0"
-        table.add_row(
-            one.asked.model,
-            one.asked.dataset,
-            one.asked.prompt,
-            str(one.questions),
-            str(one.made),
-            str(one.known),
-            failed,
-        )
+        table.add_row(str(one.asked), str(one.questions), str(one.made), str(one.known), failed)
     console.print(table)

@@ -1,4 +1,4 @@
-"""Resolution of a model of the configuration: which directory vLLM loads, which adapter goes with it, and their hashes."""
+"""Resolution of a model: which directory vLLM loads, which adapter goes with it, and their hashes."""
 
 from __future__ import annotations
 
