@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,15 +98,17 @@ def labels(name: str, config: DatasetConfig) -> list[Label]:
 
 def questions(path: Path, chosen: Sequence[Label], prompt: str | None) -> Iterator[Question]:
     """The questions of some rows, in their order, with `prompt` in place of the last user message where given."""
-    wanted = iter(chosen)
-    label = next(wanted, None)
+    ahead = deque(chosen)
     row = 0
     for batch in pq.ParquetFile(path).iter_batches(batch_size=_ROWS, columns=["prompt", "images"]):
         first, row = row, row + batch.num_rows
-        while label is not None and label.row < row:
-            [content] = batch.slice(label.row - first, 1).to_pylist()
+        taken = []
+        while ahead and ahead[0].row < row:
+            taken.append(ahead.popleft())
+        for label, content in zip(
+            taken, batch.take(pa.array([label.row - first for label in taken], pa.int64())).to_pylist(), strict=True
+        ):
             yield Question(label, _messages(content["prompt"], prompt), tuple(map(_image, content["images"] or ())))
-            label = next(wanted, None)
 
 
 def _label(number: int, row: dict[str, Any]) -> Label:
