@@ -56,7 +56,7 @@ def truth(grading: scores.Grading) -> dict[str, float]:
     return {name: float(getattr(grading, name)(sums)) for name in scores.MAIN}
 
 
-def simulate(classes: int, simulations: int, draws: int = 2000) -> dict[str, tuple[float, float]]:
+def simulate(classes: int, simulations: int, draws: int = 1000) -> dict[str, tuple[float, float]]:
     """For each main metric, the share of intervals that hold the truth, and of true nulls that are rejected."""
     grading, level = scores.Grading.of(MetricsConfig()), BootstrapConfig().level
     config = BootstrapConfig(draws=draws)
@@ -70,15 +70,22 @@ def simulate(classes: int, simulations: int, draws: int = 2000) -> dict[str, tup
             _nine(chance.multinomial(questions, probabilities(_mixed(common, class_effects(chance, classes)))))
             for _ in range(2)
         ]
-        first, second = (bootstrap.draw_sums(one, config, f"simulation {number}") for one in sums)
+        drawn = bootstrap.draw_sums(np.concatenate(sums, 1), config, f"simulation {number}")
+        first, second = np.split(drawn, 2, axis=1)
         for name in scores.MAIN:
             statistic = getattr(grading, name)
-            low, high = bootstrap.interval(statistic(first), classes, level)
+            one, other = (float(statistic(each.sum(0))) for each in sums)
+            low, high = spread(statistic(first), classes).interval(one, level, (0, 1))
             held[name] += low <= true[name] <= high
-            difference = float(statistic(sums[1].sum(0)) - statistic(sums[0].sum(0)))
-            tested = bootstrap.test(difference, statistic(second) - statistic(first), classes, level)
-            rejected[name] += tested.p < 1 - level
+            rejected[name] += spread(statistic(second) - statistic(first), classes).p(other - one) < 1 - level
     return {name: (held[name] / simulations, rejected[name] / simulations) for name in scores.MAIN}
+
+
+def spread(draws: NDArray[np.float64], classes: int) -> bootstrap.Spread:
+    """The spread of draws, of which there is one for two classes and more."""
+    found = bootstrap.Spread.of(draws, classes)
+    assert found is not None
+    return found
 
 
 def _mixed(common: NDArray[np.float64], own: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -99,12 +106,14 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--simulations", type=int, default=600)
-    simulations = parser.parse_args().simulations
+    parser.add_argument("--classes", type=int, nargs="+", default=CLASSES)
+    settings = parser.parse_args()
+    simulations, sizes = settings.simulations, settings.classes
     true = truth(scores.Grading.of(MetricsConfig()))
     table = Table("metric", "classes", "coverage", "null rejected", title=f"{simulations} simulations")
-    found = {classes: simulate(classes, simulations) for classes in CLASSES}
+    found = {classes: simulate(classes, simulations) for classes in sizes}
     for name in scores.MAIN:
-        for classes in CLASSES:
+        for classes in sizes:
             coverage, rejections = found[classes][name]
             table.add_row(f"{name} ({true[name]:.3f})", str(classes), f"{coverage:.1%}", f"{rejections:.1%}")
     Console().print(table)

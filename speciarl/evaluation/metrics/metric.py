@@ -29,6 +29,8 @@ class Metric:
     bounds: Callable[[Floats], Bounds]
     """From the family's `extremes` to the lowest and the highest value over all that unscored answers may
     be."""
+    span: Bounds = (0.0, 1.0)
+    """Between what its values always lie; None where there is no such limit."""
 
 
 @dataclass(frozen=True)
@@ -59,11 +61,11 @@ def mean_family(
     numbers: NDArray[Any],
     counted: NDArray[np.bool_],
     missing: NDArray[np.bool_],
-    limits: Bounds,
+    span: Bounds = (0.0, 1.0),
 ) -> Family:
     """Mean of a number per response over the responses that count; all arrays of shape (questions, n).
 
-    A response that is `missing` might have had any number within `limits`.
+    A response that is `missing` might have had any number within `span`.
     """
     features = np.stack([np.where(counted, numbers, 0).sum(1), counted.sum(1), missing.sum(1)], 1).astype(np.float64)
 
@@ -74,7 +76,7 @@ def mean_family(
         total, count, lost = sums
         if not lost:
             return number(statistic(sums)), number(statistic(sums))
-        low, high = (None if limit is None else number((total + limit * lost) / (count + lost)) for limit in limits)
+        low, high = (None if limit is None else number((total + limit * lost) / (count + lost)) for limit in span)
         return low, high
 
-    return Family(features, (Metric(name, definition, statistic, bounds),))
+    return Family(features, (Metric(name, definition, statistic, bounds, span),))

@@ -26,6 +26,8 @@ class Responses:
 
     rows: pa.Table
     """Columns ``sample_id`` and ``index`` of the table."""
+    questions: pa.ChunkedArray
+    """`sample_id` of each question."""
     places: tuple[NDArray[np.int64], NDArray[np.int64]]
     """Question and index of each row of the table: where its value goes in an array of shape (questions, n)."""
     classes: NDArray[np.int64]
@@ -62,10 +64,9 @@ class Responses:
         """Values of the distinct pairs, shape (pairs,), to responses, shape (questions, n); 0 where no answer is."""
         return np.append(values, 0.0)[self.pair]  # -1 is the last
 
-    def place(self, column: Any, absent: Any, kind: Any) -> NDArray[Any]:
-        """A column of the table as an array of shape (questions, n); `absent` where it is null or has no row."""
-        values = pc.fill_null(column, absent).to_numpy() if isinstance(column, pa.ChunkedArray) else column
-        return _scatter(self.places, self.shape, values, absent, kind)
+    def place(self, column: NDArray[Any], absent: Any, kind: Any) -> NDArray[Any]:
+        """A column of the table as an array of shape (questions, n); `absent` where the table has no row."""
+        return _scatter(self.places, self.shape, column, absent, kind)
 
 
 def load(path: Path) -> Responses:
@@ -77,7 +78,9 @@ def load(path: Path) -> Responses:
         first[1:] = pc.not_equal(ids.slice(1), ids.slice(0, len(ids) - 1)).to_numpy()
     places = (np.cumsum(first) - 1, table["index"].to_numpy().astype(np.int64))
     shape = (int(first.sum()), int(places[1].max(initial=-1)) + 1)
-    starts = table.select(["data_source", "ground_truth", "label_path"]).take(pa.array(np.flatnonzero(first)))
+    starts = table.select(["sample_id", "data_source", "ground_truth", "label_path"]).take(
+        pa.array(np.flatnonzero(first))
+    )
     classes, class_names = _classes(starts)
     pair, pairs = _pairs(starts["ground_truth"], table["answer"], places[0])
 
@@ -86,6 +89,7 @@ def load(path: Path) -> Responses:
 
     return Responses(
         rows=table.select(["sample_id", "index"]),
+        questions=starts["sample_id"],
         places=places,
         classes=classes,
         class_names=class_names,
@@ -139,7 +143,5 @@ def _pairs(truths: Any, answers: Any, question: NDArray[np.int64]) -> tuple[NDAr
 
 def _failed(failure: Any, question: NDArray[np.int64]) -> dict[str, int]:
     codes, names = _codes(failure)
-    return {
-        name: len(np.unique(question[codes == code]))
-        for code, name in sorted(enumerate(names.to_pylist()), key=lambda one: one[1])
-    }
+    failed = {name: len(np.unique(question[codes == code])) for code, name in enumerate(names.to_pylist())}
+    return dict(sorted(failed.items()))

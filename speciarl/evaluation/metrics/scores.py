@@ -130,7 +130,8 @@ def family(config: MetricsConfig, outcomes: NDArray[np.int8]) -> Family:
     """All scores of single answers, of outcomes of shape (questions, n)."""
     grading, defined = Grading.of(config), definitions(config)
     main = main_metrics(grading, defined)
-    score = Metric("score", defined["score"], grading.score, grading.score_bounds)
+    span = (min(config.scores.values()), max(config.scores.values()))
+    score = Metric("score", defined["score"], grading.score, grading.score_bounds, span)
     rates = tuple(_rate(outcome, defined[f"rate/{outcome.key}"], grading) for outcome in reversed(SCORED))
     return Family(counts(outcomes), (*main, score, *rates))
 
