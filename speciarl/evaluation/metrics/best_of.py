@@ -101,7 +101,10 @@ def _metrics(grading: Grading, defined: dict[str, str], prefix: str = "") -> tup
 
     def hm_bounds(ends: Floats) -> Bounds:
         pairs = zip(correctness_bounds(ends), specificity_bounds(ends), strict=True)
-        low, high = (None if right is None else harmonic_mean(right, exact or 0.0) for right, exact in pairs)
+        low, high = (
+            None if right is None else number(harmonic_mean(np.float64(right), np.float64(exact or 0)))
+            for right, exact in pairs
+        )
         return low, high
 
     return (
