@@ -10,11 +10,11 @@ Each simulation draws classes from a population in which some are harder than ot
 from __future__ import annotations
 
 import argparse
+import functools
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 from speciarl.evaluation.config import BootstrapConfig, MetricsConfig
@@ -27,7 +27,9 @@ QUESTIONS = (11, 40)
 HARDNESS = (1.7, 1.2)
 """Log-odds of a right answer over classes: mean and standard deviation. About .80 are right."""
 COARSENESS = (0.8, 1.0)
-"""Log-odds of an exact name among right answers; over classes correlated with the other by .5."""
+"""Log-odds of an exact name among right answers."""
+TOGETHER = 0.5
+"""Correlation of the two over classes."""
 OWN = 0.5
 """Part of the classes' spread that is the model's own; the rest all models share."""
 STEPS = (1.0, 2.0)
@@ -37,7 +39,8 @@ OUTCOMES = (Outcome.WRONG, Outcome.GENERIC, Outcome.LESS_SPECIFIC, Outcome.SPECI
 
 def class_effects(chance: np.random.Generator, classes: int) -> NDArray[np.float64]:
     """Standard normal effects of classes on being right and on being exact, shape (classes, 2)."""
-    return chance.multivariate_normal([0, 0], [[1, 0.5], [0.5, 1]], classes)
+    right, exact = chance.standard_normal((2, classes))
+    return np.stack([right, TOGETHER * right + np.sqrt(1 - TOGETHER**2) * exact], 1)
 
 
 def probabilities(effects: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -49,8 +52,10 @@ def probabilities(effects: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.concatenate([(1 - right)[:, None], (right * graded).T], 1)
 
 
-def truth(grading: scores.Grading) -> dict[str, float]:
+@functools.cache
+def truth() -> dict[str, float]:
     """The metrics of the population: of a million classes, without sampling questions."""
+    grading = scores.Grading.of(MetricsConfig())
     effects = class_effects(np.random.default_rng(0), 1_000_000)
     sums = _nine(probabilities(effects).mean(0))
     return {name: float(getattr(grading, name)(sums)) for name in scores.MAIN}
@@ -60,10 +65,10 @@ def simulate(classes: int, simulations: int, draws: int = 1000) -> dict[str, tup
     """For each main metric, the share of intervals that hold the truth, and of true nulls that are rejected."""
     grading, level = scores.Grading.of(MetricsConfig()), BootstrapConfig().level
     config = BootstrapConfig(draws=draws)
-    true = truth(grading)
+    true = truth()
     chance = np.random.Generator(np.random.PCG64([classes]))
     held, rejected = (dict.fromkeys(scores.MAIN, 0) for _ in range(2))
-    for number in track(range(simulations), f"{classes} classes", transient=True, console=Console(stderr=True)):
+    for number in range(simulations):
         questions = chance.integers(QUESTIONS[0], QUESTIONS[1] + 1, classes)
         common = class_effects(chance, classes)
         sums = [
@@ -109,7 +114,7 @@ def main() -> None:
     parser.add_argument("--classes", type=int, nargs="+", default=CLASSES)
     settings = parser.parse_args()
     simulations, sizes = settings.simulations, settings.classes
-    true = truth(scores.Grading.of(MetricsConfig()))
+    true = truth()
     table = Table("metric", "classes", "coverage", "null rejected", title=f"{simulations} simulations")
     found = {classes: simulate(classes, simulations) for classes in sizes}
     for name in scores.MAIN:

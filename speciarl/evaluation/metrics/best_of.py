@@ -6,8 +6,9 @@ the plain best of all n, and which answer that is.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,26 +90,23 @@ def _metrics(grading: Grading, defined: dict[str, str], prefix: str = "") -> tup
     correctness, specificity, hm = main_metrics(grading, defined, prefix)
     rising = bool((np.diff(grading.weights) >= 0).all())
 
-    def correctness_bounds(ends: Floats) -> Bounds:
-        values = grading.correctness(ends)
-        return number(values[0]), number(values[2])
+    def correctness_ends(ends: Floats) -> Floats:
+        return grading.correctness(ends)[[0, 2]]
 
-    def specificity_bounds(ends: Floats) -> Bounds:
-        _, low, high = grading.specificity(ends)
+    def specificity_ends(ends: Floats) -> Floats:
         if not rising and (ends[0] != ends[2]).any():
-            low, high = grading.weights.min(), grading.weights.max()
+            return np.array([grading.weights.min(), grading.weights.max()])
+        return grading.specificity(ends)[1:]
+
+    def hm_ends(ends: Floats) -> Floats:
+        return harmonic_mean(correctness_ends(ends), np.nan_to_num(specificity_ends(ends)))
+
+    def bounds(of: Callable[[Floats], Floats], ends: Floats) -> Bounds:
+        low, high = of(ends)
         return number(low), number(high)
 
-    def hm_bounds(ends: Floats) -> Bounds:
-        pairs = zip(correctness_bounds(ends), specificity_bounds(ends), strict=True)
-        low, high = (
-            None if right is None else number(harmonic_mean(np.float64(right), np.float64(exact or 0)))
-            for right, exact in pairs
-        )
-        return low, high
-
     return (
-        replace(correctness, bounds=correctness_bounds),
-        replace(specificity, bounds=specificity_bounds),
-        replace(hm, bounds=hm_bounds),
+        replace(correctness, bounds=partial(bounds, correctness_ends)),
+        replace(specificity, bounds=partial(bounds, specificity_ends)),
+        replace(hm, bounds=partial(bounds, hm_ends)),
     )

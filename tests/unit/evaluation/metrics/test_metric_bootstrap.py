@@ -93,6 +93,6 @@ def test_mean_of_independent_values() -> None:
 @pytest.mark.parametrize("classes", interval_coverage.CLASSES)
 def test_coverage_and_rejections(classes: int) -> None:
     """Seeded, so that nothing passes by chance; the benchmark takes more draws."""
-    for coverage, rejections in interval_coverage.simulate(classes, simulations=600, draws=300).values():
+    for coverage, rejections in interval_coverage.simulate(classes, simulations=600, draws=200).values():
         assert 0.93 <= coverage <= 0.97
         assert 0.03 <= rejections <= 0.07
