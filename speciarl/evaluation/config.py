@@ -10,6 +10,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from speciarl.errors import ConfigError
+from speciarl.evaluation.outcome import SCORED
 from speciarl.utils import wrong_keys
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -159,6 +160,9 @@ class MetricsConfig(_Section):
     similarity_model: str | None = None
     """Sentence model for semantic similarity: a directory, or a name on the Hub such as
     ``sentence-transformers/all-MiniLM-L6-v2``. None computes none."""
+    concept_model: str | None = None
+    """Pipeline of spaCy that finds noun chunks for concept similarity, such as ``en_core_web_sm``; needs
+    `similarity_model` and spaCy installed. None computes none."""
 
     @field_validator("weights")
     @classmethod
@@ -169,6 +173,14 @@ class MetricsConfig(_Section):
         if not all(0 <= weight <= 1 for weight in weights.values()):
             raise ValueError("weights must be in [0, 1]")
         return weights
+
+    @field_validator("scores")
+    @classmethod
+    def _of_each_outcome(cls, scores: dict[str, float]) -> dict[str, float]:
+        outcomes = {outcome.key for outcome in SCORED}
+        if set(scores) != outcomes:
+            raise ValueError(f"give points to each of {', '.join(sorted(outcomes))}, and to nothing else")
+        return scores
 
 
 class EvaluationConfig(_Section):
