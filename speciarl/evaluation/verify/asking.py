@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 from speciarl.verdict import Judgement, Pair, Reason, Unscorable
-from speciarl.verifier_server.verifier import Verifier
+
+if TYPE_CHECKING:
+    from speciarl.verifier_server.verifier import Verifier
 
 _OUT = frozenset({Reason.TIMEOUT, Reason.CONNECTION, Reason.OVERLOADED, Reason.HTTP_ERROR, Reason.CANCELLED})
 """Reasons for which a judge that is out gives no verdict; the others are about the pair."""
@@ -15,14 +18,15 @@ _OUT = frozenset({Reason.TIMEOUT, Reason.CONNECTION, Reason.OVERLOADED, Reason.H
 class Asking:
     """Asks one judge. Bound to the event loop of its verifier.
 
-    When as many judgements in a row as are asked for at a time fail in a way that an outage explains, the judge is
-    taken to be out, and nothing more is asked: with every pair waiting for its deadline, a million would take days.
+    When `patience` judgements in a row fail in a way that an outage explains, the judge is taken to be out, and nothing
+    more is asked: with every pair waiting for its deadline, a million would take days.
     """
 
-    def __init__(self, verifier: Verifier, window: int) -> None:
-        """`window`: most pairs asked for at a time."""
+    def __init__(self, verifier: Verifier, window: int, patience: int | None = None) -> None:
+        """`window`: most pairs asked for at a time. `patience`: as many as the window where None."""
         self._verifier = verifier
         self._window = window
+        self._patience = patience or window
         self._failures = 0
         self._outage: Unscorable | None = None
 
@@ -43,8 +47,8 @@ class Asking:
     def _watch(self, judgement: Judgement) -> None:
         failed = isinstance(judgement, Unscorable) and judgement.reason in _OUT
         self._failures = self._failures + 1 if failed else 0
-        if isinstance(judgement, Unscorable) and self._failures == self._window:
+        if isinstance(judgement, Unscorable) and self._failures == self._patience:
             self._outage = Unscorable(
                 judgement.reason,
-                f"not asked, as {self._window} pairs before had no verdict, the last: {judgement.detail}",
+                f"not asked, as {self._patience} pairs before had no verdict, the last: {judgement.detail}",
             )

@@ -36,7 +36,7 @@ def standing(verdicts: Path, facts: Mapping[str, Any]) -> Standing:
     """Compare a table with the facts that it would be written with now; raises DataError for a damaged one."""
     if not verdicts.exists():
         return Standing("missing")
-    differs = _difference(tables.facts(verdicts), facts)
+    differs = difference(tables.facts(verdicts), facts)
     if differs:
         return Standing("stale", differs)
     answers, unscored = 0, Counter[str]()
@@ -49,7 +49,7 @@ def standing(verdicts: Path, facts: Mapping[str, Any]) -> Standing:
     return Standing("partial" if again else "complete", "", answers, dict(sorted(unscored.items())))
 
 
-def _difference(found: object, wanted: object, at: str = "") -> str:
+def difference(found: object, wanted: object, at: str = "") -> str:
     """Dotted path of the first difference; empty when there is none."""
     if not (isinstance(found, Mapping) and isinstance(wanted, Mapping)):
         return "" if found == wanted else at
@@ -57,6 +57,6 @@ def _difference(found: object, wanted: object, at: str = "") -> str:
         where = f"{at}.{key}" if at else str(key)
         if (key in found) != (key in wanted):
             return where
-        if below := _difference(found[key], wanted[key], where):
+        if below := difference(found[key], wanted[key], where):
             return below
     return ""

@@ -1,4 +1,4 @@
-"""The verify stage as a whole: judges as recipes and files describe them, what is reused, and what makes a new judge."""
+"""The verify stage as a whole: judges of recipes and files, what is reused, and what makes a judge another one."""
 
 import asyncio
 import io
@@ -71,7 +71,7 @@ def evaluation(out: Path, **judges: JudgeConfig) -> EvaluationConfig:
     )
     for number, cell in enumerate(asked(config)):
         if not cell.predictions(out).exists():
-            write_predictions(cell.predictions(out), ANSWERS + [("lion", f"beast {number}")])
+            write_predictions(cell.predictions(out), [*ANSWERS, ("lion", f"beast {number}")])
     return config
 
 
@@ -229,7 +229,7 @@ def test_a_judge_that_cannot_be_had_is_said_in_one_line(
 def test_missing_predictions_are_said_in_one_line(tmp_path: Path, hierarchy: Path) -> None:
     config = evaluation(tmp_path / "out", gold=gold(hierarchy))
     asked(config)[1].predictions(config.out).unlink()
-    with pytest.raises(DataError, match="cats/as_built.parquet cannot be read .*; run the stage that makes it"):
+    with pytest.raises(DataError, match=r"cats/as_built\.parquet cannot be read .*; run the stage that makes it"):
         run(config)
     assert not list((tmp_path / "out" / "verdicts").rglob("*.parquet"))
 
