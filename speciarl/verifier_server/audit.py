@@ -20,7 +20,7 @@ from speciarl.verifier_server.config import VerifierConfig
 from speciarl.verifier_server.judge.attacks import gaming_set
 from speciarl.verifier_server.judge.labels import Scheme
 from speciarl.verifier_server.judge.probe import passes
-from speciarl.verifier_server.judge.prompt import Golden
+from speciarl.verifier_server.judge.prompt import Golden, load_prompt
 from speciarl.verifier_server.judge_config import judge_config
 from speciarl.verifier_server.llm_verifier import LLMVerifier
 
@@ -71,8 +71,8 @@ async def audit(config: VerifierConfig) -> Audit:
         raise ConfigError(
             f"judge {config.name!r}: the taxonomy judge has no model; audit the configuration of a judge model"
         )
-    verifier = without_memory(config)
-    cases = (*verifier.prompt.golden, *gaming_set(verifier.prompt))
+    verifier, prompt = without_memory(config), load_prompt(config.prompt)
+    cases = (*prompt.golden, *gaming_set(prompt))
     await verifier.start()
     try:
         judgements = await asyncio.gather(*(verifier.verify(case.pair) for case in cases))
@@ -80,7 +80,6 @@ async def audit(config: VerifierConfig) -> Audit:
     finally:
         await verifier.aclose()
     findings = tuple(Finding(*both) for both in zip(cases, judgements, strict=True))
-    prompt = verifier.prompt
     return Audit(config.name, prompt.name, prompt.scheme, decoding, findings)
 
 

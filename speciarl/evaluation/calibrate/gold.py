@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import enum
 import random
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from speciarl.answer import ABSTENTIONS
+from speciarl.answer import ABSTENTIONS, normalise
 from speciarl.category import Category
 from speciarl.errors import DataError
 from speciarl.taxonomy import Node, Taxonomy, TaxonomyError, UnknownConceptError
@@ -66,8 +67,8 @@ class GoldPair:
 def gold_pairs(taxonomy: Taxonomy, per_kind: int, seed: int) -> list[GoldPair]:
     """A random sample of at most `per_kind` distinct pairs of each kind, with as many truths as there are.
 
-    Pairs of which the hierarchy itself says otherwise are left out, such as a name that means two of its concepts. The
-    same hierarchy, size and seed give the same pairs; raises DataError when there are none.
+    Names that mean two of its concepts are left out, and pairs of which the hierarchy itself says otherwise. The same
+    hierarchy, size and seed give the same pairs; raises DataError when there are none.
     """
     pairs = [pair for kind in Kind for pair in _of_kind(kind, taxonomy, per_kind, random.Random(f"{seed} {kind}"))]
     if not pairs:
@@ -96,7 +97,7 @@ def from_data(files: Sequence[Path]) -> Taxonomy:
     paths: set[tuple[str, ...]] = set()
     for file in files:
         try:
-            rows = pq.read_table(file, columns=["extra_info.label_path"])["extra_info"].to_pylist()
+            rows = pq.ParquetFile(file).read(["extra_info.label_path"])["extra_info"].to_pylist()
         except (OSError, pa.ArrowException, KeyError) as error:
             cause = " ".join(str(error).split())
             raise DataError(f"{file} has no extra_info.label_path ({cause}); build it with `speciarl data`") from error
@@ -112,7 +113,9 @@ def _of_kind(kind: Kind, taxonomy: Taxonomy, wanted: int, chance: random.Random)
     found: dict[Pair, None] = {}  # in order
     for truth in truths * TRIES:
         answer = tree.answer(kind, truth, chance)
-        if answer is not None and _agrees(taxonomy, pair := Pair(truth.name, answer), CATEGORIES[kind]):
+        if answer is None or not (tree.is_clear(truth.name) and tree.is_clear(answer)):
+            continue
+        if _agrees(taxonomy, pair := Pair(truth.name, answer), CATEGORIES[kind]):
             found[pair] = None
         if len(found) == wanted:
             break
@@ -134,6 +137,11 @@ class _Tree:
         self._children: dict[str | None, list[str]] = {}
         for node in nodes:
             self._children.setdefault(node.parent, []).append(node.name)
+        self._meanings = Counter(text for node in nodes for text in {*map(normalise, (node.name, *node.aliases))})
+
+    def is_clear(self, text: str) -> bool:
+        """Whether a text means one concept at most."""
+        return self._meanings[normalise(text)] <= 1
 
     def answer(self, kind: Kind, truth: Node, chance: random.Random) -> str | None:
         """A random answer of a kind; None where the node has none."""

@@ -29,7 +29,7 @@ def proportion(hits: NDArray[np.bool_], clusters: NDArray[np.int64], level: floa
     if 0 < share < 1:
         residuals = np.bincount(members, hits - share, minlength=groups)
         clustered = groups / max(groups - 1, 1) * np.sum(residuals**2) / count**2
-        effective = count / max(1.0, clustered / (share * (1 - share) / count))
+        effective = count / max(1.0, clustered / (share * (1 - share) / (count - 1)))
     z = float(ndtri((1 + level) / 2))
     centre = (share + z**2 / (2 * effective)) / (1 + z**2 / effective)
     reach = z / (1 + z**2 / effective) * np.sqrt(share * (1 - share) / effective + z**2 / (4 * effective**2))
