@@ -1,10 +1,7 @@
 """The verify stage as a whole: judges of recipes and files, what is reused, and what makes a judge another one."""
 
-import asyncio
 import io
 import json
-import threading
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -22,33 +19,9 @@ from speciarl.evaluation.outcome import Outcome
 from speciarl.evaluation.verify import Verified, verify
 from speciarl.evaluation.verify.judge import configuration, identity
 from speciarl.verifier_server import factory
-from speciarl.verifier_server.judge.prompt import load_prompt
 
 ANSWERS = [("lion", "lion"), ("lion", "cat"), ("lion", "animal"), ("lion", "lion"), ("cat", "lion"), ("lion", None)]
 PROMPT = {"version": 1, "system": "Grade the pair.", "golden": []}
-
-
-@pytest.fixture
-def server(fake_judge: Callable[[], Any]) -> Iterator[Any]:
-    """A fake judge server on a loop of its own, since the stage brings its own."""
-    server = fake_judge()
-    server.answers = {golden.pair.prediction: min(golden.expected).label for golden in load_prompt("base").golden}
-    server.answers |= {"cat": "less specific", "animal": "generic"}
-    ready, stop = threading.Event(), asyncio.Event()
-    loop = asyncio.new_event_loop()
-
-    async def serve() -> None:
-        async with server.running():
-            ready.set()
-            await stop.wait()
-
-    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
-    thread.start()
-    assert ready.wait(10)
-    yield server
-    loop.call_soon_threadsafe(stop.set)
-    thread.join(10)
-    loop.close()
 
 
 @pytest.fixture
