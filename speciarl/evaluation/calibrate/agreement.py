@@ -6,10 +6,10 @@ import numpy as np
 
 from speciarl.category import Category
 from speciarl.evaluation.calibrate.judged import Judged
-from speciarl.evaluation.calibrate.proportion import proportion
+from speciarl.evaluation.calibrate.proportion import bootstrapped, proportion
 from speciarl.evaluation.config import BootstrapConfig
-from speciarl.evaluation.metrics.bootstrap import draw_sums, interval
-from speciarl.evaluation.metrics.metric import Floats, number, ratio
+from speciarl.evaluation.metrics.bootstrap import draw_sums
+from speciarl.evaluation.metrics.metric import Floats, ratio
 from speciarl.evaluation.results import Estimate
 
 SIZE = len(Category)
@@ -53,7 +53,7 @@ def estimated_kappa(judged: Judged, costs: Floats, config: BootstrapConfig) -> E
     by_truth = confusion_by_truth(judged)
     drawn = draw_sums(by_truth, config, "calibration").reshape(-1, SIZE, SIZE)
     value = float(kappa(confusion(judged), costs))
-    return Estimate(number(value), *interval(kappa(drawn, costs), len(by_truth), config.level))
+    return bootstrapped(value, kappa(drawn, costs), len(by_truth), config.level, span=(-1.0, 1.0))
 
 
 def channel_estimates(judged: Judged) -> list[list[Estimate]]:

@@ -15,8 +15,9 @@ from scipy.optimize import nnls
 from speciarl.category import Category
 from speciarl.evaluation.calibrate.agreement import SIZE, channel, confusion_by_truth
 from speciarl.evaluation.calibrate.judged import Judged
+from speciarl.evaluation.calibrate.proportion import bootstrapped
 from speciarl.evaluation.config import BootstrapConfig, MetricsConfig
-from speciarl.evaluation.metrics.bootstrap import draw_sums, interval
+from speciarl.evaluation.metrics.bootstrap import draw_sums
 from speciarl.evaluation.metrics.metric import Floats, number
 from speciarl.evaluation.metrics.scores import Grading, column
 from speciarl.evaluation.outcome import Outcome
@@ -64,11 +65,11 @@ def correct(
     """
     grading, by_truth = Grading.of(metrics), confusion_by_truth(calibration)
     drawn_runs = draw_sums(by_class, config, stream)
-    hm = number(float(grading.hm(by_class.sum(0))))
-    reported = Estimate(hm, *interval(grading.hm(drawn_runs), len(by_class), config.level))
+    hm = float(grading.hm(by_class.sum(0)))
+    reported = bootstrapped(hm, grading.hm(drawn_runs), len(by_class), config.level)
     confusion = channel(by_truth.sum(0).reshape(SIZE, SIZE))
     why_not = _hindrance(confusion)
-    if why_not or hm is None:
+    if why_not or np.isnan(hm):
         return Corrected(reported, Estimate(None), (None,) * SIZE, why_not or "the run has no scored answers")
     drawn_confusions = channel(draw_sums(by_truth, config, "calibration").reshape(-1, SIZE, SIZE))
     draws = np.array(
@@ -79,7 +80,7 @@ def correct(
     )
     sums = _corrected(by_class.sum(0), confusion)
     clusters = min(len(by_class), len(by_truth))
-    value = Estimate(number(float(grading.hm(sums))), *interval(draws, clusters, config.level))
+    value = bootstrapped(float(grading.hm(sums)), draws, clusters, config.level)
     return Corrected(reported, value, tuple(number(rate) for rate in sums[_FIRST:] / sums[1:].sum()))
 
 

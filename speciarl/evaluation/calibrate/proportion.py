@@ -1,4 +1,4 @@
-"""Proportion with an interval that knows that observations of one cluster are no independent evidence."""
+"""Intervals for which observations of one cluster are no independent evidence: of proportions, and by bootstrap."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from speciarl.evaluation.metrics.metric import number
+from speciarl.evaluation.metrics.bootstrap import Spread
+from speciarl.evaluation.metrics.metric import Bounds, Floats, number
 from speciarl.evaluation.results import Estimate
 
 LEVEL = 0.95
@@ -34,3 +35,15 @@ def proportion(hits: NDArray[np.bool_], clusters: NDArray[np.int64], level: floa
     centre = (share + z**2 / (2 * effective)) / (1 + z**2 / effective)
     reach = z / (1 + z**2 / effective) * np.sqrt(share * (1 - share) / effective + z**2 / (4 * effective**2))
     return Estimate(number(share), number(max(0.0, centre - reach)), number(min(1.0, centre + reach)))
+
+
+def bootstrapped(value: float, draws: Floats, clusters: int, level: float, span: Bounds = (0.0, 1.0)) -> Estimate:
+    """A number with the interval that its values in all draws give, shape (draws,), NaN where it has none.
+
+    `clusters` are what was drawn from; `span` is what such numbers lie within.
+    """
+    spread = Spread.of(draws, clusters)
+    if np.isnan(value) or spread is None:
+        return Estimate(number(value))
+    low, high = spread.interval(value, level, span)
+    return Estimate(number(value), number(low), number(high))
