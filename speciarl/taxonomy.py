@@ -72,6 +72,11 @@ class Taxonomy:
     def __len__(self) -> int:
         return len(self._nodes)
 
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """All concepts, in the order in which they were given."""
+        return tuple(self._nodes.values())
+
     def judge(self, pair: Pair) -> Category:
         """The exact category of a pair, by where the prediction's node lies from the truth's.
 

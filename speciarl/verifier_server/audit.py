@@ -20,7 +20,7 @@ from speciarl.verifier_server.config import VerifierConfig
 from speciarl.verifier_server.judge.attacks import gaming_set
 from speciarl.verifier_server.judge.labels import Scheme
 from speciarl.verifier_server.judge.probe import passes
-from speciarl.verifier_server.judge.prompt import Golden
+from speciarl.verifier_server.judge.prompt import Golden, load_prompt
 from speciarl.verifier_server.judge_config import judge_config
 from speciarl.verifier_server.llm_verifier import LLMVerifier
 
@@ -67,16 +67,12 @@ async def audit(config: VerifierConfig) -> Audit:
 
     Raises ConfigError for a verifier without a judge model, and VerifierStartError for a judge that cannot work at all.
     """
-    if config.kind == "taxonomy" or config.service_url:
-        what = "the taxonomy judge has no model" if config.kind == "taxonomy" else "a service answers from its store"
-        raise ConfigError(f"judge {config.name!r}: {what}; audit the configuration of a judge model")
-    judge_only = {"exact_shortcut": False, "abstain_shortcut": False, "cache_size": 0, "store": None, "probe": True}
-    verifier = LLMVerifier(config.model_copy(update=judge_only))
-    prompt = verifier.prompt
+    if config.kind == "taxonomy":
+        raise ConfigError(
+            f"judge {config.name!r}: the taxonomy judge has no model; audit the configuration of a judge model"
+        )
+    verifier, prompt = without_memory(config), load_prompt(config.prompt)
     cases = (*prompt.golden, *gaming_set(prompt))
-    # The probe must choose the decoding as in a run, but not refuse the judge: the audit reports failed golden pairs.
-    any_category = frozenset(Category)
-    verifier.prompt = replace(prompt, golden=tuple(replace(golden, expected=any_category) for golden in prompt.golden))
     await verifier.start()
     try:
         judgements = await asyncio.gather(*(verifier.verify(case.pair) for case in cases))
@@ -85,6 +81,23 @@ async def audit(config: VerifierConfig) -> Audit:
         await verifier.aclose()
     findings = tuple(Finding(*both) for both in zip(cases, judgements, strict=True))
     return Audit(config.name, prompt.name, prompt.scheme, decoding, findings)
+
+
+def without_memory(config: VerifierConfig) -> LLMVerifier:
+    """The verifier of a running judge, not started: without shortcuts, memory and store, so that each pair meets the
+    judge, and without a verdict on its golden pairs. Raises ConfigError for a service, which answers from its store.
+    """
+    if config.service_url:
+        raise ConfigError(
+            f"judge {config.name!r}: a service answers from its store; give the configuration of a judge model"
+        )
+    judge_only = {"exact_shortcut": False, "abstain_shortcut": False, "cache_size": 0, "store": None, "probe": True}
+    verifier = LLMVerifier(config.model_copy(update=judge_only))
+    # The probe must choose the decoding as in a run, but not refuse the judge because of its verdicts.
+    any_category = frozenset(Category)
+    golden = tuple(replace(golden, expected=any_category) for golden in verifier.prompt.golden)
+    verifier.prompt = replace(verifier.prompt, golden=golden)
+    return verifier
 
 
 def show(result: Audit, console: Console, failures_only: bool = False) -> None:

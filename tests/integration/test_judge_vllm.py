@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import io
 import itertools
+import json
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
@@ -14,12 +16,21 @@ from typing import Any
 import fault_proxy
 import psutil
 import pytest
+import yaml
+from made_predictions import write_predictions
 from processes import words_of
 from random_judges import make_blurting_judge, make_undecided_judge
+from rich.console import Console
 
+from data_prep.emoji.concepts import load_concepts
+from data_prep.emoji.taxonomy import taxonomy
 from speciarl.category import Category
 from speciarl.cpu import environment, stack
 from speciarl.errors import VerifierStartError
+from speciarl.evaluation.calibrate.run import Wanted, calibration_of
+from speciarl.evaluation.config import parse as parse_evaluation
+from speciarl.evaluation.matrix import SETTINGS, asked
+from speciarl.evaluation.verify import Verified, verify
 from speciarl.verdict import Judgement, Pair, Source, Unscorable, Verdict
 from speciarl.verifier_server import VerifierConfig, parse_config
 from speciarl.verifier_server.judge.attacks import gaming_set
@@ -313,6 +324,55 @@ async def test_replies_about_many_pairs_keep_to_the_pattern(replica: Replica, tm
     assert (stats["live"], stats["attempts"]) == (5, 2)
     assert {j.category for j in judgements if isinstance(j, Verdict)} <= {Category.WRONG, Category.SPECIFIC}
     assert all(isinstance(judgement, Verdict) for judgement in judgements)
+
+
+def test_an_evaluation_is_verified_and_its_judge_calibrated_on_the_emoji_hierarchy(
+    replica: Replica, tmp_path: Path
+) -> None:
+    """Verdicts that were stored make the same bytes as the judge's own; the judge is nearly right about its world, so
+    that correcting for its errors changes little."""
+    judge = {"model": LAPTOP_JUDGE, "served_model_name": "tiny", "prompt": "compact", "max_string_chars": 200}
+    (tmp_path / "judge.yaml").write_text(yaml.safe_dump(judge | {"endpoints": [replica.url], "request_timeout_s": 60}))
+    (tmp_path / "taxonomy.json").write_text(json.dumps(taxonomy(load_concepts())))
+    plain = {
+        "out": str(tmp_path / "out"),
+        "models": {"made": {"path": "made"}},
+        "datasets": {"emoji": {"file": "emoji.parquet"}},
+        "judges": {
+            "laptop": {"use": str(tmp_path / "judge.yaml")},
+            "gold": {"use": "taxonomy", "settings": {"taxonomy": str(tmp_path / "taxonomy.json")}},
+        },
+    }
+    evaluation = parse_evaluation(plain)
+    (cell,) = asked(evaluation)
+    write_predictions(cell.predictions(evaluation.out), itertools.product(TRUTHS, [*PREDICTIONS, None]))
+
+    def verified() -> list[Verified]:
+        return verify(evaluation, evaluation.out, Console(file=io.StringIO()))
+
+    assert [(one.judge, one.answers, one.unscored, one.pairs) for one in verified()] == [
+        ("laptop", 60, {}, 55),
+        ("gold", 60, {}, 55),
+    ]
+    table = cell.verdicts(evaluation.out, "laptop")
+    live = table.read_bytes()
+    table.unlink()
+    assert [one.pairs for one in verified()] == [55, 0]
+    assert table.read_bytes() == live
+
+    (evaluation.out / SETTINGS).write_text(yaml.safe_dump(plain, sort_keys=False))
+    wanted = Wanted((), tmp_path / "taxonomy.json", evaluation.out, per_kind=40, repeats=20, seed=0)
+    found = calibration_of(str(tmp_path / "judge.yaml"), (), wanted)
+    assert found.unscored == {}
+    assert found.kappa_quadratic.value is not None
+    assert found.kappa_quadratic.value > 0.8
+    assert sum(one.pairs for one in found.margins) == sum(found.kinds.values())
+    assert found.calibration_error is not None
+    assert found.flips_repeated.value == 0
+    (corrected,) = found.corrected
+    assert corrected.hm.why_not == ""
+    assert corrected.hm.reported.value is not None
+    assert corrected.hm.corrected.value == pytest.approx(corrected.hm.reported.value, abs=0.1)
 
 
 async def test_another_model_name_is_refused(replica: Replica) -> None:
