@@ -14,9 +14,9 @@ import pyarrow.compute as pc
 
 from speciarl.errors import DataError
 from speciarl.evaluation import tables
-from speciarl.evaluation.config import EvaluationConfig, prompt_name
 from speciarl.evaluation.matrix import Asked
 from speciarl.evaluation.report.scopes import Run
+from speciarl.evaluation.results import Results
 
 Codes: TypeAlias = npt.NDArray[np.int8]
 """Outcomes as numbers, shape (questions,)."""
@@ -50,13 +50,20 @@ class Questions:
         return len(self.sample_ids)
 
 
-def load(config: EvaluationConfig, out: Path) -> Iterator[Questions]:
-    """Data set by data set. Runs without tables are left out, so that a report can be had of what there is."""
-    for dataset in config.datasets:
-        asked = [Asked(model, dataset, prompt) for model in config.models for prompt in config.prompts]
-        there = [one for one in asked if one.predictions(out).exists()]
+def load(results: Results, out: Path) -> Iterator[Questions]:
+    """Data set by data set, in the order of the results. Runs without tables are left out: a report can be had of what
+    there is."""
+    judges = list(dict.fromkeys(cell.judge for cell in results.cells))
+    for dataset in dict.fromkeys(cell.dataset for cell in results.cells):
+        there = [one for one in asked(results, dataset) if one.predictions(out).exists()]
         if there:
-            yield _questions(dataset, there, list(config.judges), out)
+            yield _questions(dataset, there, judges, out)
+
+
+def asked(results: Results, dataset: str) -> list[Asked]:
+    """What was predicted on a data set, in the order of the results."""
+    cells = [cell for cell in results.cells if cell.dataset == dataset]
+    return list(dict.fromkeys(Asked(cell.model, dataset, cell.prompt) for cell in cells))
 
 
 def starts(table: Any) -> npt.NDArray[np.int64]:
@@ -67,15 +74,15 @@ def starts(table: Any) -> npt.NDArray[np.int64]:
 def _questions(dataset: str, there: Sequence[Asked], judges: Sequence[str], out: Path) -> Questions:
     known: Any = None
     judged: dict[Run, tuple[Any, Judged]] = {}
-    for asked in there:
+    for one in there:
         columns = ["sample_id", "index", "ground_truth", "data_source"]
-        answers = tables.read(asked.predictions(out), tables.PREDICTIONS, columns)
+        answers = tables.read(one.predictions(out), tables.PREDICTIONS, columns)
         questions = answers.take(starts(answers)).combine_chunks()
         known = questions if known is None else _united(known, questions)
         for judge in judges:
-            path = asked.verdicts(out, judge)
+            path = one.verdicts(out, judge)
             if path.exists():
-                run = Run(asked.model, prompt_name(asked.prompt), judge)
+                run = Run(one.model, one.prompt, judge)
                 judged[run] = questions["sample_id"], _judged(path, answers)
     ids = known["sample_id"].combine_chunks()
     runs = {run: _aligned(of, asked_ids, ids) for run, (asked_ids, of) in judged.items()}

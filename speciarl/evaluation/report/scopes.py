@@ -63,13 +63,14 @@ class Scope:
 
 
 def scopes(results: Results) -> list[Scope]:
-    """All scopes; of a group with one data set only the data set, as the average would repeat it."""
-    found = []
+    """All scopes: averages, that of the most data sets first, and data sets. No average that repeats another scope."""
+    averaged: dict[tuple[str, ...], Scope] = {}
     for group in dict.fromkeys(average.group for average in results.averages):
         of_group = [average for average in results.averages if average.group == group]
-        if len(of_group[0].datasets) > 1:
-            rows = [_averaged(average, results) for average in of_group]
-            found.append(Scope(group or "all", tuple(of_group[0].datasets), True, rows))
+        datasets = tuple(of_group[0].datasets)
+        if len(datasets) > 1 and datasets not in averaged:
+            averaged[datasets] = Scope(group, datasets, True, [_averaged(average, results) for average in of_group])
+    found = sorted(averaged.values(), key=lambda scope: -len(scope.datasets))
     for dataset in dict.fromkeys(cell.dataset for cell in results.cells):
         rows = [_row(run_of(cell), cell.metrics, [cell], results) for cell in results.cells if cell.dataset == dataset]
         found.append(Scope(dataset, (dataset,), False, rows))

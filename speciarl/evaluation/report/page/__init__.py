@@ -37,6 +37,7 @@ def render(config: EvaluationConfig, results: Results, out: Path) -> str:
         results=results,
         summary=sentences(results),
         scopes=scopes(results),
+        level=f"{results.settings['metrics']['bootstrap']['level']:.0%}",
         metrics=LADDER,
         titles=TITLES,
         form=number_format,

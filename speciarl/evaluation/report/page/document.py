@@ -15,7 +15,7 @@ from speciarl.evaluation.report.outcomes import Questions
 from speciarl.evaluation.report.page import index, pictures, samples
 from speciarl.evaluation.report.page.choice import choose
 from speciarl.evaluation.report.page.embed import as_json
-from speciarl.evaluation.report.scopes import Run, label, run_of, runs, scopes
+from speciarl.evaluation.report.scopes import label, run_of, runs, scopes
 from speciarl.evaluation.results import Estimate, Results
 
 PAGE_BYTES = 9_500_000
@@ -51,7 +51,8 @@ def numbers(results: Results) -> dict[str, Any]:
         "values": [[_plain(metrics.get(run)) for run in all_runs] for metrics in by_scope],
         "best": best,
         "outcomes": [{"code": one.value, "label": one.label, "key": one.key, "short": SHORT[one]} for one in Outcome],
-        "metrics": results.settings["metrics"],
+        "weights": dict(sorted(results.settings["metrics"]["weights"].items())),
+        "abstain_is_wrong": results.settings["metrics"]["abstain_is_wrong"],
     }
 
 
@@ -59,14 +60,14 @@ def questions(
     config: EvaluationConfig, results: Results, out: Path, spent: int
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The index of all questions, and the samples that are shown whole; `spent` bytes are taken already."""
-    everything = list(outcomes.load(config, out))
+    everything = list(outcomes.load(results, out))
     all_runs = runs(results)
     columns = index.columns(everything, all_runs)
     indexed = index.index(everything, columns, all_runs, INDEX_BYTES)
     judge = all_runs[0].judge
     dataset = np.repeat(np.arange(len(everything)), [len(of) for of in everything])
     rows = choose([one.codes for one in columns if one.run.judge == judge and not one.best], dataset, SAMPLES)
-    shown = samples.shortened(_samples(config, out, everything, all_runs, rows, dataset), TEXT_BYTES)
+    shown = samples.shortened(_samples(results, out, everything, rows, dataset), TEXT_BYTES)
     left = PAGE_BYTES - spent - len(as_json(indexed).encode()) - len(as_json(shown).encode())
     for one, picture in zip(shown, _pictures(config, shown), strict=True):
         left -= len(picture or "")
@@ -75,18 +76,17 @@ def questions(
 
 
 def _samples(
-    config: EvaluationConfig, out: Path, everything: Sequence[Questions], all_runs: Sequence[Run], rows: Any,
-    dataset: Any,
+    results: Results, out: Path, everything: Sequence[Questions], rows: Any, dataset: Any
 ) -> list[dict[str, Any]]:  # fmt: skip
     """The samples at the rows, in that order."""
-    names = list(dict.fromkeys(run.name for run in all_runs))
-    judges = list(dict.fromkeys(run.judge for run in all_runs))
+    names = list(dict.fromkeys(run.name for run in runs(results)))
+    judges = list(dict.fromkeys(run.judge for run in runs(results)))
     begins = np.cumsum([0, *(len(of) for of in everything)])
     ids = {int(row): everything[dataset[row]].sample_ids[int(row - begins[dataset[row]])].as_py() for row in rows}
     found: dict[int, Mapping[str, Any]] = {}
     for number, of in enumerate(everything):
         here = {row: name for row, name in ids.items() if dataset[row] == number}
-        answered = samples.answers(config, out, of.dataset, list(here.values()), judges)
+        answered = samples.answers(outcomes.asked(results, of.dataset), out, list(here.values()), judges)
         found |= {row: answered[name] for row, name in here.items()}
     return [
         {

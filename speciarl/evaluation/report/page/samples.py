@@ -10,7 +10,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from speciarl.evaluation.config import EvaluationConfig, prompt_name
 from speciarl.evaluation.matrix import Asked
 from speciarl.evaluation.report.page.embed import as_json
 
@@ -21,21 +20,19 @@ _COLUMNS = ["sample_id", "index", "label_path", "failure", "text", "answer", "to
 
 
 def answers(
-    config: EvaluationConfig, out: Path, dataset: str, sample_ids: Sequence[str], judges: Sequence[str]
+    cells: Sequence[Asked], out: Path, sample_ids: Sequence[str], judges: Sequence[str]
 ) -> dict[str, dict[str, Any]]:
     """Of each sample its ``path`` of labels and its ``runs``: by ``MODEL/PROMPT``, its first answer and its best."""
     found: dict[str, dict[str, Any]] = {name: {"path": [], "runs": {}} for name in sample_ids}
-    for model in config.models:
-        for prompt in config.prompts:
-            asked = Asked(model, dataset, prompt)
-            if asked.predictions(out).exists():
-                verdicts = _verdicts(asked, out, sample_ids, judges)
-                for row in _rows(asked.predictions(out), _COLUMNS, sample_ids):
-                    sample = found[row["sample_id"]]
-                    sample["path"] = row["label_path"] or sample["path"]
-                    said = verdicts.get((row["sample_id"], row["index"]), {})
-                    kept = sample["runs"].setdefault(f"{model}/{prompt_name(prompt)}", [])
-                    _keep(kept, {**row, "said": said}, judges)
+    for asked in cells:
+        if asked.predictions(out).exists():
+            verdicts = _verdicts(asked, out, sample_ids, judges)
+            for row in _rows(asked.predictions(out), _COLUMNS, sample_ids):
+                sample = found[row["sample_id"]]
+                sample["path"] = row["label_path"] or sample["path"]
+                said = verdicts.get((row["sample_id"], row["index"]), {})
+                kept = sample["runs"].setdefault(f"{asked.model}/{asked.prompt}", [])
+                _keep(kept, {**row, "said": said}, judges)
     return found
 
 

@@ -4,8 +4,8 @@ let classOrder = "worst";
 function perClass(codes) {
   const size = classes.length;
   const scored = new Float64Array(size), right = new Float64Array(size), graded = new Float64Array(size), weight = new Float64Array(size);
-  const weights = LADDER.map((code) => numbers.metrics.weights[outcomes.get(code).key] ?? 0);
-  const lowest = numbers.metrics.abstain_is_wrong ? 1 : 0;
+  const weights = LADDER.map((code) => numbers.weights[outcomes.get(code).key] ?? 0);
+  const lowest = numbers.abstain_is_wrong ? 1 : 0;
   const shown = shownDatasets();
   for (let row = 0; row < total; row++) {
     const code = codes[row];
