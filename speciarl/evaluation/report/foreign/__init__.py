@@ -13,7 +13,7 @@ from speciarl.evaluation import tables
 from speciarl.evaluation.config import EvaluationConfig, parse
 from speciarl.evaluation.matrix import SETTINGS, Asked
 from speciarl.evaluation.report.foreign import lmms_owc, release
-from speciarl.evaluation.report.foreign.answered import Answered, as_name, complete, verdicts
+from speciarl.evaluation.report.foreign.answered import Answered, as_name, complete, facts, verdicts
 from speciarl.utils.atomic_files import write_text
 
 Reader = Callable[[Path], Iterator[Answered]]
@@ -51,8 +51,7 @@ def convert(files: Sequence[Path], kind: str, out: Path) -> EvaluationConfig:
 
 
 def _write(asked: Asked, answers: Sequence[Answered], out: Path) -> None:
-    facts = answers[0].facts(answers)
-    tables.write(asked.predictions(out), tables.PREDICTIONS, (one.prediction() for one in answers), facts)
+    tables.write(asked.predictions(out), tables.PREDICTIONS, (one.prediction() for one in answers), facts(answers))
     for judge in sorted({one.judge for one in answers if one.judge}):
         rows = verdicts(answers, judge)
         tables.write(asked.verdicts(out, as_name(judge)), tables.VERDICTS, rows, {"judge": {"name": judge}})

@@ -52,13 +52,14 @@ class Answered:
             "tokens": None, "prompt_tokens": None, "finish_reason": None, "image_width": None, "image_height": None,
         }  # fmt: skip
 
-    def facts(self, cell: Sequence[Answered]) -> dict[str, Any]:
-        """Facts of its table, as far as the file tells them."""
-        samples = sorted({(one.sample_id, one.ground_truth) for one in cell})
-        return {
-            "prompt_sha": _hash(sorted({one.prompt_text for one in cell})), "data_sha": _hash(samples),
-            "pixels": UNKNOWN, "sampling": UNKNOWN, "engine": UNKNOWN, "model_sha": UNKNOWN,
-        }  # fmt: skip
+
+def facts(cell: Sequence[Answered]) -> dict[str, Any]:
+    """Facts of a cell's predictions, as far as the file tells them."""
+    samples = sorted({(one.sample_id, one.ground_truth) for one in cell})
+    return {
+        "prompt_sha": _hash(sorted({one.prompt_text for one in cell})), "data_sha": _hash(samples),
+        "pixels": UNKNOWN, "sampling": UNKNOWN, "engine": UNKNOWN, "model_sha": UNKNOWN,
+    }  # fmt: skip
 
 
 def complete(cell: Sequence[Answered]) -> list[Answered]:
