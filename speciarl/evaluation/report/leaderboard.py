@@ -1,0 +1,87 @@
+"""Leaderboard over evaluations: every run of every results.json below some folders, the best first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from speciarl.errors import DataError
+from speciarl.evaluation.matrix import RESULTS, Asked
+from speciarl.evaluation.report import comparable
+from speciarl.evaluation.report import number_format as form
+from speciarl.evaluation.report.scopes import LADDER, TITLES, Row, Scope, scopes
+from speciarl.evaluation.results import Estimate, Results, load
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A run of an evaluation, on its broadest scope."""
+
+    folder: Path
+    scope: str
+    row: Row
+    basis: Mapping[str, Any]
+    """What a comparison takes for granted: data, judge and definitions."""
+    differs: tuple[str, ...] = ()
+    """In what it is not comparable with the first."""
+
+
+def entries(folders: Iterable[Path]) -> list[Entry]:
+    """All runs, the best HM first, each told in what it is not comparable with the first.
+
+    Raises DataError when there is no results.json below the folders or one cannot be read.
+    """
+    files = sorted({file for folder in folders for file in folder.rglob(RESULTS)})
+    if not files:
+        raise DataError(f"no {RESULTS} below {', '.join(map(str, folders))}; give folders of `speciarl evaluate`")
+    found = [entry for file in files for entry in _entries(file)]
+    found.sort(key=lambda entry: -(hm if (hm := entry.row.value("hm")) is not None else -1.0))
+    first = found[0].basis
+    return [
+        Entry(one.folder, one.scope, one.row, one.basis, tuple(comparable.differing(first, one.basis))) for one in found
+    ]
+
+
+def show(found: Iterable[Entry], console: Console) -> None:
+    """Print the leaderboard; runs that are not comparable with the first dimmed, with the reason."""
+    table = Table("", "run", "folder", "on", "judge")
+    for metric in LADDER:
+        table.add_column(TITLES[metric], justify="right", no_wrap=True)
+    table.add_column("not comparable in")
+    for place, one in enumerate(found, start=1):
+        numbers = []
+        for metric in LADDER:
+            estimate = one.row.metrics.get(metric, Estimate(None))
+            numbers.append(escape(f"{form.number(estimate.value)} {form.interval(estimate)}".rstrip()))
+        names = map(escape, (one.row.run.name, str(one.folder), one.scope, one.row.run.judge))
+        table.add_row(
+            str(place), *names, *numbers, escape(", ".join(one.differs)), style="dim" if one.differs else None
+        )
+    console.print(table)
+
+
+def _entries(file: Path) -> Iterable[Entry]:
+    results = load(file)
+    scope = scopes(results)[0]
+    for row in scope.rows:
+        yield Entry(file.parent, scope.name, row, _basis(results, scope, row, file.parent))
+
+
+def _basis(results: Results, scope: Scope, row: Row, out: Path) -> dict[str, Any]:
+    """Facts of the tables where they lie beside the results; else the settings, which know names instead of content."""
+    basis: dict[str, Any] = comparable.of_settings(results.settings)
+    for dataset in scope.datasets:
+        asked = Asked(row.run.model, dataset, row.run.prompt)
+        if asked.predictions(out).exists() and asked.verdicts(out, row.run.judge).exists():
+            basis[f"data of {dataset}"] = comparable.of_predictions(asked.predictions(out))["data"]
+            basis |= comparable.of_verdicts(asked.verdicts(out, row.run.judge))
+        else:
+            basis[f"data of {dataset}"] = results.settings["datasets"][dataset]
+            basis["judge"] = results.settings["judges"][row.run.judge]
+    return basis

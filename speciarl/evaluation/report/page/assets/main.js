@@ -1,0 +1,4 @@
+controls();
+leaderboard();
+paintAll();
+document.documentElement.dataset.ready = "yes";

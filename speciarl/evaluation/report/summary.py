@@ -1,0 +1,66 @@
+"""Summary of an evaluation in two sentences: who is best, and by how much against the first model."""
+
+from __future__ import annotations
+
+from speciarl.evaluation.report import number_format as form
+from speciarl.evaluation.report.scopes import Row, Scope, best_first, scopes
+from speciarl.evaluation.results import Difference, Results
+
+
+def sentences(results: Results) -> tuple[str, str]:
+    """Two sentences on the first scope by the first judge."""
+    scope = scopes(results)[0]
+    judge = scope.rows[0].run.judge
+    rows = [row for row in scope.rows if row.run.judge == judge]
+    best = best_first(rows)[0]
+    return _best(best, scope, several=len(rows) > 1), _against_first(rows, best, scope, results)
+
+
+def _best(row: Row, scope: Scope, several: bool) -> str:
+    hm = row.metrics.get("hm")
+    if hm is None or hm.value is None:
+        return f"On {scope.title}, no model has a defined HM."
+    verb = "is best, with" if several else "reaches"
+    return (
+        f"On {scope.title}, {row.label} {verb} HM {form.number(hm.value)} {form.interval(hm)} "
+        f"(specificity {form.number(row.value('specificity'))}, correctness {form.number(row.value('correctness'))})."
+    ).replace("  ", " ")
+
+
+def _against_first(rows: list[Row], best: Row, scope: Scope, results: Results) -> str:
+    first = rows[0]
+    if len(rows) == 1:
+        return _unknown(first)
+    if best is first:
+        second = best_first(rows)[1]
+        return f"It is the first; the next, {second.label}, differs by {_gain(first, second, scope, results)}."
+    return f"Against the first, {first.label}, that is {_gain(first, best, scope, results)}."
+
+
+def _gain(first: Row, other: Row, scope: Scope, results: Results) -> str:
+    """The change in HM with its interval: of the scope where there is one, else data set by data set."""
+    known = {
+        difference.dataset: difference
+        for difference in results.differences
+        if (difference.first, difference.second) == (first.run.name, other.run.name)
+        and difference.judge == first.run.judge
+        and difference.metric == "hm"
+    }
+    if scope.name in known:
+        return _paired(known[scope.name])
+    if (before := first.value("hm")) is None or (after := other.value("hm")) is None:
+        return "not known"
+    each = ", ".join(f"{name} {_paired(known[name])}" for name in scope.datasets if name in known)
+    return form.change(after - before) + (f": {each}" if each else " (not paired, so without an interval)")
+
+
+def _paired(difference: Difference) -> str:
+    estimate = difference.estimate
+    return f"{form.change(estimate.value)} {form.interval(estimate, of_change=True)}".rstrip()
+
+
+def _unknown(row: Row) -> str:
+    hm = row.metrics.get("hm")
+    if row.unscored == 0 or hm is None:
+        return "Every answer was scored."
+    return f"At most {form.share(row.unscored)} of a cell is unscored, with which HM lies at {form.bounds(hm)}."
