@@ -47,11 +47,13 @@ class Family:
 def ratio(numerator: Floats, denominator: Floats) -> Floats:
     """Their quotient; NaN where the denominator is 0."""
     numerator, denominator = np.broadcast_arrays(numerator, denominator)
-    return np.divide(numerator, denominator, out=np.full(numerator.shape, np.nan), where=denominator > 0)
+    quotient = np.full(numerator.shape, np.nan)
+    np.divide(numerator, denominator, out=quotient, where=denominator > 0)
+    return quotient
 
 
-def number(value: float | np.floating) -> float | None:
-    """A number for results: to ten decimals, since the last bits differ between machines; None for NaN."""
+def number(value: float | Floats) -> float | None:
+    """A number for results, from one of shape (); None for NaN. To ten decimals: the last bits differ by machine."""
     return None if np.isnan(value) else round(float(value), 10) + 0.0  # never -0.0
 
 

@@ -115,7 +115,7 @@ class Grading:
     def score_bounds(self, sums: Floats) -> Bounds:
         """Every unscored answer of the fewest points; of the most."""
         points = self.points[1:]
-        total = sums.sum()
+        total = np.asarray(sums.sum())
         low, high = (ratio(sums @ self.points + extreme * sums[0], total) for extreme in (points.min(), points.max()))
         return number(low), number(high)
 
@@ -123,7 +123,9 @@ class Grading:
 def harmonic_mean(one: Floats, other: Floats) -> Floats:
     """2ab / (a + b), of equal shapes; 0 where both are 0."""
     both = one + other
-    return np.divide(2 * one * other, both, out=np.where(np.isnan(both), np.nan, 0.0), where=both > 0)
+    mean = np.where(np.isnan(both), np.nan, 0.0)
+    np.divide(2 * one * other, both, out=mean, where=both > 0)
+    return mean
 
 
 def family(config: MetricsConfig, outcomes: NDArray[np.int8]) -> Family:
@@ -171,8 +173,9 @@ def _by_outcome(values: dict[str, float]) -> list[tuple[str, float]]:
     return [(outcome.key, values[outcome.key]) for outcome in reversed(SCORED) if outcome.key in values]
 
 
-def _share_bounds(part: np.floating, sums: Floats) -> Bounds:
-    return number(ratio(part, sums.sum())), number(ratio(part + sums[0], sums.sum()))
+def _share_bounds(part: Floats, sums: Floats) -> Bounds:
+    total = np.asarray(sums.sum())
+    return number(ratio(part, total)), number(ratio(part + sums[0], total))
 
 
 def _rate(outcome: Outcome, definition: str, grading: Grading) -> Metric:
@@ -181,5 +184,5 @@ def _rate(outcome: Outcome, definition: str, grading: Grading) -> Metric:
         f"rate/{outcome.key}",
         definition,
         lambda sums: ratio(sums[..., at], sums @ grading.scored),
-        lambda sums: _share_bounds(sums[at], sums),
+        lambda sums: _share_bounds(np.asarray(sums[at]), sums),
     )
