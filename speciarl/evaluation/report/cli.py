@@ -31,6 +31,16 @@ def write(folder: Folder) -> None:
 
 
 @app.command()
+def compare(first: Folder, second: Folder) -> None:
+    """Paired differences between two evaluations, second minus first; refused where they are not comparable."""
+    from speciarl.evaluation.report import compare as comparison
+    from speciarl.evaluation.report.paired import paired
+
+    with one_line_io_errors():
+        comparison.show(comparison.compare(first, second, paired), Console())
+
+
+@app.command()
 def leaderboard(
     folders: Annotated[list[Path], typer.Argument(help="Folders with evaluations in them, at any depth.")],
 ) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -64,7 +65,7 @@ def compare(first: Path, second: Path, paired: PairedStatistics) -> list[Differe
 
 def show(differences: Sequence[Difference], console: Console) -> None:
     """Print the differences; those that are sure after correction in bold."""
-    table = Table("data set", "first", "second", "metric", title="second minus first, paired", title_justify="left")
+    table = Table("data set", "first", "second", "metric", title="second minus first, paired", box=SIMPLE_HEAD)
     for column in ("difference", "p", "p (Holm)", "detectable"):
         table.add_column(column, justify="right", no_wrap=True)
     for one in differences:

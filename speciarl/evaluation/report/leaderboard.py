@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -16,7 +17,7 @@ from speciarl.evaluation.matrix import RESULTS, Asked
 from speciarl.evaluation.report import comparable
 from speciarl.evaluation.report import number_format as form
 from speciarl.evaluation.report.scopes import LADDER, TITLES, Row, Scope, scopes
-from speciarl.evaluation.results import Estimate, Results, load
+from speciarl.evaluation.results import Results, load
 
 
 @dataclass(frozen=True)
@@ -50,19 +51,19 @@ def entries(folders: Iterable[Path]) -> list[Entry]:
 
 def show(found: Iterable[Entry], console: Console) -> None:
     """Print the leaderboard; runs that are not comparable with the first dimmed, with the reason."""
-    table = Table("", "run", "folder", "on", "judge")
+    table = Table("", box=SIMPLE_HEAD)
+    for column in ("run", "folder", "on", "judge"):
+        table.add_column(column, overflow="fold")
     for metric in LADDER:
-        table.add_column(TITLES[metric], justify="right", no_wrap=True)
-    table.add_column("not comparable in")
+        table.add_column(TITLES[metric], justify="right")
+    table.add_column("not comparable in", overflow="fold")
     for place, one in enumerate(found, start=1):
-        numbers = []
-        for metric in LADDER:
-            estimate = one.row.metrics.get(metric, Estimate(None))
-            numbers.append(escape(f"{form.number(estimate.value)} {form.interval(estimate)}".rstrip()))
+        numbers = [form.number(one.row.value(metric)) for metric in LADDER]
+        if "hm" in one.row.metrics:
+            numbers[-1] += f"\n{escape(form.interval(one.row.metrics['hm']))}"
         names = map(escape, (one.row.run.name, str(one.folder), one.scope, one.row.run.judge))
-        table.add_row(
-            str(place), *names, *numbers, escape(", ".join(one.differs)), style="dim" if one.differs else None
-        )
+        style = "dim" if one.differs else None
+        table.add_row(str(place), *names, *numbers, escape(", ".join(one.differs)), style=style)
     console.print(table)
 
 

@@ -6,6 +6,9 @@ from speciarl.evaluation.report import number_format as form
 from speciarl.evaluation.report.scopes import Row, Scope, best_first, scopes
 from speciarl.evaluation.results import Difference, Results
 
+_FEW = 2
+"""So many data sets are told one by one."""
+
 
 def sentences(results: Results) -> tuple[str, str]:
     """Two sentences on the first scope by the first judge."""
@@ -50,8 +53,17 @@ def _gain(first: Row, other: Row, scope: Scope, results: Results) -> str:
         return _paired(known[scope.name])
     if (before := first.value("hm")) is None or (after := other.value("hm")) is None:
         return "not known"
-    each = ", ".join(f"{name} {_paired(known[name])}" for name in scope.datasets if name in known)
-    return form.change(after - before) + (f": {each}" if each else " (not paired, so without an interval)")
+    paired = [known[name] for name in scope.datasets if name in known]
+    return form.change(after - before) + (_by_dataset(paired) if paired else " (not paired, so without an interval)")
+
+
+def _by_dataset(paired: list[Difference]) -> str:
+    if len(paired) <= _FEW:
+        return ": " + ", ".join(f"{one.dataset} {_paired(one)}" for one in paired)
+    ranked = sorted(paired, key=lambda one: one.estimate.value or 0.0)
+    sure = sum(one.p_holm < 0.05 and (one.estimate.value or 0.0) > 0 for one in paired)
+    ends = " to ".join(f"{_paired(one)} on {one.dataset}" for one in (ranked[0], ranked[-1]))
+    return f", from {ends}; surely better on {sure} of {len(paired)} (p < .05 after Holm)"
 
 
 def _paired(difference: Difference) -> str:

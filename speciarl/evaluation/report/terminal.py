@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -11,30 +14,34 @@ from speciarl.evaluation.report.scopes import LADDER, TITLES, Row, best_first, s
 from speciarl.evaluation.report.summary import sentences
 from speciarl.evaluation.results import Results
 
+_WIDE = 110
+"""Columns from which on an interval stands beside its number, and not below."""
+
 
 def show(results: Results, console: Console) -> None:
     """Print the summary, then for each average and data set a table with its runs, the best first."""
     for sentence in sentences(results):
         console.print(escape(sentence))
-    judges = {cell.judge for cell in results.cells}
-    for scope in scopes(results):
-        table = Table("model / prompt", title=escape(scope.title), title_justify="left")
-        if len(judges) > 1:
-            table.add_column("judge")
+    judges = list(dict.fromkeys(cell.judge for cell in results.cells))
+    between = " " if console.width >= _WIDE else "\n"
+    for scope, judge in itertools.product(scopes(results), judges):
+        by = f", judged by {judge}" if len(judges) > 1 else ""
+        table = Table(title=escape(scope.title + by), title_justify="left", box=SIMPLE_HEAD)
+        table.add_column("model / prompt", overflow="fold")
         for column in (*(TITLES[metric] for metric in LADDER), "unscored", "failed"):
             table.add_column(column, justify="right", no_wrap=True)
         for row in best_first(scope.rows):
-            names = [escape(row.label)] + ([escape(row.run.judge)] if len(judges) > 1 else [])
-            table.add_row(*names, *(_measured(row, metric) for metric in LADDER), *_missing(row))
-        console.print()
+            if row.run.judge == judge:
+                numbers = (_measured(row, metric, between) for metric in LADDER)
+                table.add_row(escape(row.label), *numbers, *_missing(row))
         console.print(table)
 
 
-def _measured(row: Row, metric: str) -> str:
+def _measured(row: Row, metric: str, between: str) -> str:
     if metric not in row.metrics:
         return form.NONE
     estimate = row.metrics[metric]
-    return f"{form.number(estimate.value)} [dim]{escape(form.interval(estimate))}[/]"
+    return f"{form.number(estimate.value)}{between}[dim]{escape(form.interval(estimate))}[/]"
 
 
 def _missing(row: Row) -> tuple[str, str]:

@@ -64,6 +64,16 @@ def test_summary_takes_the_interval_of_the_paired_difference(results: Results) -
     assert "+.100 [+.050, +.150]" in second
 
 
+def test_summary_of_many_data_sets_tells_the_least_and_the_most(results: Results) -> None:
+    everywhere = [
+        replace(one, group="all", datasets=["flowers", "pets", "aircraft", "cub"]) for one in results.averages
+    ]
+    first_of_each = list({(one.model, one.judge): one for one in everywhere}.values())
+    _, second = sentences(replace(results, averages=first_of_each))
+    assert second.count("[") == 2
+    assert "of 4 (p < .05 after Holm)" in second
+
+
 def test_summary_of_one_run_tells_what_is_unscored(results: Results) -> None:
     cell = replace(results.cells[0], unscored={"timeout": 6})
     first, second = sentences(replace(results, cells=[cell], averages=[], differences=[]))
