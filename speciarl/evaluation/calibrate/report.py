@@ -108,14 +108,14 @@ def shown(estimate: Estimate) -> str:
 
 
 def _per_cent(estimate: Estimate) -> str:
-    """A share in per cent, e.g. ``91``; a dot for 0."""
+    """A share in per cent, e.g. ``99.5``; a dot for 0."""
     if not estimate.value:
         return "-" if estimate.value is None else "."
-    return f"{100 * estimate.value:.0f}"
+    return f"{100 * estimate.value:.3g}"
 
 
 def _with_interval(estimate: Estimate) -> str:
-    """The same with its interval, e.g. ``91 [88, 94]``."""
+    """The same with its interval, e.g. ``99.5 [97, 100]``."""
     if not estimate.value or estimate.low is None or estimate.high is None:
         return _per_cent(estimate)
     return f"{_per_cent(estimate)} [{100 * estimate.low:.0f}, {100 * estimate.high:.0f}]"
