@@ -18,7 +18,7 @@ from speciarl.evaluation.replay.rollouts import Floats, Outcomes, Rollouts
 from speciarl.reward import GroupReward
 from speciarl.reward.barrier import score_group
 
-_SPELLED = re.compile(r"([^(),]+)(?:\(([^()]*)\))?(?:,|$)")
+_SPELLED = re.compile(r"([^(),]+)(?:\(([^()]*)\))?(?:,(?=.)|$)")
 
 
 @dataclass(frozen=True, slots=True)
