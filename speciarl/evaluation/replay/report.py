@@ -33,7 +33,9 @@ def show(found: Replay, console: Console) -> None:
     for line in _facts(found):
         console.print(Text(line))
     for header, *rows in _tables(found):
-        table = Table(*header)
+        table = Table()
+        for place, name in enumerate(header):
+            table.add_column(name, justify="right" if place else "left")
         for row in rows:
             # Text, not str, in which rich would take brackets for markup.
             table.add_row(*map(Text, row))

@@ -107,8 +107,9 @@ def _names(table: pa.Table, file: Ints, line: Ints, files: list[Path]) -> tuple[
     counts: dict[int, int] = {}
     found, sessions, ordered = [], [], False
     for row, text in enumerate(table["extra_info"].to_pylist()):
-        extra = json.loads(text) if text else None
-        names = [extra[key] for key in GROUP_KEYS if key in extra] if isinstance(extra, dict) else []
+        told = json.loads(text) if text else None
+        extra = told if isinstance(told, dict) else {}
+        names = [extra[key] for key in GROUP_KEYS if key in extra]
         if not names:
             raise DataError(
                 f"{files[file[row]]}, row {line[row]}: its `extra_info` names no group ({' or '.join(GROUP_KEYS)}), "

@@ -96,12 +96,13 @@ def advantages(scores: Floats, starts: Ints, by_deviation: bool) -> Floats:
     counts = np.diff(np.append(starts, len(scores)))
     # Of a lone rollout veRL takes the mean for 0 and the deviation for 1.
     mean = np.where(counts > 1, np.add.reduceat(scores, starts) / counts, 0.0)
-    centred = scores - np.repeat(mean, counts)
+    centred: Floats = scores - np.repeat(mean, counts)
     if not by_deviation:
         return centred
     variance = np.add.reduceat(centred**2, starts) / np.maximum(counts - 1, 1)
     deviation = np.where(counts > 1, np.sqrt(variance), 1.0)
-    return centred / np.repeat(deviation + EPSILON, counts)
+    scaled: Floats = centred / np.repeat(deviation + EPSILON, counts)
+    return scaled
 
 
 def agreements(rollouts: Rollouts, rewards: Mapping[str, Floats]) -> list[Agreement]:
