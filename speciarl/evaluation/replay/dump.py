@@ -144,16 +144,19 @@ def _codes(table: pa.Table, name: str, values: dict[str, int], files: Sequence[P
 
 def _names(table: pa.Table, files: Sequence[Path], lengths: Sequence[int]) -> tuple[Ints, Ints]:
     """Number of the prompt and of the session of each row, from veRL's keys."""
-    found = pc.extract_regex(table["uid"], r"^(?P<prompt>.*)_(?P<session>\d{1,9})_\d+$")
-    if found.null_count:
-        row = pc.index(found.is_null(), True).as_py()
+    parts = pc.split_pattern(table["uid"], "_", max_splits=2, reverse=True)
+    whole = pc.equal(pc.list_value_length(parts), 3)
+    if pc.all(whole).as_py():
+        number = pc.list_element(parts, 1)
+        whole = pc.and_(pc.utf8_is_digit(number), pc.less_equal(pc.utf8_length(number), 9))
+    if not pc.all(whole).as_py():
+        row = pc.index(whole, False).as_py()
         raise DataError(
             f"{_place(row, files, lengths)}: uid {table['uid'][row].as_py()!r} is not PROMPT_SESSION_INDEX, by which "
             "groups are told; give a folder that trainer.rollout_data_dir named"
         )
-    prompt, _ = text_codes(pc.struct_field(found, "prompt"))
-    session = pc.cast(pc.struct_field(found, "session"), pa.int64())
-    return prompt, np.asarray(session).astype(np.int64)
+    prompt, _ = text_codes(pc.list_element(parts, 0))
+    return prompt, np.asarray(pc.cast(number, pa.int64()))
 
 
 def _settings(table: pa.Table) -> tuple[Ints, tuple[Settings, ...], str]:

@@ -14,7 +14,7 @@ import yaml
 from speciarl import reward
 from speciarl.errors import ConfigError
 from speciarl.evaluation.replay.members import coded
-from speciarl.evaluation.replay.rollouts import Floats, Outcomes, Rollouts
+from speciarl.evaluation.replay.rollouts import Floats, Ints, Outcomes, Rollouts
 from speciarl.reward import GroupReward
 from speciarl.reward.barrier import score_group
 
@@ -30,6 +30,8 @@ class NamedReward:
     function: GroupReward
     labels_only: bool
     """Whether it looks at categories alone. What a user's own looks at is not known."""
+    any_order: bool
+    """Whether the order of the members makes no difference to what each of them earns."""
 
 
 def named(name: str, params: Mapping[str, Any]) -> NamedReward:
@@ -39,7 +41,8 @@ def named(name: str, params: Mapping[str, Any]) -> NamedReward:
     except ValueError as error:
         raise ConfigError(f"reward {name}: {error}") from error
     spelled = name + ("(" + ",".join(f"{key}={value}" for key, value in params.items()) + ")" if params else "")
-    return NamedReward(spelled, function, name in reward.NAMES and not reward.weighs_probabilities(function))
+    labels_only = name in reward.NAMES and not reward.weighs_probabilities(function)
+    return NamedReward(spelled, function, labels_only, any_order=labels_only and name != "dynamic_single")
 
 
 def parse(text: str) -> list[NamedReward]:
@@ -76,6 +79,10 @@ def compute(rollouts: Rollouts, seen: Outcomes, wanted: NamedReward) -> Floats:
     Raises ConfigError, naming the group, for what the function raises.
     """
     codes, members = coded(rollouts, seen, wanted.labels_only)
+    order: Ints | slice = slice(None)
+    if wanted.any_order:  # sorted, few groups are different: 3,000 instead of 5.8 million of eight members
+        order = np.lexsort((codes, rollouts.group))
+        codes = codes[order]
     starts = rollouts.starts
     ends = np.append(starts[1:], len(rollouts))
     known: dict[bytes, tuple[Sequence[float], int]] = {}
@@ -87,7 +94,9 @@ def compute(rollouts: Rollouts, seen: Outcomes, wanted: NamedReward) -> Floats:
             known[key] = _earned(wanted, [members[code] for code in group.tolist()], rollouts, start)
         rewards, scored = known[key]
         computed.append(rewards if scored >= quorum else [np.nan] * (end - start))
-    return np.fromiter(itertools.chain.from_iterable(computed), np.float64, len(rollouts))
+    earned = np.empty(len(rollouts))
+    earned[order] = np.fromiter(itertools.chain.from_iterable(computed), np.float64, len(rollouts))
+    return earned
 
 
 def _earned(

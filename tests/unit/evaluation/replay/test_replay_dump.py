@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -85,9 +86,27 @@ def test_probabilities_and_margins_reach_the_reward(tmp_path: Path) -> None:
     rollouts, _ = log.read(folder)
     assert against_log(rollouts).equal == 3
     met: list[Member] = []
-    spy = rewards.NamedReward("spy", lambda group: met.extend(group) or [0.0] * len(group), labels_only=False)
+    spy = rewards.NamedReward(
+        "spy", lambda group: met.extend(group) or [0.0] * len(group), labels_only=False, any_order=False
+    )
     rewards.compute(rollouts, rollouts.outcome, spy)
     assert met == [doubtful, Verdict(Category.WRONG, None, Source.LIVE), Unparsable()]
+
+
+@FEW
+@given(
+    st.lists(PLAIN, min_size=1, max_size=8), st.randoms(use_true_random=False), st.sampled_from(sorted(reward.NAMES))
+)
+def test_rewards_that_are_computed_once_for_any_order_do_not_depend_on_it(
+    group: list[Member], chance: Random, name: str
+) -> None:
+    (wanted,) = rewards.parse(name)
+    order = chance.sample(range(len(group)), len(group))
+    first = wanted.function(group)
+    if wanted.any_order:
+        assert wanted.function([group[place] for place in order]) == [first[place] for place in order]
+    else:
+        assert name in ("dynamic_single", "margin_aware")
 
 
 @FEW
