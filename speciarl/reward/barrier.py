@@ -39,6 +39,23 @@ class GroupOutcome:
         return len({reward for reward in self.rewards if reward is not None}) > 1
 
 
+def score_group(reward: GroupReward, members: Sequence[Member | None]) -> GroupOutcome:
+    """The outcome of a whole group, in session order; None for a rollout that ended before it could be judged.
+
+    Raises ValueError unless the reward returns one finite number, or None, per member; and what the reward itself
+    raises.
+    """
+    present = [(index, member) for index, member in enumerate(members) if member is not None]
+    earned = _checked(reward([member for _, member in present]), len(present))
+    rewards: list[float | None] = [None] * len(members)
+    for (index, member), value in zip(present, earned, strict=True):
+        # Whatever a custom reward says: no verdict, no reward.
+        rewards[index] = None if isinstance(member, Unscorable) else value
+    judged = [member for _, member in present]
+    scored = sum(isinstance(member, Verdict | Unparsable) for member in judged)
+    return GroupOutcome(tuple(rewards), reference_level(judged), scored)
+
+
 class RewardBarrier:
     """Barrier over the n rollouts (sessions) of one prompt.
 
@@ -93,20 +110,11 @@ class RewardBarrier:
         self._pending.discard(session)
         if self._pending or self._outcome.done():
             return
-        present = [(index, member) for index, member in enumerate(self._members) if member is not None]
         try:
-            earned = _checked(self._reward([member for _, member in present]), len(present))
+            self._outcome.set_result(score_group(self._reward, self._members))
         except Exception as error:  # noqa: BLE001  (a user's reward: its error is every waiting session's)
             self._outcome.set_exception(error)
             self._outcome.exception()  # retrieved here, or asyncio complains where no session is left to await it
-            return
-        rewards: list[float | None] = [None] * len(self._members)
-        for (index, member), reward in zip(present, earned, strict=True):
-            # Whatever a custom reward says: no verdict, no reward.
-            rewards[index] = None if isinstance(member, Unscorable) else reward
-        members = [member for _, member in present]
-        scored = sum(isinstance(member, Verdict | Unparsable) for member in members)
-        self._outcome.set_result(GroupOutcome(tuple(rewards), reference_level(members), scored))
 
 
 def _checked(rewards: Sequence[float | None], size: int) -> Sequence[float | None]:

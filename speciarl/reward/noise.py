@@ -54,7 +54,7 @@ class Noise(BaseModel):
 
     def _draw(self, identity: RolloutIdentity) -> tuple[float, bool]:
         """A number in [0, 1), and whether to move upwards."""
-        key = "\0".join(map(str, (self.seed, identity.image, identity.step, identity.session)))
+        key = f"{self.seed}\0{identity.image}\0{identity.step}\0{identity.session}"
         # A hash instead of a generator: no state, so no dependence on what was drawn before.
         digest = hashlib.blake2b(key.encode(), digest_size=8, person=b"verdict-noise").digest()
         return int.from_bytes(digest[:7], "big") / 2**56, bool(digest[7] & 1)

@@ -1,5 +1,6 @@
 """Reward record: stored with every trajectory beside its reward, always with the same keys (verl #7151)."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,13 +21,18 @@ def reward_extra_info(
     seen: Member,
     group_reward: float,
     overlong_penalty: float = 0.0,
+    sampled_step: int | None = None,
 ) -> dict[str, Any]:
     """The record of one scored rollout, as veRL's ``reward_extra_info``.
 
     ``category`` is the verifier's true verdict and ``seen_category`` what the reward saw, which verdict noise may have
     moved. ``group_reward`` is the reward before the overlong penalty: what group filtering looks at.
 
-    veRL's validation averages skip strings and drop None, so ``margin`` is averaged over the verdicts that have one.
+    ``sampled_step`` is the step in the draws of noise: asynchronous modes may learn from a prompt in a later one than
+    they fetched it in. None in validation, where veRL would average it.
+
+    veRL's validation averages skip strings and drop None, so ``margin`` is averaged over the verdicts that have one,
+    and ``probabilities`` are JSON text.
     """
     verdict = member if isinstance(member, Verdict) else None
     return {
@@ -37,10 +43,12 @@ def reward_extra_info(
         "answer": answer or "",
         "verdict_source": verdict.source.value if verdict else "none",
         "margin": verdict.margin if verdict else None,
+        "probabilities": json.dumps(verdict.probabilities) if verdict and verdict.probabilities else None,
         "reference": key(outcome.reference) if outcome.reference is not None else "none",
         "data_source": data_source,
         "sample_id": sample_id(extra_info),
         "stratum": str(extra_info.get("stratum", "")),
+        "sampled_step": sampled_step,
     }
 
 

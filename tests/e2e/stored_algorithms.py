@@ -7,6 +7,9 @@ import pytest
 from laptop_run import IMAGES, ROLLOUTS, STEPS, LaptopRun
 
 from speciarl.category import Category
+from speciarl.evaluation.replay import log, rewards
+from speciarl.evaluation.replay.check import against_log
+from speciarl.evaluation.replay.replay import replay
 from speciarl.reward import GroupReward, Member, Unparsable, load
 from speciarl.reward.noise import LADDER, Noise, RolloutIdentity
 from speciarl.training.agent_loop.seeding import prompt_uid
@@ -128,6 +131,19 @@ def assert_noise_reaches_the_reward_and_not_the_record(run: LaptopRun, probabili
         changed = sum(row["category"] != row["seen_category"] for row in rows) / len(rows)
         assert metrics["speciarl/noise_rate"] == pytest.approx(changed)
     assert 2 <= moved <= total / 2
+
+
+def assert_a_replay_equals_what_was_logged(run: LaptopRun, reward: str, by_deviation: bool = True) -> None:
+    """`speciarl replay` tells reward, noise and penalties from the dump alone, and has the trainer's advantages."""
+    rollouts, _ = log.read(run.folder / "rollouts")
+    rows = [row for step in run.metrics for row in run.trajectories(step)]
+    found = against_log(rollouts)
+    assert (found.compared, found.equal, found.first_difference) == (len(rows), len(rows), None)
+    assert {kind.reward.name for kind in rollouts.logged.settings} == {reward.partition("(")[0]}
+    summary = replay(rollouts, rewards.parse(reward), log="").rewards[reward]
+    assert summary.mean == pytest.approx(statistics.mean(row["group_reward"] for row in rows))
+    spread = summary.grpo if by_deviation else summary.dr_grpo
+    assert spread.mean_abs == pytest.approx(statistics.mean(abs(row["advantage"]) for row in rows), abs=1e-4)
 
 
 def _member(category: str) -> Member:

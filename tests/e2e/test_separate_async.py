@@ -8,7 +8,10 @@ import pytest
 import torch
 from brief_optimiser import UPDATES
 from laptop_run import IMAGES, ROLLOUTS, LaptopRun, train
-from stored_algorithms import assert_noise_reaches_the_reward_and_not_the_record
+from stored_algorithms import (
+    assert_a_replay_equals_what_was_logged,
+    assert_noise_reaches_the_reward_and_not_the_record,
+)
 
 from speciarl import reward
 from speciarl.category import Category
@@ -69,6 +72,13 @@ def test_noise_reaches_the_reward_and_not_the_record(run: LaptopRun, monkeypatch
     monkeypatch.setattr(sys, "path", [*sys.path, str(OWN_REWARD)])
     own = reward.load("own_reward:rewards", {"abstaining": ABSTAINING})
     assert_noise_reaches_the_reward_and_not_the_record(run, NOISE, own)
+
+
+def test_a_replay_equals_what_was_logged(run: LaptopRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also of prompts that were fetched in an earlier step than learnt from, which have that step's noise."""
+    monkeypatch.setattr(sys, "path", [*sys.path, str(OWN_REWARD)])
+    assert any(row["sampled_step"] < step for step in run.metrics for row in run.trajectories(step))
+    assert_a_replay_equals_what_was_logged(run, f"own_reward:rewards(abstaining={ABSTAINING})")
 
 
 def test_a_users_own_reward_by_import_path(run: LaptopRun) -> None:

@@ -11,6 +11,7 @@ from laptop_run import IMAGES, ROLLOUTS, STEPS
 from loss_calls import LossCall
 from one_process import OneProcessRun
 from stored_algorithms import (
+    assert_a_replay_equals_what_was_logged,
     assert_advantages,
     assert_filtering_looks_before_the_penalty,
     assert_groups_without_a_signal_are_replaced,
@@ -187,3 +188,12 @@ def test_gspos_loss_has_one_ratio_per_response(gspo: OneProcessRun) -> None:
 
 def test_noise_reaches_the_reward_and_not_the_record(gspo: OneProcessRun) -> None:
     assert_noise_reaches_the_reward_and_not_the_record(gspo.run, 0.25, load("dynamic"))
+
+
+def test_a_replay_equals_what_was_logged(
+    dapo: OneProcessRun, dapo_filtered: OneProcessRun, dr_grpo: OneProcessRun, gspo: OneProcessRun
+) -> None:
+    assert_a_replay_equals_what_was_logged(dapo.run, "dynamic")  # with penalties
+    assert_a_replay_equals_what_was_logged(dapo_filtered.run, "binary")
+    assert_a_replay_equals_what_was_logged(dr_grpo.run, "dynamic", by_deviation=False)
+    assert_a_replay_equals_what_was_logged(gspo.run, "dynamic")  # with noise

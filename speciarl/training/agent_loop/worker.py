@@ -244,6 +244,7 @@ class GroupAgentLoopWorker(SharedPromptWorker):
             seen=seen,
             group_reward=earned,
             overlong_penalty=penalty,
+            sampled_step=None if group.validate else group.step,
         )
         return Score(earned + penalty, record, time.time() - started)
 

@@ -1,9 +1,12 @@
 """Rollout dump: our columns in the files of ``trainer.rollout_data_dir``, beside veRL's (text, score, ground truth)."""
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
 import transfer_queue as tq
+
+from speciarl.config import RewardConfig
 
 
 def without_padding(batch: Any) -> Any:
@@ -32,3 +35,14 @@ def columns(keys: Sequence[str], partition_id: str = "train") -> dict[str, list[
         "advantage": [float(row[0]) for row in data["advantages"].unbind()],
         "response_tokens": [len(row) for row in data["responses"].unbind()],
     }
+
+
+def reward_settings(reward: RewardConfig, rollouts: int, validate: bool) -> str:
+    """JSON text of what a row's reward was computed with, for `speciarl replay`: the same in every row of a file.
+
+    `rollouts` is the number asked for per prompt, since one that failed or got no verdict leaves no row.
+    """
+    settings = reward.model_dump(mode="json", include={"name", "params", "noise", "quorum"})
+    if validate:  # about true verdicts, and each answer is a result by itself
+        settings |= {"noise": {"probability": 0.0}, "quorum": 1}
+    return json.dumps(settings | {"rollouts": rollouts})

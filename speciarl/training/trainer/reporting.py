@@ -64,10 +64,15 @@ class ReportingTrainer(PPOTrainer):
         super()._log_rollout_data(rollout_dump.without_padding(batch), timing_raw, rollout_data_dir)
 
     def _dump_generations(self, *, reward_extra_infos_dict: dict[str, list[Any]], **kwargs: Any) -> None:
+        keys, rollout = reward_extra_infos_dict["uid"], self.config.actor_rollout_ref.rollout
+        validate = "reward" in reward_extra_infos_dict
         # A dump of training: veRL passes keys without records. They are fetched now; veRL clears the rows next.
-        if "reward" not in reward_extra_infos_dict:
-            reward_extra_infos_dict |= rollout_dump.columns(reward_extra_infos_dict["uid"])
-        super()._dump_generations(reward_extra_infos_dict=reward_extra_infos_dict, **kwargs)
+        if not validate:
+            reward_extra_infos_dict |= rollout_dump.columns(keys)
+        rollouts = int(rollout.val_kwargs.n if validate else rollout.n)
+        settings = rollout_dump.reward_settings(self._settings.reward, rollouts, validate)
+        columns = reward_extra_infos_dict | {"reward_settings": [settings] * len(keys)}
+        super()._dump_generations(reward_extra_infos_dict=columns, **kwargs)
 
     def _drain_stats(self, validate: bool = False) -> RolloutStats:
         replies = self._ask_workers("drain_stats", validate)
