@@ -20,8 +20,8 @@ _MANIFEST = "made.json"
 def made(cache: Path, kind: str, sha: str, make: Callable[[Path], None], say: Say) -> Path:
     """Directory ``CACHE/KIND-HASH``, which `make` fills where it is not there yet, or no longer as it was made.
 
-    `sha` (``ALGORITHM:HEX``) is the hash of all that it is made from. An interruption leaves no directory; two processes do not make
-    the same one twice. Raises DataError in one line when it cannot be written.
+    `sha` (``ALGORITHM:HEX``) is the hash of all that it is made from. An interruption leaves no directory; two
+    processes do not make the same one twice. Raises DataError in one line when it cannot be written.
     """
     folder = cache / f"{kind}-{sha.partition(':')[2][:32]}"
     try:

@@ -16,7 +16,7 @@ class AdapterEngine(Protocol):
 
 
 def logits_differ(engine: AdapterEngine) -> bool:
-    """Whether the adapter changes the first token's log-probabilities, by more than asking the base model twice does."""
+    """Whether the adapter changes the first token's log-probabilities by more than asking the base twice does."""
     base = engine.first_token_logprobs(adapter=False)
     noise = distance(base, engine.first_token_logprobs(adapter=False))
     return distance(base, engine.first_token_logprobs(adapter=True)) > noise

@@ -1,10 +1,11 @@
-"""Resolution of a model of the configuration: which directory vLLM loads, which adapter goes with it, and their hashes."""
+"""Resolution of a configured model: the directory that vLLM loads, the adapter that goes with it, and their hashes."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -88,8 +89,8 @@ class IdentifiedModel:
             )
             if self.config.merge:
                 described.append("merged")
-                base = made(cache, "merged", self.weights_sha, lambda to: self._merge(base, adapter, to, say), say)
-                folder = None
+                merge = partial(self._merge, base, adapter, say)
+                base, folder = made(cache, "merged", self.weights_sha, merge, say), None
             else:
                 adapter.refuse_unserved()
                 rank = max(a.shape[0] for a, _ in adapter.matrices.values())
@@ -97,7 +98,7 @@ class IdentifiedModel:
             base, folder, self.weights_sha, self.adapter_sha, generation(base), " + ".join(described), rank
         )
 
-    def _merge(self, base: Path, adapter: adapters.Adapter, target: Path, say: Say) -> None:
+    def _merge(self, base: Path, adapter: adapters.Adapter, say: Say, target: Path) -> None:
         say(f"merging {adapter.folder} into {base}")
         merging.merge(base, adapter, target)
 
