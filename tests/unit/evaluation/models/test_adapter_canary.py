@@ -106,7 +106,7 @@ def test_an_adapter_of_another_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"has model\.language_model\.layers\.1\.mlp\.down_proj, which .*base has not"):
         other.targets(base)
     wider = adapters.read(tiny_models.adapter(tmp_path / "wider", _changed(A_UP, torch.ones(2, 9))))
-    with pytest.raises(DataError, match="as 10 x 9, but .*base has it as 10 x 6"):
+    with pytest.raises(DataError, match=r"as 10 x 9, but .*base has it as 10 x 6"):
         wider.targets(base)
 
 

@@ -28,7 +28,9 @@ def test_a_copy_elsewhere_with_other_times_has_the_same_fingerprint(tmp_path: Pa
     assert sha(first) == sha(second)
 
 
-@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "generation_config.json", "model-00002-of-00002.safetensors"])  # fmt: skip
+@pytest.mark.parametrize(
+    "name", ["config.json", "tokenizer.json", "generation_config.json", "model-00002-of-00002.safetensors"]
+)
 def test_a_changed_byte_changes_it_though_time_and_size_stay(tmp_path: Path, name: str) -> None:
     folder = tiny_models.model(tmp_path / "model")
     before, file = sha(folder), folder / name
