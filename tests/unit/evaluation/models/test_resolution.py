@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import tiny_models
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from speciarl.errors import ConfigError, DataError, SpeciaRLError
 from speciarl.evaluation.config import EvaluationConfig, ModelConfig, parse
@@ -80,18 +80,24 @@ def test_a_merged_adapter_is_in_the_weights(tmp_path: Path, base: Path) -> None:
     assert again == model
 
 
-def test_weights_in_bfloat16_are_rounded_once(tmp_path: Path, base: Path) -> None:
-    from safetensors.torch import save_file
-
+@pytest.mark.parametrize(
+    ("said", "kept"), [("bfloat16", torch.bfloat16), ("float32", torch.float32), (None, torch.bfloat16)]
+)
+def test_weights_in_bfloat16_are_rounded_once_if_at_all(
+    tmp_path: Path, base: Path, said: str | None, kept: torch.dtype
+) -> None:
     for file in base.glob("*.safetensors"):
         save_file(
             {name: tensor.bfloat16() for name, tensor in load_file(file).items()}, file, metadata={"format": "pt"}
         )
+    (base / "config.json").write_text(json.dumps({**tiny_models.CONFIG, "dtype": said}))
     folder = tiny_models.adapter(tmp_path / "adapter")
     new = tensors(resolved(tmp_path, path=base, adapter=folder, merge=True).directory)
     a, b = adapters.read(folder).matrices[tiny_models.UP]
     name = tiny_models.on_hub(f"{tiny_models.UP}.weight")
-    assert torch.equal(new[name], (tensors(base)[name].float() + 3 * (b @ a)).bfloat16())
+    assert torch.equal(new.pop(name), (tensors(base)[name].float() + 3 * (b @ a)).to(kept))
+    del new[tiny_models.on_hub(f"{tiny_models.DOWN}.weight")]
+    assert {tensor.dtype for tensor in new.values()} == {torch.bfloat16}
 
 
 @pytest.mark.parametrize("mesh", [(1,), (2,)])
