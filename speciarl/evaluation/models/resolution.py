@@ -78,7 +78,7 @@ class IdentifiedModel:
         Raises SpeciaRLError in one line, above all for an adapter that does not fit the base or changes nothing.
         """
         base = self.base or self._converted(cache, say)
-        described = [self.config.path or f"weights of {self.config.checkpoint}"]
+        described = [self._base_described()]
         folder, rank = self.adapter or self._converted_adapter(cache, say), None
         if folder:
             adapter = adapters.read(folder)
@@ -97,6 +97,12 @@ class IdentifiedModel:
         return ResolvedModel(
             base, folder, self.weights_sha, self.adapter_sha, generation(base), " + ".join(described), rank
         )
+
+    def _base_described(self) -> str:
+        if self.base is None:
+            return f"weights of {self.config.checkpoint}"
+        name = self.config.path or str(self.base)
+        return f"{name}@{self.config.revision}" if self.config.revision else name
 
     def _merge(self, base: Path, adapter: adapters.Adapter, say: Say, target: Path) -> None:
         say(f"merging {adapter.folder} into {base}")

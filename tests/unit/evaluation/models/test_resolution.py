@@ -151,7 +151,9 @@ def test_an_adapter_over_the_model_that_the_checkpoint_names(tmp_path: Path, bas
     refused(tmp_path, "does not name its base model; give `path`", checkpoint=tmp_path / "run")
     config = actor / "huggingface" / "config.json"
     config.write_text(json.dumps({**tiny_models.CONFIG, "_name_or_path": str(base)}))
-    assert resolved(tmp_path, checkpoint=tmp_path / "run").directory == base
+    model = resolved(tmp_path, checkpoint=tmp_path / "run")
+    assert model.directory == base
+    assert model.described.startswith(f"{base} + adapter of ")
     config.write_text(json.dumps({**tiny_models.CONFIG, "_name_or_path": "/gone/base"}))
     refused(tmp_path, "base model of .*run: there is no directory /gone/base", checkpoint=tmp_path / "run")
 
@@ -228,7 +230,8 @@ def test_the_hub_is_asked_for_names_and_its_refusal_is_a_line(
 
     monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", listed)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    assert resolved(tmp_path, path="org/model", revision="v1").directory == base
+    model = resolved(tmp_path, path="org/model", revision="v1")
+    assert (model.directory, model.described) == (base, "org/model@v1")
     assert asked == [("org/model", {"revision": "v1", "allow_patterns": ["config.json", "model.safetensors"]})]
     refused(
         tmp_path, r"path: org/gone is no directory, and the Hub does not give it \(no such model\)", path="org/gone"
