@@ -49,10 +49,10 @@ def merge(base: Path, adapter: Adapter, target: Path) -> None:
         for tensor in tensors:
             if tensor in changed:
                 a, b = adapter.matrices[changed[tensor]]
-                delta = adapter.scales[changed[tensor]] * (b.float() @ a.float())
+                scale = adapter.scales[changed[tensor]]
                 own = merged[tensor].dtype
                 kept = torch.promote_types(own, dtype) if isinstance(dtype, torch.dtype) else own
-                merged[tensor] = (merged[tensor].float() + delta).to(kept)
+                merged[tensor] = merged[tensor].float().addmm_(b.float(), a.float(), alpha=scale).to(kept)
         save(merged, target / name, metadata)
     for file in model_files(base):
         copy = target / file.relative_to(base)
