@@ -6,6 +6,9 @@ from typing import Annotated
 
 import typer
 
+from speciarl.evaluation.calibrate.cli import command as calibrate
+from speciarl.evaluation.replay.cli import command as replay
+from speciarl.evaluation.report.cli import app as report
 from speciarl.utils.cli_errors import TROUBLE, one_line_io_errors, say
 
 TEACHING = """Evaluate models on test sets: predict, verify, metrics, report.
@@ -70,3 +73,6 @@ def evaluate(
 def add_to(app: typer.Typer) -> None:
     """Add the commands to the program's."""
     app.command(help=TEACHING)(evaluate)
+    app.add_typer(report, name="report")
+    app.command(name="replay")(replay)
+    app.command(name="calibrate")(calibrate)

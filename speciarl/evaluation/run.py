@@ -43,7 +43,7 @@ def run(config: EvaluationConfig, console: Console, only: Stage | None = None) -
 
         verify(config, config.out, console)
     if Stage.METRICS in stages:
-        from speciarl.evaluation.metrics.compute import compute
+        from speciarl.evaluation.metrics import compute
 
         compute(config, config.out, versions()).save(config.out / RESULTS)
     if Stage.REPORT in stages:
@@ -68,7 +68,7 @@ def versions() -> dict[str, str]:
 
 
 def _over_budget(config: EvaluationConfig) -> list[str]:
-    from speciarl.evaluation.metrics.compute import over_budget
+    from speciarl.evaluation.metrics import over_budget
 
     return over_budget(results.load(config.out / RESULTS), config)
 

@@ -83,7 +83,7 @@ class Adapter:
 def read(folder: Path) -> Adapter:
     """The adapter in a directory; raises DataError in one line when it is none, or one that changes nothing."""
     settings = _settings(folder)
-    tensors = _tensors(folder)
+    tensors = load(folder / (TENSORS if (folder / TENSORS).is_file() else _OLD_TENSORS))
     modules = _paired(folder, tensors)
     scales = {module: _scale(folder, settings, module, a.shape[0]) for module, (a, _) in modules.items()}
     _refuse_untargeted(folder, settings.get("target_modules"), modules)
@@ -120,13 +120,7 @@ def _settings(folder: Path) -> dict[str, Any]:
     return settings
 
 
-def _tensors(folder: Path) -> dict[str, Tensor]:
-    file = folder / (TENSORS if (folder / TENSORS).is_file() else _OLD_TENSORS)
-    return load(file)
-
-
-def _paired(folder: Path, tensors: Iterable[str] | Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
-    assert isinstance(tensors, Mapping)
+def _paired(folder: Path, tensors: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
     halves: dict[str, dict[str, Tensor]] = {}
     for name, tensor in sorted(tensors.items()):
         match = _NAME.fullmatch(name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,7 @@ class IdentifiedModel:
         Raises SpeciaRLError in one line, above all for an adapter that does not fit the base or changes nothing.
         """
         base = self.base or self._converted(cache, say)
-        described = [self.config.path or f"weights of {self.config.checkpoint}"]
+        described = [self._base_described()]
         folder, rank = self.adapter or self._converted_adapter(cache, say), None
         if folder:
             adapter = adapters.read(folder)
@@ -96,8 +97,8 @@ class IdentifiedModel:
             )
             if self.config.merge:
                 described.append("merged")
-                base = made(cache, "merged", self.weights_sha, lambda to: self._merge(base, adapter, to, say), say)
-                folder = None
+                merge = partial(self._merge, base, adapter, say)
+                base, folder = made(cache, "merged", self.weights_sha, merge, say), None
             else:
                 adapter.refuse_unserved()
                 rank = max(a.shape[0] for a, _ in adapter.matrices.values())
@@ -105,7 +106,13 @@ class IdentifiedModel:
             base, folder, self.weights_sha, self.adapter_sha, generation(base), " + ".join(described), rank
         )
 
-    def _merge(self, base: Path, adapter: adapters.Adapter, target: Path, say: Say) -> None:
+    def _base_described(self) -> str:
+        if self.base is None:
+            return f"weights of {self.config.checkpoint}"
+        name = self.config.path or str(self.base)
+        return f"{name}@{self.config.revision}" if self.config.revision else name
+
+    def _merge(self, base: Path, adapter: adapters.Adapter, say: Say, target: Path) -> None:
         say(f"merging {adapter.folder} into {base}")
         merging.merge(base, adapter, target)
 
