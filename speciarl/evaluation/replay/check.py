@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from speciarl.errors import ConfigError
 from speciarl.evaluation.outcome import Outcome
 from speciarl.evaluation.replay import rewards
 from speciarl.evaluation.replay.members import drawn
@@ -40,7 +41,10 @@ def against_log(rollouts: Rollouts) -> Check:
         if not len(rows):
             continue
         seen[rows] = drawn(rollouts, kind.reward.noise, rows)
-        wanted = rewards.named(kind.reward.name, kind.reward.params)
+        try:
+            wanted = rewards.named(kind.reward.name, kind.reward.params)
+        except ConfigError as error:
+            raise ConfigError(f"the run's own {error}; put its module on PYTHONPATH, or give --no-check") from error
         earned[rows] = rewards.compute(rollouts.take(rows), logged.seen[rows], wanted)
     compared = logged.which >= 0
     score = logged.reward + rollouts.penalty

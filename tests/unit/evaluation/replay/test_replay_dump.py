@@ -196,6 +196,14 @@ def test_a_resumed_run_may_change_its_reward(tmp_path: Path) -> None:
         chosen_noise(rollouts, None, None)
 
 
+def test_a_reward_of_the_run_that_cannot_be_imported_is_named(tmp_path: Path) -> None:
+    folder = write_dump(tmp_path / "log", [[members("gs")]])
+    file = folder / "1.jsonl"
+    file.write_text(file.read_text().replace('\\"dynamic\\"', '\\"elsewhere:rewards\\"'))
+    with pytest.raises(ConfigError, match=r"^the run's own reward elsewhere:rewards: .* or give --no-check$"):
+        against_log(log.read(folder)[0])
+
+
 def test_an_older_dump_is_replayed_and_not_checked(tmp_path: Path) -> None:
     folder = write_dump(tmp_path / "log", [[members("gs"), members("ww")]])
     file = folder / "1.jsonl"
