@@ -101,5 +101,7 @@ def _nearest(setup: Mapping[str, Any], known: list[dict[str, Any]]) -> str:
     """The fields in which the nearest of the known set-ups differs."""
     if not known:
         return "nothing answered yet"
-    differing = [[name for name in sorted({*setup, *other}) if setup.get(name) != other.get(name)] for other in known]
-    return ", ".join(min(differing, key=lambda names: len(names)))
+    differing: list[list[str]] = [
+        [name for name in sorted({*setup, *other}) if setup.get(name) != other.get(name)] for other in known
+    ]
+    return ", ".join(min(differing, key=len))
