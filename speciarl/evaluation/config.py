@@ -17,6 +17,10 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 """What models, data sets and judges may be called, since folders are named after them."""
 
 
+AS_BUILT = "as_built"
+"""Stands for the prompt that is in the data file."""
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
@@ -194,7 +198,7 @@ class EvaluationConfig(_Section):
     """Folder of the answers, which several evaluations may share; ``OUT/answers`` where None."""
     models: dict[str, ModelConfig]
     datasets: dict[str, DatasetConfig]
-    prompts: tuple[str, ...] = ("as_built",)
+    prompts: tuple[str, ...] = (AS_BUILT,)
     """Prompts: ``as_built`` for the one in the data file, a name of `data_prep/prompts`, or the path of a .txt file."""
     judges: dict[str, JudgeConfig]
     sampling: SamplingConfig = SamplingConfig()

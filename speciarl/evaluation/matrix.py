@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from speciarl.evaluation.config import EvaluationConfig, prompt_name
+from speciarl.evaluation.config import AS_BUILT, EvaluationConfig, prompt_name
 
 RESULTS = "results.json"
 SETTINGS = "evaluation.yaml"
-LOG = "predict.log"
-"""What vLLM says."""
+LOG = "engines.log"
+"""What vLLM and Ray say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,8 @@ class Asked:
         return out / "verdicts" / judge / self.model / self.dataset / f"{prompt_name(self.prompt)}.parquet"
 
     def __str__(self) -> str:
-        return f"{self.model} / {self.dataset} / {prompt_name(self.prompt)}"
+        prompt = "" if self.prompt == AS_BUILT else f" / {prompt_name(self.prompt)}"
+        return f"{self.model} / {self.dataset}{prompt}"
 
 
 def asked(config: EvaluationConfig) -> list[Asked]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import enum
+from collections import Counter
 from importlib import metadata
 
 from rich.console import Console
-from rich.table import Table
 
 import speciarl
 from speciarl.evaluation import results
@@ -39,9 +39,7 @@ def run(config: EvaluationConfig, console: Console, only: Stage | None = None) -
     if Stage.PREDICT in stages:
         _predict(config, console)
     if Stage.VERIFY in stages:
-        from speciarl.evaluation.verify.stage import verify
-
-        verify(config, config.out, console)
+        _verify(config)
     if Stage.METRICS in stages:
         from speciarl.evaluation.metrics import compute
 
@@ -78,8 +76,18 @@ def _predict(config: EvaluationConfig, console: Console) -> None:
 
     with logged_to(config.out / LOG) as terminal:
         done = asyncio.run(predict(config, terminal))
-    table = Table("model / data set / prompt", "questions", "new answers", "known", "failed")
+    made, known = sum(one.made for one in done), sum(one.known for one in done)
+    failed: Counter[str] = Counter()
     for one in done:
-        failed = ", ".join(f"{count} {failure}" for failure, count in one.failed.items()) or "0"
-        table.add_row(str(one.asked), str(one.questions), str(one.made), str(one.known), failed)
-    console.print(table)
+        failed.update(one.failed)
+    failures = ", ".join(f"{count} x {failure}" for failure, count in failed.items())
+    console.print(f"{made} new answers, {known} known", highlight=False)
+    if failures:
+        console.print(f"questions without an answer: {failures}", style="red", highlight=False)
+
+
+def _verify(config: EvaluationConfig) -> None:
+    from speciarl.evaluation.verify.stage import verify
+
+    with logged_to(config.out / LOG) as terminal:
+        verify(config, config.out, terminal)

@@ -13,10 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from speciarl.errors import ConfigError, DataError
-from speciarl.evaluation.config import DatasetConfig
+from speciarl.evaluation.config import AS_BUILT, DatasetConfig
 from speciarl.evaluation.predict.key import content_id
 
-AS_BUILT = "as_built"
 IMAGE = "<image>"
 _ROWS = 64
 """Rows read at once."""

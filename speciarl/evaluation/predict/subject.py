@@ -33,8 +33,10 @@ class Subject:
 
     def described(self) -> str:
         """One line for people: the sampling that takes effect, and whose it is."""
-        fields = [f"{name} {value} ({self.origins[name]})" for name, value in self.sampling.as_dict().items()]
-        return f"{self.name}: {', '.join(fields)}"
+        by_origin: dict[str, list[str]] = {}
+        for name, value in self.sampling.as_dict().items():
+            by_origin.setdefault(self.origins[name], []).append(f"{name} {value:g}")
+        return f"{self.name}: " + "; ".join(f"{', '.join(fields)} ({origin})" for origin, fields in by_origin.items())
 
 
 @dataclass(frozen=True)

@@ -79,7 +79,7 @@ class VllmEngine:
             self._engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**self._arguments(model)))
         except (ValueError, RuntimeError, TypeError, OSError) as error:
             cause = shorten(" ".join(str(error).split()), 300)
-            raise ConfigError(f"vLLM cannot load {model.directory}: {cause}; see OUT/predict.log") from error
+            raise ConfigError(f"vLLM cannot load {model.directory}: {cause}; see OUT/engines.log") from error
         self._tokenizer = self._engine.get_tokenizer()
         if model.adapter is not None:
             self._adapter = LoRARequest("adapter", 1, str(model.adapter))
@@ -143,7 +143,7 @@ class VllmEngine:
             ) from error
         except EngineDeadError as error:
             raise EngineDied(
-                "vLLM's engine died (OUT/predict.log says why); the same command goes on where it stopped"
+                "vLLM's engine died (OUT/engines.log says why); the same command goes on where it stopped"
             ) from error
         except EngineGenerateError as error:
             cause = error.__cause__ or error

@@ -70,6 +70,7 @@ def verify(config: EvaluationConfig, out: Path, console: Console) -> list[Verifi
         to_do = [job for job in jobs if job.standing.state != "complete"]
         pairs: dict[Asked, int] = {}
         if to_do:
+            console.print(f"{name}: starting" if judge.pool else f"{name}: connecting", style="dim", highlight=False)
             with running(judge) as live:
                 pairs = asyncio.run(_judge_all(live, name, to_do, console))
         for job in jobs:
