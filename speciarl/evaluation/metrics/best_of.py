@@ -99,7 +99,9 @@ def _metrics(grading: Grading, defined: dict[str, str], prefix: str = "") -> tup
         return grading.specificity(ends)[1:]
 
     def hm_ends(ends: Floats) -> Floats:
-        return harmonic_mean(correctness_ends(ends), np.nan_to_num(specificity_ends(ends)))
+        low, high = harmonic_mean(correctness_ends(ends), np.nan_to_num(specificity_ends(ends)))
+        all_wrong = grading.specificity(ends)[0]
+        return np.array([0 if np.isnan(all_wrong) else low, high])  # HM is 0 where no answer is graded
 
     def bounds(of: Callable[[Floats], Floats], ends: Floats) -> Bounds:
         low, high = of(ends)

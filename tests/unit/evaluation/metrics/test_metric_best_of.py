@@ -50,7 +50,7 @@ def test_equal_to_enumeration_at_64() -> None:
         assert expected.sum(1) == pytest.approx(1)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     st.lists(st.lists(st.sampled_from(SCORED), min_size=3, max_size=3), min_size=1, max_size=2),
     st.sets(st.tuples(st.integers(0, 1), st.integers(0, 2)), max_size=3),
