@@ -1,13 +1,12 @@
 // Matrix of outcomes: how often one column of the index says i where another says j.
 function pairs(one, other) {
-  const counts = new Map();
+  const counts = new Uint32Array(256); // by both codes, in four bits each
   const shown = shownDatasets();
   for (let row = 0; row < total; row++) {
     if (!shown[datasetOf[row]] || one[row] === NOT_ASKED || other[row] === NOT_ASKED) continue;
-    const key = (one[row] + 8) * 16 + other[row] + 8;
-    counts.set(key, (counts.get(key) ?? 0) + 1);
+    counts[(one[row] + 8) * 16 + other[row] + 8]++;
   }
-  return (i, j) => counts.get((i + 8) * 16 + j + 8) ?? 0;
+  return (i, j) => counts[(i + 8) * 16 + j + 8];
 }
 
 const better = (i, j) => j > i && i !== -3 && j !== -3;
