@@ -6,15 +6,18 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import served_adapters
 import torch
 from safetensors.torch import load_file, save_file
+from scripted_engine import row, save
 
 from speciarl.cpu import environment, stack
 from speciarl.evaluation.config import ModelConfig
 from speciarl.evaluation.models import ResolvedModel, resolve
+from speciarl.evaluation.predict.sampling import VLLM_DEFAULTS
 
 RANKS = 2
 HERE = Path(__file__).parent
@@ -77,37 +80,66 @@ def test_merged_weights_are_those_that_peft_merges(run: Path) -> None:
     assert sum(not torch.equal(tensor, untouched[name]) for name, tensor in found.items()) == 28
 
 
-def test_vllm_answers_with_the_adapter_as_the_merged_model_does(run: Path) -> None:
-    """And the canary tells an adapter from one that changes nothing."""
-    served = resolved(run, merge=False)
-    assert served.adapter is not None
+@pytest.fixture(scope="module")
+def served(run: Path) -> dict[str, Any]:
+    """What the evaluation's engine answers with the adapter, and with one that changes nothing."""
+    model = resolved(run, merge=False)
+    assert model.adapter is not None
     idle = run / "idle"
     idle.mkdir()
-    (idle / "adapter_config.json").write_bytes((served.adapter / "adapter_config.json").read_bytes())
-    tensors = load_file(served.adapter / "adapter_model.safetensors")
+    (idle / "adapter_config.json").write_bytes((model.adapter / "adapter_config.json").read_bytes())
+    tensors = load_file(model.adapter / "adapter_model.safetensors")
     save_file(
         {name: tensor * ("lora_A" in name) for name, tensor in tensors.items()}, idle / "adapter_model.safetensors"
     )
-    program = [sys.executable, str(HERE / "served_adapters.py"), str(served.directory), str(served.adapter), str(idle)]
-    result = subprocess.run(program, capture_output=True, text=True, timeout=400, env=_surroundings(), check=False)
-    assert "ANSWERS " in result.stdout, result.stderr[-4000:]
-    trained, nothing = json.loads(result.stdout.partition("ANSWERS ")[2])
-    assert (trained["differs"], nothing["differs"]) == (True, False)
-    expected = _logprobs(resolved(run, merge=True).directory)
-    unmerged = _logprobs(served.directory)
-    assert len(trained["logprobs"]) >= served_adapters.TOP
-    for token, logprob in trained["logprobs"].items():
+    long = row(1, prompt="<image>" + "Name it. " * 60)
+    test_set = save(run / "test.parquet", [row(0), long])
+    program = [sys.executable, str(HERE / "served_adapters.py")]
+    folders = [str(folder) for folder in (model.directory, model.adapter, idle, test_set)]
+    surroundings = {**_surroundings(), "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [*program, *folders], capture_output=True, text=True, timeout=400, env=surroundings, check=False
+    )
+    assert "ANSWERS " in done.stdout, done.stderr[-4000:]
+    answers: dict[str, Any] = json.loads(done.stdout.partition("ANSWERS ")[2])
+    return answers
+
+
+def test_vllm_answers_with_the_adapter_as_the_merged_model_does(run: Path, served: dict[str, Any]) -> None:
+    expected = _logprobs(resolved(run, merge=True).directory, served["prompt"])
+    assert len(served["trained"]) >= 20
+    for token, logprob in served["trained"].items():
         assert logprob == pytest.approx(float(expected[int(token)]), abs=1e-3)
-    for token, logprob in nothing["logprobs"].items():
+
+
+def test_the_canary_tells_an_adapter_from_one_that_changes_nothing(run: Path, served: dict[str, Any]) -> None:
+    unmerged = _logprobs(resolved(run, merge=False).directory, served["prompt"])
+    assert served["nothing_differs"] is False
+    for token, logprob in served["nothing"].items():
         assert logprob == pytest.approx(float(unmerged[int(token)]), abs=1e-3)
 
 
-def _logprobs(folder: Path) -> torch.Tensor:
+def test_any_single_answer_is_made_again_alone(served: dict[str, Any]) -> None:
+    assert served["together"] == served["alone"]
+    assert len({answer["text"] for answer in served["together"]}) > 1  # seeds matter
+    assert {answer["seed"] for answer in served["together"]} == set(served_adapters.SEEDS)
+
+
+def test_a_prompt_that_does_not_fit_is_a_failure_with_its_name(served: dict[str, Any]) -> None:
+    assert served["too_long"].startswith("prompt_too_long: ")
+    assert "maximum model length of 64" in served["too_long"]
+
+
+def test_the_defaults_are_those_of_the_vllm_that_is_installed(served: dict[str, Any]) -> None:
+    assert served["defaults"] == dict(VLLM_DEFAULTS)
+
+
+def _logprobs(folder: Path, prompt: list[int]) -> torch.Tensor:
     from transformers import AutoModelForImageTextToText
 
     model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
     with torch.no_grad():
-        logits = model(input_ids=torch.tensor([served_adapters.PROMPT])).logits
+        logits = model(input_ids=torch.tensor([prompt])).logits
     return torch.log_softmax(logits[0, -1], dim=-1)
 
 

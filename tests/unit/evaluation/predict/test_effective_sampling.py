@@ -1,7 +1,7 @@
 """Sampling fields come from the settings, the model's generation_config.json or vLLM, in that order."""
 
 from speciarl.evaluation.config import SamplingConfig
-from speciarl.evaluation.predict.sampling import VLLM_DEFAULTS, resolve
+from speciarl.evaluation.predict.sampling import resolve
 
 
 def test_who_decides_a_field() -> None:
@@ -18,10 +18,3 @@ def test_whole_numbers_and_fractions_are_the_same_value() -> None:
     one, _ = resolve(SamplingConfig(temperature=1), {"top_k": 5.0})
     other, _ = resolve(SamplingConfig(temperature=1.0), {"top_k": 5})
     assert repr(one.as_dict()) == repr(other.as_dict())
-
-
-def test_the_defaults_are_those_of_the_vllm_that_is_installed() -> None:
-    from vllm import SamplingParams
-
-    parameters = SamplingParams()
-    assert {name: getattr(parameters, name) for name in VLLM_DEFAULTS} == dict(VLLM_DEFAULTS)

@@ -156,28 +156,26 @@ def test_the_plan_tells_what_is_reused_and_which_field_differs(configured: Confi
 
 
 SLOW = """
-import asyncio, io, sys
+import asyncio, io, json, sys
 from pathlib import Path
 from rich.console import Console
 from scripted_engine import ScriptedEngine
-from speciarl.evaluation.compose import settings
+from speciarl.evaluation.config import parse
 from speciarl.evaluation.predict.stage import predict
 
-config = settings([sys.argv[1]])
+config = parse(json.loads(Path(sys.argv[1]).read_text()))
 print("ready", flush=True)
 asyncio.run(predict(config, Console(file=io.StringIO()), lambda *_: ScriptedEngine(delay_s=float(sys.argv[2]))))
 """
 
 
 def test_killed_at_any_point_it_ends_with_the_same_bytes(configured: Configured, tmp_path: Path) -> None:
-    from speciarl.evaluation.compose import written
-
     whole = configured(sampling=SAMPLED, engine={"window": 2})
     [cell], _ = run(whole)
     expected = cell.asked.predictions(whole.out).read_bytes()
     config = whole.model_copy(update={"out": tmp_path / "killed"})
-    file = tmp_path / "evaluation.yaml"
-    file.write_text(written(config))
+    file = tmp_path / "settings.json"
+    file.write_text(config.model_dump_json())
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
 
     def start(delay_s: float) -> subprocess.Popen[str]:
