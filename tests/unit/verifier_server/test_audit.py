@@ -2,7 +2,6 @@
 
 import asyncio
 import io
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import pytest
 import typer
 import yaml
+from listening import in_thread
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -26,24 +26,11 @@ GOLDEN = {golden.pair.prediction: min(golden.expected).label for golden in load_
 
 @pytest.fixture
 def judge(fake_judge: MakeJudge) -> Iterator[Any]:
-    """A judge that calls wrong what it does not know, on a loop of its own, since commands bring theirs."""
+    """A judge that calls wrong what it does not know."""
     server = fake_judge()
     server.answers = GOLDEN | {"": "abstain"}
-    ready, stop = threading.Event(), asyncio.Event()
-    loop = asyncio.new_event_loop()
-
-    async def serve() -> None:
-        async with server.running():
-            ready.set()
-            await stop.wait()
-
-    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
-    thread.start()
-    assert ready.wait(10)
-    yield server
-    loop.call_soon_threadsafe(stop.set)
-    thread.join(10)
-    loop.close()
+    with in_thread(server.running()):
+        yield server
 
 
 def config(judge: Any, **changes: Any) -> VerifierConfig:
