@@ -9,6 +9,7 @@ import shlex
 import subprocess
 import sys
 from collections import Counter
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from data_prep.compose import settings
 from data_prep.config import BuildConfig
 from data_prep.pipeline.build import build
 from data_prep.pipeline.report import Report
-from data_prep.readers import load
+from data_prep.readers import formats, load
 from speciarl.errors import DataPrepError
 
 
@@ -191,6 +192,56 @@ def test_what_pillow_reads_is_a_picture(tmp_path: Path, suffix: str) -> None:
     (root / "dog").mkdir()
     Image.new("RGB", (40, 30), "red").save(root / "dog" / f"1{suffix}", kind)
     assert run(root, tmp_path / "out").files["train"].rows == 2
+
+
+FOREIGN = {
+    ".heic": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "a HEIC picture, which Pillow does not read here"),
+    ".HIF": (b"\0\0\0\x18ftypmif1\0\0\0\0mif1heix", "a HEIC picture, which Pillow does not read here"),
+    ".jxl": (b"\xff\x0a\0\0", "a JPEG XL picture, which Pillow does not read here; convert it to JPEG or PNG"),
+    ".svg": (b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"/>', "a SVG picture"),
+    ".CR2": (b"II*\0\x10\0\0\0CR\x02\0", "a camera's raw picture"),
+}
+"""Suffix -> first bytes of such a file, and what is said of it."""
+without_heif = pytest.mark.skipif(find_spec("pillow_heif") is not None, reason="pillow-heif is installed")
+
+
+@without_heif
+@pytest.mark.parametrize("suffix", FOREIGN)
+def test_pictures_that_pillow_does_not_read_are_told_with_the_remedy(tmp_path: Path, suffix: str) -> None:
+    header, told = FOREIGN[suffix]
+    root = folder_of(tmp_path / "raw", {"cat": 1, "dog": 0})
+    (root / "dog" / f"1{suffix}").write_bytes(header)
+    said = refusal(root, tmp_path / "out")
+    assert f"dog/1{suffix}: {told}" in said
+    assert "convert it to JPEG or PNG" in said
+    # A class that is left without a picture does not vanish, whatever is ignored.
+    said = refusal(root, tmp_path / "out", "options.ignore_other_files=true")
+    assert "mine dog: a class directory without an image" in said
+    report = run(root, tmp_path / "out", "options.ignore_other_files=true", "check_counts=warn")
+    assert [p.where for p in report.problems] == ["dog", "dog"]
+    assert told in report.problems[0].detail
+    (root / "cat" / "0.jpg").unlink()
+    assert told in refusal(root, tmp_path / "none", "options.ignore_other_files=true")
+
+
+@without_heif
+@pytest.mark.parametrize("suffix", [".heic", ".jxl", ".svg"])
+def test_such_pictures_under_another_suffix_are_told_too(tmp_path: Path, suffix: str) -> None:
+    """As phones and web sites write them."""
+    header, told = FOREIGN[suffix]
+    root = folder_of(tmp_path / "raw", {"cat": 1, "dog": 0})
+    (root / "dog" / "1.jpg").write_bytes(header)
+    said = refusal(root, tmp_path / "out")
+    assert f"dog/1.jpg: is {told}" in said
+    (tmp_path / "m.csv").write_text("image,label\nraw/dog/1.jpg,dog\n")
+    assert f"m.csv, row 2: is {told}" in refusal(tmp_path / "m.csv", tmp_path / "out", dataset="manifest")
+
+
+def test_avif_of_an_old_pillow_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(formats, "suffixes", lambda: frozenset({".jpg"}))
+    assert "`pip install 'pillow>=11.3'`" in str(formats.why_unread(".avif"))
+    assert formats.suffix_of(b"\0\0\0\x1cftypavif\0\0\0\0") == ".avif"
+    assert formats.why_unread(".jpg") is None
 
 
 @pytest.mark.parametrize("size", [(2000, 10), (3, 601)])
