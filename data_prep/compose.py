@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -101,6 +102,10 @@ def _explained(error: Exception, overrides: Sequence[str]) -> str:
     for part in place.split(".") if place else ():
         node = node.get(part) if isinstance(node, Mapping) else None
     known = sorted(map(str, node)) if isinstance(node, Mapping) else []
+    options = node.get("options") if isinstance(node, Mapping) else None
+    near = difflib.get_close_matches(last, map(str, options), n=1) if isinstance(options, Mapping) else []
+    if near and not difflib.get_close_matches(last, known, n=1):  # an option without the word before it
+        return f"{quoted}: there is no such key; did you mean {'.'.join(filter(None, (place, 'options', *near)))}?"
     return f"{quoted}: there is no such key" + (f"; {meant(last, known)}" if known else "")
 
 

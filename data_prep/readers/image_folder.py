@@ -63,7 +63,7 @@ class ImageFolder:
         parts = {part for file in files for part in file.relative_to(folder).parts[:-1]}
         names = {part: part if self.verbatim else readable(part) for part in parts}
         if not self.verbatim:
-            names |= named(names.values(), (root, folder, root.parent), "verbatim=true")
+            names |= named(names.values(), (root, folder, root.parent), "options.verbatim=true")
         for file in files:
             inside = file.relative_to(folder)
             path = tuple(names[part] for part in inside.parts[:-1])
@@ -103,18 +103,18 @@ class ImageFolder:
                     yield file
                 elif not self.ignore_other_files and not (name in FILES and Path(place) == folder):
                     what = why_unread(file.suffix.lower()) or "not an image by its suffix; move it"
-                    raise DataPrepError(f"{file}: {what}, or set ignore_other_files=true")
+                    raise DataPrepError(f"{file}: {what}, or set options.ignore_other_files=true")
 
     def _check(self, file: Path, path: tuple[str, ...]) -> None:
         if not path:
             raise DataPrepError(f"{file}: an image outside of any class directory; move it into one")
         if len(path) > 1 and not self.hierarchy:
             raise DataPrepError(
-                f"{file}: {len(path)} directories deep; set hierarchy=true for levels of classes, "
+                f"{file}: {len(path)} directories deep; set options.hierarchy=true for levels of classes, "
                 "or ask for a split if the first of them is one"
             )
         if "" in path:
-            raise DataPrepError(f"{file}: a directory's name leaves no label; rename it, or set verbatim=true")
+            raise DataPrepError(f"{file}: a directory's name leaves no label; rename it, or set options.verbatim=true")
 
 
 def _described(suffix: str) -> str:

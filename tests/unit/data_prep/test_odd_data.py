@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -82,7 +83,9 @@ def test_one_name_at_two_places_of_the_hierarchy_is_no_ambiguity_without_a_taxon
 
 def test_class_directories_that_are_numbers_are_named_by_a_file_or_refused(tmp_path: Path) -> None:
     root = folder_of(tmp_path, {"1": 1, "10": 2, "21": 1})
-    with pytest.raises(DataPrepError, match=r"class '1' is a number.*cat_to_name\.json.*verbatim=true") as caught:
+    with pytest.raises(
+        DataPrepError, match=r"class '1' is a number.*cat_to_name\.json.*options\.verbatim=true"
+    ) as caught:
         labels(root)
     assert "\n" not in str(caught.value)
     assert labels(root, verbatim=True) == {"1": 1, "10": 2, "21": 1}
@@ -337,6 +340,38 @@ def test_plain_paths_need_no_quotes(tmp_path: Path, name: str) -> None:
 def test_a_mistyped_key_is_named_although_others_are_given(tmp_path: Path, dataset: str) -> None:
     with pytest.raises(DataPrepError, match=r"subset\.cuont: there is no such key; did you mean count"):
         settings([f"dataset={dataset}", f"root={tmp_path}", "name=mine", "subset.cuont=3"])
+
+
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        ("verbatim=true", "verbatim: there is no such key; did you mean options.verbatim?"),
+        ("hierachy=true", "hierachy: there is no such key; did you mean options.hierarchy?"),
+        ("spilts.train=[x]", "spilts.train: there is no such key"),
+    ],
+)
+def test_an_option_without_the_word_before_it(tmp_path: Path, word: str, told: str) -> None:
+    with pytest.raises(DataPrepError) as caught:
+        settings(["dataset=image_folder", f"root={tmp_path}", "name=mine", word])
+    assert str(caught.value).startswith(told)
+
+
+def test_the_words_that_messages_give_as_remedies_can_be_typed_as_they_are(tmp_path: Path) -> None:
+    numbers = folder_of(tmp_path / "numbers", {"3": 1, "4": 1})
+    deep = folder_of(tmp_path / "deep", {"bird/jay": 1, "fish/pike": 1})
+    other = folder_of(tmp_path / "other", {"cat": 1})
+    (other / "cat" / "notes.txt").write_text("x")
+    listed = tmp_path / "m.csv"
+    listed.write_text("image,label\nnumbers/3/0.jpg,3\nnumbers/4/0.jpg,4\n")
+    for root, dataset in (
+        (numbers, "image_folder"),
+        (deep, "image_folder"),
+        (other, "image_folder"),
+        (listed, "manifest"),
+    ):
+        told = refusal(root, tmp_path / "out" / root.name, dataset=dataset)
+        (word,) = re.findall(r"set (\S+=\w+)", told)
+        assert run(root, tmp_path / "out" / root.name, word, dataset=dataset).files["train"].rows
 
 
 def test_the_meta_file_of_cars_at_the_root_is_told_where_it_belongs(tmp_path: Path) -> None:
