@@ -63,7 +63,8 @@ class ImageFolder:
         parts = {part for file in files for part in file.relative_to(folder).parts[:-1]}
         names = {part: part if self.verbatim else readable(part) for part in parts}
         if not self.verbatim:
-            names |= named(names.values(), (root, folder, root.parent), "options.verbatim=true")
+            given = named(names.values(), (root, folder, root.parent), "options.verbatim=true")
+            names = {part: given.get(name, name) for part, name in names.items()}
         for file in files:
             inside = file.relative_to(folder)
             path = tuple(names[part] for part in inside.parts[:-1])

@@ -40,12 +40,14 @@ def retry_after_seconds(header: str | None, now: datetime) -> float | None:
 
 def error_of(parsed: object) -> object:
     """The error in a parsed body: under `error`, in the first choice, as gateways pass on what their provider said, or
-    the body itself where it calls itself one; any of them may be the one entry of a list. None where there is none."""
+    the body itself where it calls itself one or has an HTTP status for its code; any of them may be the one entry of a
+    list. None where there is none."""
     if isinstance(parsed, list) and len(parsed) == 1:
         parsed = parsed[0]
     if not isinstance(parsed, Mapping):
         return None
-    if parsed.get("object") == "error":
+    code = parsed.get("code")
+    if parsed.get("object") == "error" or (isinstance(code, int) and 400 <= code < 600 and "choices" not in parsed):
         return parsed
     choices = parsed.get("choices")
     first = choices[0] if isinstance(choices, list) and choices else None
@@ -77,8 +79,8 @@ def error_message(content: bytes) -> str:
     error = error_of(parsed) or parsed
     if isinstance(error, str):
         return error
-    message = error.get("message") or error.get("detail") if isinstance(error, Mapping) else None
-    return message if isinstance(message, str) else text
+    said = [error.get(key) for key in ("message", "detail", "msg")] if isinstance(error, Mapping) else []
+    return next((message for message in said if isinstance(message, str) and message), text)
 
 
 def advice(status: int, said: str, location: str | None, setting: str) -> str:

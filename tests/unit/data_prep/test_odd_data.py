@@ -25,6 +25,7 @@ from data_prep.config import BuildConfig
 from data_prep.pipeline.build import build
 from data_prep.pipeline.report import Report
 from data_prep.readers import formats, load
+from data_prep.readers.class_names import is_number
 from speciarl.errors import DataPrepError
 
 
@@ -123,6 +124,50 @@ def test_a_list_of_names_whose_first_number_nobody_knows_is_refused(tmp_path: Pa
         labels(root)
 
 
+NAMELESS = ["1.0", "-1", "007", "class_3", "Class 12", "label-4", "n01440764", "N02085620", "٣"]
+"""Of tables with gaps (pandas), of exports, of ImageNet, in other digits."""
+
+
+@pytest.mark.parametrize("label", NAMELESS)
+def test_labels_in_other_forms_that_name_nothing_are_refused(tmp_path: Path, label: str) -> None:
+    root = folder_of(tmp_path / "raw", {label: 1, "cat": 1})
+    (tmp_path / "m.csv").write_text(f"image,label\na.jpg,{label}\nb.jpg,cat\n")
+    for reader, place in (("image_folder", root), ("manifest", tmp_path / "m.csv")):
+        with pytest.raises(DataPrepError, match="is a number, which names nothing"):
+            labels(place, reader=reader)
+        assert labels(place, reader=reader, verbatim=True).total() == 2
+    assert is_number(label)  # as the Hub's reader asks
+
+
+@pytest.mark.parametrize("label", ["737-700", "C-130", "3 series", "Class act", "1.5 litre", "7up", "n1", "cat 5 e"])
+def test_names_with_numbers_in_them_are_names(tmp_path: Path, label: str) -> None:
+    assert labels(folder_of(tmp_path, {label: 1}))[label] == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("LOC_synset_mapping.txt", "n01440764 tench\nn02085620 Chihuahua\n"),
+        ("imagenet_class_index.json", '{"0": ["n01440764", "tench"], "151": ["n02085620", "Chihuahua"]}'),
+        ("cat_to_name.json", '{"n01440764": "tench", "N02085620": "Chihuahua"}'),
+    ],
+)
+def test_ids_of_wordnet_are_named_by_a_file(tmp_path: Path, name: str, content: str) -> None:
+    root = folder_of(tmp_path, {"n01440764": 1, "n02085620": 2})
+    (root / name).write_text(content)
+    assert labels(root) == {"tench": 1, "Chihuahua": 2}
+
+
+def test_numbers_in_other_forms_are_named_by_the_same_files(tmp_path: Path) -> None:
+    root = folder_of(tmp_path, {"class_0": 1, "class_1": 2})
+    (root / "classes.txt").write_text("cat\ndog\n")
+    assert labels(root) == {"cat": 1, "dog": 2}
+    (root / "n01440764").mkdir()
+    (root / "n01440764" / "0.jpg").write_bytes(fixtures.jpeg("t"))
+    with pytest.raises(DataPrepError, match=r"classes\.txt: a list, but classes such as 'n01440764'; write each"):
+        labels(root)
+
+
 def test_splits_of_numbers_find_the_names_beside_them(tmp_path: Path) -> None:
     folder_of(tmp_path / "train", {"001": 1})
     (tmp_path / "classes.txt").write_text("001 Black-footed Albatross\n")
@@ -209,7 +254,7 @@ without_heif = pytest.mark.skipif(find_spec("pillow_heif") is not None, reason="
 
 
 @without_heif
-@pytest.mark.parametrize("suffix", FOREIGN)
+@pytest.mark.parametrize("suffix", [".heic", ".jxl"])
 def test_pictures_that_pillow_does_not_read_are_told_with_the_remedy(tmp_path: Path, suffix: str) -> None:
     header, told = FOREIGN[suffix]
     root = folder_of(tmp_path / "raw", {"cat": 1, "dog": 0})
@@ -228,10 +273,18 @@ def test_pictures_that_pillow_does_not_read_are_told_with_the_remedy(tmp_path: P
 
 
 @without_heif
-@pytest.mark.parametrize("suffix", [".heic", ".jxl", ".svg"])
-def test_such_pictures_under_another_suffix_are_told_too(tmp_path: Path, suffix: str) -> None:
-    """As phones and web sites write them."""
+@pytest.mark.parametrize("suffix", FOREIGN)
+def test_pictures_are_known_by_suffix_and_by_their_first_bytes(suffix: str) -> None:
     header, told = FOREIGN[suffix]
+    assert str(formats.why_unread(suffix.lower())).startswith(told)
+    by_bytes = formats.suffix_of(header)
+    assert by_bytes is None if suffix == ".CR2" else str(formats.why_unread(by_bytes or "")).startswith(told)
+
+
+@without_heif
+def test_such_pictures_under_another_suffix_are_told_too(tmp_path: Path) -> None:
+    """As phones and web sites write them."""
+    header, told = FOREIGN[".heic"]
     root = folder_of(tmp_path / "raw", {"cat": 1, "dog": 0})
     (root / "dog" / "1.jpg").write_bytes(header)
     said = refusal(root, tmp_path / "out")

@@ -9,11 +9,12 @@ from aiohttp import web
 from listening import listening
 from quirky_server import MODEL, QuirkyServer, completion
 
-from speciarl.errors import ConfigError
+from speciarl.errors import ConfigError, VerifierStartError
 from speciarl.utils.proxies import proxy_of
 from speciarl.verdict import Pair, Unscorable, Verdict
 from speciarl.verifier_server import parse_config
 from speciarl.verifier_server.llm_verifier import LLMVerifier
+from speciarl.verifier_server.remote_verifier import RemoteVerifier
 
 pytestmark = pytest.mark.anyio
 
@@ -50,6 +51,39 @@ async def test_the_query_of_an_endpoint_is_sent_and_not_shown() -> None:
             assert "0123456789abcdef" not in verifier.endpoint_stats()[0].url
         finally:
             await verifier.aclose()
+
+
+@pytest.mark.parametrize("path", ["/azure/v1", "/azure/a%2Fb/v1", "/azure/v1/"])
+async def test_an_endpoint_is_asked_for_as_it_is_written(path: str) -> None:
+    query = "sig=a%2Bb%3D&to=x+y&name=na%C3%AFve&empty="
+    async with QuirkyServer().running() as server:
+        config = {"kind": "openai", "model": MODEL, "prompt": "compact", "probe": False}
+        verifier = LLMVerifier(parse_config(config | {"endpoints": f"{server.url}{path}?{query}"}))
+        await verifier.start()
+        await verifier.aclose()
+    expected = f"{path.rstrip('/')}/chat/completions?{query}"
+    assert server.targets["azure"] == expected
+
+
+async def test_the_query_of_a_vllm_server_and_of_a_service_goes_with_every_route() -> None:
+    seen: list[tuple[str, str]] = []
+
+    async def note(request: web.Request) -> web.StreamResponse:
+        seen.append((request.path, request.query_string))
+        raise web.HTTPNotFound
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", note)
+    async with listening(app) as url:
+        plain = {"startup_deadline_s": 0.2, "total_deadline_s": 1, "retries": 0}
+        vllm = LLMVerifier(parse_config(plain | {"model": MODEL, "endpoints": f"{url}/v1?k=v"}))
+        service = RemoteVerifier(parse_config(plain | {"service_url": f"{url}/judges?k=v"}))
+        for verifier in (vllm, service):
+            with pytest.raises(VerifierStartError):
+                await verifier.start()
+            await verifier.aclose()
+    assert {path.split("/")[1] for path, _ in seen} == {"v1", "judges"}
+    assert {query for _, query in seen} == {"k=v"}
 
 
 async def test_an_overload_at_the_start_is_waited_out() -> None:
