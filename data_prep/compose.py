@@ -89,8 +89,11 @@ def _explained(error: Exception, overrides: Sequence[str]) -> str:
     unread = next((word for word in overrides if not _can_be_read(word)), None)
     if unread is not None:
         key, _, value = unread.partition("=")
-        quoted = value.replace("\\", "\\\\").replace('"', '\\"')
-        word = shlex.quote(f'{key}="{quoted}"')
+        if value[:1] == "[" and value[-1:] == "]":  # each text of a list has quotes of its own
+            quoted = f"[{','.join(_quoted(text.strip()) for text in value[1:-1].split(','))}]"
+        else:
+            quoted = _quoted(value)
+        word = shlex.quote(f"{key}={quoted}")
         return f"{key}: the value {value!r} has signs of Hydra's own language; quote it twice: {word}"
     message = _line(error)
     quoted = message.partition("'")[2].partition("'")[0]
@@ -107,6 +110,12 @@ def _explained(error: Exception, overrides: Sequence[str]) -> str:
     if near and not difflib.get_close_matches(last, known, n=1):  # an option without the word before it
         return f"{quoted}: there is no such key; did you mean {'.'.join(filter(None, (place, 'options', *near)))}?"
     return f"{quoted}: there is no such key" + (f"; {meant(last, known)}" if known else "")
+
+
+def _quoted(text: str) -> str:
+    """Text in the quotes of Hydra's grammar."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
 
 
 def _can_be_read(word: str) -> bool:

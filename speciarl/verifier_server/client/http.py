@@ -28,7 +28,7 @@ _TRANSIENT_STATUS = frozenset({408, 409, 425, 429})
 """Client-error codes that are transient; every other 4xx is final."""
 
 _OVERLOADED_STATUS = frozenset({429, 503})
-_JSON: Mapping[str, str] = {"Content-Type": "application/json"}
+_JSON = {"Content-Type": "application/json"}
 
 
 @dataclass(frozen=True)

@@ -381,6 +381,21 @@ def test_a_path_that_hydra_does_not_take_is_told_with_the_quotes_it_needs(tmp_pa
     assert config.sources["mine"].root == root
 
 
+@pytest.mark.parametrize(
+    "names", [["AT&T"], ["Crème brûlée", "C++"], ["it's", "a (b)"], ["F/A-18", "ü"], ['5" gun', "#1"]]
+)
+def test_names_in_a_list_that_hydra_does_not_take_are_told_with_the_quotes_they_need(names: list[str]) -> None:
+    fixed = ["dataset=image_folder", "root=r", "out=o", "name=mine"]
+    with pytest.raises(
+        DataPrepError, match=r"select\.include: the value .* has signs of Hydra's own language"
+    ) as caught:
+        settings([*fixed, f"select.include=[{', '.join(names)}]"])
+    (word,) = shlex.split(str(caught.value).partition("quote it twice: ")[2])
+    config = settings([*fixed, word])
+    assert isinstance(config, BuildConfig)
+    assert list(config.select.include) == names
+
+
 @pytest.mark.parametrize("name", ["with space", "a-b_c.d", "50%"])
 def test_plain_paths_need_no_quotes(tmp_path: Path, name: str) -> None:
     words = ["dataset=image_folder", f"root={tmp_path / name}", f"out={tmp_path}", "name=mine"]
