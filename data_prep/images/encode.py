@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageOps
 
-from data_prep.readers.formats import suffixes
+from data_prep.readers.formats import suffix_of, suffixes, why_unread
 from speciarl.errors import DataPrepError
 
 LONGEST_ASPECT = 200
@@ -64,7 +64,7 @@ def encode(data: bytes, max_pixels: int | None = None, jpeg_quality: int = 92) -
     except BrokenImageError:
         raise
     except _FAULTS as error:
-        raise BrokenImageError(_reason(error)) from error
+        raise BrokenImageError(_reason(error, data)) from error
     if max(shown.width, shown.height) >= LONGEST_ASPECT * min(shown.width, shown.height):
         size = f"{shown.width} x {shown.height}"
         raise BrokenImageError(
@@ -86,13 +86,15 @@ def upright(data: bytes) -> Image.Image:
         with Image.open(io.BytesIO(data)) as image:
             return _rgb(image)
     except _FAULTS as error:
-        raise BrokenImageError(_reason(error)) from error
+        raise BrokenImageError(_reason(error, data)) from error
 
 
-def _reason(error: BaseException) -> str:
+def _reason(error: BaseException, data: bytes) -> str:
     text = str(error).splitlines()[0] if str(error) else type(error).__name__
-    # Pillow names the object in memory, which tells nobody anything.
-    return "is no image in a known format" if "cannot identify image file" in text else text
+    if "cannot identify image file" not in text:  # Pillow names the object in memory, which tells nobody anything
+        return text
+    unread = why_unread(suffix_of(data) or "")
+    return f"is {unread}" if unread else "is no image in a known format"
 
 
 def _encode(image: Image.Image, data: bytes, max_pixels: int | None, jpeg_quality: int) -> Encoded:

@@ -126,10 +126,11 @@ class Cars:
 
 
 def _of_copy(sample: Sample) -> Sample:
-    """The sample with the levels of its class."""
+    """The sample with the levels of its class; its name as the devkit writes it, except for the case of letters."""
+    # A slash cannot be in a directory's name, and some put the year first.
+    name = _YEAR_FIRST.sub(r"\2 \1", sample.label.replace("C-V Cargo", "C/V Cargo"))
     try:
-        # A slash cannot be in a directory's name.
-        path = car_path(sample.label.replace("C-V Cargo", "C/V Cargo"))
+        path = car_path(name)
     except ValueError as error:
         raise DataPrepError(f"{sample.picture.where}: {error}; is this Stanford Cars?") from error
     return replace(sample, label=path[-1], label_path=path, class_key=path[-1])
@@ -151,6 +152,7 @@ def _test_labels(folder: Path) -> Path:
 # Every make of the dataset that is more than one word; a hyphenated one (Mercedes-Benz, Rolls-Royce) is one word.
 LONG_MAKES = ("AM General", "Aston Martin", "Land Rover")
 _YEAR = re.compile(r"(?:19|20)\d\d")
+_YEAR_FIRST = re.compile(r"((?:19|20)\d\d)\s+(.*\D)")
 
 
 def car_path(name: str) -> tuple[str, str, str]:
@@ -162,7 +164,8 @@ def car_path(name: str) -> tuple[str, str, str]:
     """
     words = name.split()
     whole = " ".join(words)
-    make = next((make for make in LONG_MAKES if whole.startswith(f"{make} ")), words[0] if words else "")
+    long = next((make for make in LONG_MAKES if whole.lower().startswith(f"{make.lower()} ")), None)
+    make = whole[: len(long)] if long else words[0] if words else ""
     if not words or not _YEAR.fullmatch(words[-1]):
         raise ValueError(f"'{whole}' does not end with a year")
     model = " ".join(words[:-1])

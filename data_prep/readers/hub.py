@@ -105,7 +105,7 @@ class Hub:
         given = [readable(name) for name in names]
         if not any(map(is_number, given)):
             return given
-        found = named(given, [] if self.repo else [root], "verbatim=true")
+        found = named(given, [] if self.repo else [root], "options.verbatim=true")
         return [found.get(name, name) for name in given]
 
     def _load(self, root: Path, split: str) -> Any:
@@ -117,7 +117,9 @@ class Hub:
             if self.repo:
                 return load_dataset(self.repo, self.subset, split=split, revision=self.revision)
             if not root.is_dir():
-                raise DataPrepError(f"{root}: no such directory; set repo=owner/name to take a dataset of the Hub")
+                raise DataPrepError(
+                    f"{root}: no such directory; set options.repo=OWNER/NAME to take a dataset of the Hub"
+                )
             if (root / "dataset_dict.json").exists() or (root / "dataset_info.json").exists():
                 return _saved(root, split)
             # Streaming reads the files in place; otherwise they would be copied into the cache.
@@ -129,7 +131,7 @@ class Hub:
         except OSError as error:
             hand = (
                 f"; if this machine is offline, run `hf download --repo-type dataset {self.repo} --local-dir FOLDER` "
-                "on one that is not, copy FOLDER here and read it as the root, without repo"
+                "on one that is not, copy FOLDER here and read it as the root, without options.repo"
             )
             raise DataPrepError(f"{source}: {_first_line(error)}{hand if self.repo else ''}") from error
         except (ValueError, LookupError, DatasetsError) as error:
@@ -150,7 +152,7 @@ class Hub:
         if is_number(label) and not self.verbatim:
             raise DataPrepError(
                 f"{where}: {column} is {label!r}, a number, which names nothing; choose a column with names, or set "
-                "verbatim=true if numbers are the names"
+                "options.verbatim=true if numbers are the names"
             )
         return label
 

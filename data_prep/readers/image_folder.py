@@ -10,7 +10,7 @@ from pathlib import Path
 
 from data_prep.readers.base import About, LeftOut, Picture, Sample
 from data_prep.readers.class_names import FILES, named
-from data_prep.readers.formats import suffixes
+from data_prep.readers.formats import suffixes, why_unread
 from data_prep.readers.parsing import readable
 from speciarl.errors import DataPrepError
 
@@ -55,13 +55,16 @@ class ImageFolder:
             )
         files = list(self._images(folder))
         if not files:
+            found = [left.detail for left in self.left_out(root, split) if not left.is_class]
             raise DataPrepError(
-                f"{folder}: no images in it; expected are <class>/<image> with {', '.join(sorted(suffixes()))}"
+                f"{folder}: no images in it{f' ({found[0]})' if found else ''}; expected are <class>/<image> with "
+                f"{', '.join(sorted(suffixes()))}"
             )
         parts = {part for file in files for part in file.relative_to(folder).parts[:-1]}
         names = {part: part if self.verbatim else readable(part) for part in parts}
         if not self.verbatim:
-            names |= named(names.values(), (root, folder, root.parent), "verbatim=true")
+            given = named(names.values(), (root, folder, root.parent), "options.verbatim=true")
+            names = {part: given.get(name, name) for part, name in names.items()}
         for file in files:
             inside = file.relative_to(folder)
             path = tuple(names[part] for part in inside.parts[:-1])
@@ -86,7 +89,7 @@ class ImageFolder:
             seen = [name for name in files if not name.startswith(".") and not (name in FILES and top)]
             others = Counter(Path(name).suffix.lower() for name in seen if Path(name).suffix.lower() not in suffixes())
             if others:
-                counts = ", ".join(f"{count} x {suffix or 'no suffix'}" for suffix, count in sorted(others.items()))
+                counts = ", ".join(f"{count} x {_described(suffix)}" for suffix, count in sorted(others.items()))
                 yield LeftOut(where, f"no images by their suffix: {counts}", is_class=False)
             if not folders and len(seen) == others.total() and not top:
                 yield LeftOut(where, "a class directory without an image", is_class=True)
@@ -100,18 +103,25 @@ class ImageFolder:
                 if file.suffix.lower() in suffixes():
                     yield file
                 elif not self.ignore_other_files and not (name in FILES and Path(place) == folder):
-                    raise DataPrepError(f"{file}: not an image by its suffix; move it, or set ignore_other_files=true")
+                    what = why_unread(file.suffix.lower()) or "not an image by its suffix; move it"
+                    raise DataPrepError(f"{file}: {what}, or set options.ignore_other_files=true")
 
     def _check(self, file: Path, path: tuple[str, ...]) -> None:
         if not path:
             raise DataPrepError(f"{file}: an image outside of any class directory; move it into one")
         if len(path) > 1 and not self.hierarchy:
             raise DataPrepError(
-                f"{file}: {len(path)} directories deep; set hierarchy=true for levels of classes, "
+                f"{file}: {len(path)} directories deep; set options.hierarchy=true for levels of classes, "
                 "or ask for a split if the first of them is one"
             )
         if "" in path:
-            raise DataPrepError(f"{file}: a directory's name leaves no label; rename it, or set verbatim=true")
+            raise DataPrepError(f"{file}: a directory's name leaves no label; rename it, or set options.verbatim=true")
+
+
+def _described(suffix: str) -> str:
+    """A suffix of files that are left out, with the reason where they are pictures."""
+    unread = why_unread(suffix)
+    return (suffix or "no suffix") + (f" ({unread})" if unread else "")
 
 
 def _unreadable(error: OSError) -> None:

@@ -57,7 +57,7 @@ class Manifest:
         file = self._file(root)
         rows = list(_csv(file) if file.suffix == ".csv" else _jsonl(file))
         labels = {str(row.get(self.label_column)) for _, row in rows}
-        names = {} if self.verbatim else named(labels, [file.parent], "verbatim=true")
+        names = {} if self.verbatim else named(labels, [file.parent], "options.verbatim=true")
         splits: set[str] = set()
         found = False
         for number, row in rows:
@@ -120,7 +120,7 @@ class Manifest:
             raise DataPrepError(f"{root}: no such folder or file")
         if len(files) != 1:
             names = ", ".join(file.name for file in files) or "none"
-            raise DataPrepError(f"{root}: one .csv or .jsonl expected, there is {names}; name one with the option file")
+            raise DataPrepError(f"{root}: one .csv or .jsonl expected, there is {names}; name one with options.file")
         if files[0].suffix not in SUFFIXES:
             raise DataPrepError(f"{files[0]}: the name has to end with {' or '.join(SUFFIXES)}")
         return files[0]

@@ -104,4 +104,4 @@ def _nearest(setup: Mapping[str, Any], known: list[dict[str, Any]]) -> str:
     differing: list[list[str]] = [
         [name for name in sorted({*setup, *other}) if setup.get(name) != other.get(name)] for other in known
     ]
-    return ", ".join(min(differing, key=len))
+    return ", ".join(sorted(differing, key=lambda names: len(names))[0])

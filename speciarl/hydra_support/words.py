@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -58,9 +59,18 @@ def composed(
 
 def _how_to_quote(word: str) -> str:
     key, _, value = word.partition("=")
-    quoted = value.replace("\\", "\\\\").replace('"', '\\"')
-    again = shlex.quote(f'{key}="{quoted}"')
+    if value[:1] == "[" and value[-1:] == "]":  # each text of a list has quotes of its own
+        quoted = f"[{','.join(_quoted(text.strip()) for text in value[1:-1].split(','))}]"
+    else:
+        quoted = _quoted(value)
+    again = shlex.quote(f"{key}={quoted}")
     return f"{key}: the value {value!r} has signs of Hydra's own language; quote it twice: {again}"
+
+
+def _quoted(text: str) -> str:
+    """Text in the quotes of Hydra's grammar."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
 
 
 def _explained(error: Exception, known: Any) -> str:
@@ -73,7 +83,14 @@ def _explained(error: Exception, known: Any) -> str:
     node = known
     for part in place.split(".") if place else ():
         node = node.get(part) if isinstance(node, Mapping) else None
-    names = sorted(map(str, node)) if isinstance(node, Mapping) else []
+    beside = node if isinstance(node, Mapping) else {}
+    names = sorted(map(str, beside))
+    if not difflib.get_close_matches(last, names, n=1):  # perhaps the word before it was left out
+        for section, content in beside.items():
+            near = difflib.get_close_matches(last, map(str, content), n=1) if isinstance(content, Mapping) else []
+            if near:
+                meant_key = ".".join(filter(None, (place, str(section), near[0])))
+                return f"{quoted}: there is no such key; did you mean {meant_key}?"
     return f"{quoted}: there is no such key" + (f"; {meant(last, names)}" if names else "")
 
 

@@ -1,12 +1,14 @@
 """Judge configuration, loaded from a recipe option or a YAML file."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel
 
 from speciarl.errors import ConfigError
 from speciarl.verifier_server.config import VerifierConfig, parse_config
@@ -27,14 +29,40 @@ def judge_config(source: str, overrides: Sequence[str] = ()) -> VerifierConfig:
             key, equals, value = override.partition("=")
             if not equals:
                 raise ConfigError(f"{override!r} is no override; write it like model=NAME")
-            OmegaConf.update(node, key.removeprefix(f"{_NODE}."), yaml.safe_load(value), force_add=True)
+            key = key.removeprefix(f"{_NODE}.")
+            OmegaConf.update(node, key, override_value(VerifierConfig, key, value), force_add=True)
         plain: Any = OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         key = f"{error.full_key}: " if error.full_key else ""
         raise ConfigError(f"judge {source}: {key}{str(error).splitlines()[0]}; give it as KEY=VALUE") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"judge {source}: no YAML: {' '.join(str(error).split())}") from error
     return parse_config(plain, at=source)
+
+
+def override_value(model: type[BaseModel], key: str, value: str) -> Any:
+    """The value of a KEY=VALUE word, by the type of the key in the model: text as it was typed, all else as YAML.
+
+    Read as YAML, text could lose its end (``a #b``) or become a number or a date. Raises ConfigError in one line.
+    """
+    if value not in ("", "null", "~") and value[:1] not in ("'", '"') and _is_text(model, key.split(".")):
+        return value
+    try:
+        return yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        problem = " ".join(str(getattr(error, "problem", None) or error).split())
+        raise ConfigError(f"{key}: {value!r} is no YAML ({problem}); put its texts in quotes") from error
+
+
+def _is_text(model: type[BaseModel], path: Sequence[str]) -> bool:
+    """Whether the key at a path, from a model down, holds text and nothing else."""
+    field = model.model_fields.get(path[0])
+    kind = field.annotation if field is not None else None
+    if get_origin(kind) in (Union, UnionType):
+        kind = next(part for part in get_args(kind) if part is not NoneType)
+    if get_origin(kind) is Mapping:  # the name of an entry comes next
+        kind, path = get_args(kind)[1], path[1:]
+    if len(path) < 2:
+        return kind is str
+    return isinstance(kind, type) and issubclass(kind, BaseModel) and _is_text(kind, path[1:])
 
 
 def read_mapping(path: Path, needs: str = "the keys of one judge, such as `model` and `endpoints`") -> dict[str, Any]:

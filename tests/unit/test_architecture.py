@@ -9,7 +9,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 LIGHT = [
     "speciarl.config", "speciarl.reward", "speciarl.verifier_server.service.app", "speciarl.cli", "speciarl.laptop.cli",
-    "data_prep.cli",
+    "data_prep.cli", "speciarl.evaluation.cli", "speciarl.evaluation.results", "speciarl.evaluation.metrics",
+    "speciarl.evaluation.report", "speciarl.evaluation.replay.replay",
 ]  # fmt: skip
 HEAVY = ("torch", "verl", "vllm", "ray", "transformers", "hydra")
 

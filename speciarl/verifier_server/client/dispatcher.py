@@ -73,6 +73,8 @@ class Dispatcher:
         self._chance = chance
         self._slots = PrioritySemaphore(config.max_concurrency)
         self._changed = asyncio.Event()
+        self.loading_until = 0.0
+        """Until then, on the loop's clock, HTTP 503 to a pinned request costs no retry: the server still loads."""
         self._arrivals = 0
         self._admitted = self._sending = 0
         router.listeners.append(self._wake)
@@ -153,7 +155,9 @@ class Dispatcher:
                 return outcome
             so_far.last = outcome.unscorable
             # The pair cannot be the cause of a refused connection or an overload, so they are waited out at no cost.
-            waited_out = outcome.busy if only is not None else outcome.independent_of_request
+            waited_out = outcome.independent_of_request
+            if only is not None:
+                waited_out = outcome.busy or (outcome.status == 503 and clock() < self.loading_until)
             so_far.budget_used += not waited_out
             if not outcome.transient or so_far.budget_used > self._config.retries:
                 return outcome.unscorable

@@ -15,6 +15,8 @@ _TUNABLE = (
     "max_tokens", "max_completion_tokens", "temperature", "top_logprobs", "logprobs", "response_format", "structured",
 )  # fmt: skip
 """Fields of ours that some servers refuse."""
+_NO_ROUTE = re.compile(r"\b(unexpected|unknown|invalid|no such) (endpoint|route|path|url)\b", re.IGNORECASE)
+"""What a server says of a wrong path, whatever its status."""
 _NAMED = re.compile(r"\b(model|judge|deployment)", re.IGNORECASE)
 """What a server says that knows the route and not the name."""
 
@@ -37,10 +39,16 @@ def retry_after_seconds(header: str | None, now: datetime) -> float | None:
 
 
 def error_of(parsed: object) -> object:
-    """The error in a parsed body: under `error`, or in the first choice, as gateways pass on what their provider said;
-    None where there is none."""
+    """The error in a parsed body: under `error`, in the first choice, as gateways pass on what their provider said, or
+    the body itself where it calls itself one or has an HTTP status for its code; any of them may be the one entry of a
+    list. None where there is none."""
+    if isinstance(parsed, list) and len(parsed) == 1:
+        parsed = parsed[0]
     if not isinstance(parsed, Mapping):
         return None
+    code = parsed.get("code")
+    if parsed.get("object") == "error" or (isinstance(code, int) and 400 <= code < 600 and "choices" not in parsed):
+        return parsed
     choices = parsed.get("choices")
     first = choices[0] if isinstance(choices, list) and choices else None
     return parsed.get("error") or (first.get("error") if isinstance(first, Mapping) else None)
@@ -55,6 +63,9 @@ def error_status(parsed: object) -> int | None:
     numbers = (int(code) for code in codes if isinstance(code, int) or (isinstance(code, str) and code.isdecimal()))
     if "rate_limit_exceeded" in codes:
         return 429
+    said = error.get("message") if isinstance(error, Mapping) else error
+    if isinstance(said, str) and _NO_ROUTE.search(said):
+        return 404
     return next((number for number in numbers if 400 <= number < 600), 500)
 
 
@@ -68,8 +79,8 @@ def error_message(content: bytes) -> str:
     error = error_of(parsed) or parsed
     if isinstance(error, str):
         return error
-    message = error.get("message") or error.get("detail") if isinstance(error, Mapping) else None
-    return message if isinstance(message, str) else text
+    said = [error.get(key) for key in ("message", "detail", "msg")] if isinstance(error, Mapping) else []
+    return next((message for message in said if isinstance(message, str) and message), text)
 
 
 def advice(status: int, said: str, location: str | None, setting: str) -> str:

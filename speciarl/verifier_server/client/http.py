@@ -85,6 +85,8 @@ class Client:
         self._model = model
         header = authorization(url, api_key)
         self._headers = _JSON | ({"Authorization": header} if header else {})
+        if api_key and parts is not None and "api-version=" in parts.query:
+            self._headers["api-key"] = api_key  # Azure's deployments take their key there
         self._secrets = passwords(url) | ({header.split()[1]} if header else set())
 
     async def chat(self, body: Mapping[str, Any]) -> object | Failure:

@@ -25,7 +25,7 @@ from speciarl.verifier_server.judge.first_token import (
     verdict_from_top,
 )
 from speciarl.verifier_server.judge.labels import SIX, Scheme
-from speciarl.verifier_server.judge.reasoning import answer_text, first_choice
+from speciarl.verifier_server.judge.reasoning import answer_text, describe_no_choice, first_choice
 
 TOP_LOGPROBS = 20
 """The most log-probabilities per token that vLLM reports unless told otherwise (`--max-logprobs`)."""
@@ -137,7 +137,7 @@ class Decoder:
         """The judgement in a parsed chat completion; Unscorable for anything unexpected, never an error."""
         choice = first_choice(reply)
         if choice is None:
-            return Unscorable(Reason.MALFORMED, "the reply is no chat completion with a choice")
+            return Unscorable(Reason.MALFORMED, describe_no_choice(reply))
         if self.mode.by_first_token:
             return self._read_tokens(choice)
         text = answer_text(choice, thinks=self.max_tokens != LABEL_TOKENS)

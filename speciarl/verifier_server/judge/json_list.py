@@ -16,7 +16,7 @@ from speciarl.verifier_server.config import VerifierConfig
 from speciarl.verifier_server.judge.decoding import response_format, verdict_from_words
 from speciarl.verifier_server.judge.labels import SIX, Scheme
 from speciarl.verifier_server.judge.prompt import Prompt, pair_ids
-from speciarl.verifier_server.judge.reasoning import answer_text, first_choice
+from speciarl.verifier_server.judge.reasoning import answer_text, describe_no_choice, first_choice
 
 ENTRY_TOKENS = 64
 """Token limit for one pair's id and label in JSON under any tokenizer, line breaks included."""
@@ -85,7 +85,7 @@ class ManyDecoder:
         """One judgement for each pair, in the order in which they were asked about; never an error."""
         choice = first_choice(reply)
         if choice is None:
-            return (Unscorable(Reason.MALFORMED, "the reply is no chat completion with a choice"),) * count
+            return (Unscorable(Reason.MALFORMED, describe_no_choice(reply)),) * count
         text = answer_text(choice, thinks=self.thought_tokens > 0)
         return (text,) * count if isinstance(text, Unscorable) else read_verdicts(text, count, self.scheme)
 

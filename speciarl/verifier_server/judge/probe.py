@@ -48,6 +48,8 @@ async def probe(config: VerifierConfig, prompt: Prompt, dispatcher: Dispatcher) 
     """Check every endpoint and choose the decoding; raises VerifierStartError with one line: cause and remedy."""
     check = _Probe(config, prompt, dispatcher)
     endpoints = dispatcher.router.endpoints
+    # Some servers show their list of models while they still load the model.
+    dispatcher.loading_until = asyncio.get_running_loop().time() + config.startup_deadline_s
     await asyncio.gather(*(check.reachable(endpoint) for endpoint in endpoints))
     decoder = await check.decoder(endpoints)
     if config.kind == "vllm":
@@ -83,17 +85,20 @@ class _Probe:
                 raise self._unreachable(cause) from None
             if not isinstance(reply, Failure):
                 return self._check_served(endpoint, reply)
-            if self._config.kind == "openai" and reply.status is not None and not reply.transient:
+            pause_s = min(reply.retry_after_s or POLL_S, LONGEST_RETRY_AFTER_S)
+            if reply.busy:  # up, and only asks for time: that is not what `startup_deadline_s` bounds
+                expires = max(expires, begun + self._config.total_deadline_s)
+            given_up = not reply.transient or clock() + pause_s >= expires
+            known_state = reply.status is None or reply.busy or reply.status == 503  # not there, or not ready
+            if self._config.kind == "openai" and given_up and not known_state:
                 # Some gateways offer no model list, or not to every key: the first request will tell.
-                _log.warning("judge %r: no list of models: %s", self._config.name, reply.unscorable.detail)
+                detail = reply.unscorable.detail
+                _log.warning("judge %r: no list of models, so the first request decides: %s", self._config.name, detail)
                 endpoint.client.trust_model()
                 return None
             if reply.status in (401, 403):
                 raise self._refuse(reply.unscorable.detail)
-            if reply.busy:  # up, and only asks for time: that is not what `startup_deadline_s` bounds
-                expires = max(expires, begun + self._config.total_deadline_s)
-            pause_s = min(reply.retry_after_s or POLL_S, LONGEST_RETRY_AFTER_S)
-            if not reply.transient or clock() + pause_s >= expires:
+            if given_up:
                 raise self._unreachable(reply.unscorable.detail)
             if failure is None:
                 _log.info("waiting up to %g s for %s", expires - begun, endpoint.client.url)

@@ -5,6 +5,7 @@ vLLM with a reasoning parser puts the reasoning into a field of its own (`reason
 has opened it already, only the closing tag is there.
 """
 
+import json
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -32,6 +33,12 @@ def first_choice(reply: object) -> Mapping[str, Any] | None:
     if not (isinstance(choices, list) and choices and isinstance(choices[0], Mapping)):
         return None
     return choices[0]
+
+
+def describe_no_choice(reply: object) -> str:
+    """The problem with a reply in which `first_choice` finds none: some services put their errors there in a form of
+    their own."""
+    return f"the reply is no chat completion with a choice: {shorten(json.dumps(reply, ensure_ascii=False))}"
 
 
 def answer_text(choice: Mapping[str, Any], thinks: bool = False) -> str | Unscorable:

@@ -4,12 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from speciarl.errors import ConfigError
-from speciarl.verifier_server.judge_config import read_mapping, recipe_judge
+from speciarl.verifier_server.judge_config import override_value, read_mapping, recipe_judge
 from speciarl.verifier_server.service.config import ServiceConfig, parse_settings
 
 
@@ -29,15 +28,14 @@ def load_settings(
         for option in options:
             merged = OmegaConf.merge(merged, {"judges": {option: recipe_judge(option)}})
         for override in overrides:
-            if "=" not in override:
+            key, equals, value = override.partition("=")
+            if not equals:
                 raise ConfigError(f"{override!r} is no override; write it like limits.runs=10")
-        merged = OmegaConf.merge(merged, OmegaConf.from_dotlist(list(overrides)))
+            OmegaConf.update(merged, key, override_value(ServiceConfig, key, value), force_add=True)
         plain: Any = OmegaConf.to_container(merged, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         key = f"{error.full_key}: " if error.full_key else ""
         raise ConfigError(f"{key}{str(error).splitlines()[0]}; give it as KEY=VALUE or in the file") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"an override cannot be read: {' '.join(str(error).split())}") from error
     if "judges" not in plain:
         raise ConfigError("there is no judge: give --config FILE or --verifier NAME (`speciarl recipes` lists them)")
     return parse_settings(plain)

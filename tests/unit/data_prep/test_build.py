@@ -14,11 +14,12 @@ from typing import Any, TypeVar
 import data_prep_fixtures as fixtures
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from PIL import Image
 
 from data_prep import readers
 from data_prep.checks.validate import check
-from data_prep.compose import settings
+from data_prep.compose import folder, names, settings
 from data_prep.config import BuildConfig
 from data_prep.pipeline.build import build
 from data_prep.pipeline.parallel import AHEAD_PER_WORKER, ordered_map
@@ -181,6 +182,17 @@ def test_a_mix_by_weights(raw: Path, tmp_path: Path) -> None:
     open_counts = [f"sources.{name}.count=null" for name in MIX]
     report = mix(raw, tmp_path, *open_counts, "sources.food.weight=3", "subset.count=16")
     assert report.files["train"].sources == dict.fromkeys(MIX, 2) | {"food": 6}
+
+
+@pytest.mark.parametrize("name", [name for name in names() if name != "emoji" and not name.endswith("_coop")])
+def test_every_option_of_a_reader_can_be_set_without_a_plus(name: str) -> None:
+    plain = yaml.safe_load((folder() / "dataset" / f"{name}.yaml").read_text())
+    sources = plain.get("sources") or {plain.get("reader"): plain}
+    for reader, source in sources.items():
+        default: Any = readers.load(reader)
+        options = {key: value for key, value in source["options"].items() if key != "name"}
+        assert {field.name for field in dataclasses.fields(default)} - {"name"} == set(options)
+        assert readers.load(reader, options) == default
 
 
 def test_the_papers_mix_is_what_the_option_says() -> None:

@@ -4,7 +4,6 @@ import csv
 from pathlib import Path
 
 import data_prep_fixtures as fixtures
-import datasets
 import pytest
 
 from data_prep.readers import load
@@ -77,22 +76,26 @@ def test_a_table_of_splits_of_another_form(tmp_path: Path, table: str, told: str
 def test_cars_are_read_from_a_copy_of_the_hub_and_from_directories(tmp_path: Path) -> None:
     names = list(fixtures.CARS)
     levels = {name: car_path(name) for name in names}
-    kinds = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=names)})
-    pictures = [{"bytes": fixtures.jpeg(name), "path": None} for name in names]
-    (tmp_path / "hub" / "data").mkdir(parents=True)
-    for split in ("train", "test"):
-        rows = datasets.Dataset.from_dict({"image": pictures, "label": list(range(len(names)))}, features=kinds)
-        rows.to_parquet(tmp_path / "hub" / "data" / f"{split}-00000-of-00001.parquet")
+    fixtures.make_hub_cars(tmp_path / "hub")
     for split in ("train", "test"):
         for name in names:
             folder = tmp_path / "kaggle" / "car_data" / "car_data" / split / name.replace("/", "-")
             folder.mkdir(parents=True)
-            (folder / "1.jpg").write_bytes(fixtures.jpeg(name))
+            (folder / "1.jpg").write_bytes(fixtures.jpeg(f"{split}/{name}"))
     for root in (tmp_path / "hub", tmp_path / "kaggle"):
         found = list(load("cars").samples(root, "train"))
         assert {sample.label: sample.label_path for sample in found} == levels
-        assert {sample.label: sample.picture.read() for sample in found} == {n: fixtures.jpeg(n) for n in names}
+        assert {sample.label: sample.picture.read() for sample in found} == {
+            name: fixtures.jpeg(f"train/{name}") for name in names
+        }
         assert len({sample.id for sample in found}) == len(names)
+    made = ("2012 Aston Martin V8 Vantage Coupe", "am general hummer suv 2000", "2012 Fiat 500 Abarth")
+    fixtures.make_hub_cars(tmp_path / "others", made)
+    assert [sample.label_path for sample in load("cars").samples(tmp_path / "others", "test")] == [
+        ("Aston Martin", "Aston Martin V8 Vantage Coupe", "Aston Martin V8 Vantage Coupe 2012"),
+        ("am general", "am general hummer suv", "am general hummer suv 2000"),
+        ("Fiat", "Fiat 500 Abarth", "Fiat 500 Abarth 2012"),
+    ]
     (tmp_path / "other" / "train" / "cat").mkdir(parents=True)
     (tmp_path / "other" / "train" / "cat" / "1.jpg").write_bytes(fixtures.jpeg("cat"))
     with pytest.raises(DataPrepError, match="'cat' does not end with a year; is this Stanford Cars"):

@@ -5,10 +5,12 @@ import csv
 import io
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
 from collections import Counter
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,8 @@ from data_prep.compose import settings
 from data_prep.config import BuildConfig
 from data_prep.pipeline.build import build
 from data_prep.pipeline.report import Report
-from data_prep.readers import load
+from data_prep.readers import formats, load
+from data_prep.readers.class_names import is_number
 from speciarl.errors import DataPrepError
 
 
@@ -81,7 +84,9 @@ def test_one_name_at_two_places_of_the_hierarchy_is_no_ambiguity_without_a_taxon
 
 def test_class_directories_that_are_numbers_are_named_by_a_file_or_refused(tmp_path: Path) -> None:
     root = folder_of(tmp_path, {"1": 1, "10": 2, "21": 1})
-    with pytest.raises(DataPrepError, match=r"class '1' is a number.*cat_to_name\.json.*verbatim=true") as caught:
+    with pytest.raises(
+        DataPrepError, match=r"class '1' is a number.*cat_to_name\.json.*options\.verbatim=true"
+    ) as caught:
         labels(root)
     assert "\n" not in str(caught.value)
     assert labels(root, verbatim=True) == {"1": 1, "10": 2, "21": 1}
@@ -116,6 +121,50 @@ def test_a_list_of_names_whose_first_number_nobody_knows_is_refused(tmp_path: Pa
     with pytest.raises(
         DataPrepError, match=r"3 names for classes .*: is the first one 0 or 1\? Write each number before"
     ):
+        labels(root)
+
+
+NAMELESS = ["1.0", "-1", "007", "class_3", "Class 12", "label-4", "n01440764", "N02085620", "٣"]
+"""Of tables with gaps (pandas), of exports, of ImageNet, in other digits."""
+
+
+@pytest.mark.parametrize("label", NAMELESS)
+def test_labels_in_other_forms_that_name_nothing_are_refused(tmp_path: Path, label: str) -> None:
+    root = folder_of(tmp_path / "raw", {label: 1, "cat": 1})
+    (tmp_path / "m.csv").write_text(f"image,label\na.jpg,{label}\nb.jpg,cat\n")
+    for reader, place in (("image_folder", root), ("manifest", tmp_path / "m.csv")):
+        with pytest.raises(DataPrepError, match="is a number, which names nothing"):
+            labels(place, reader=reader)
+        assert labels(place, reader=reader, verbatim=True).total() == 2
+    assert is_number(label)  # as the Hub's reader asks
+
+
+@pytest.mark.parametrize("label", ["737-700", "C-130", "3 series", "Class act", "1.5 litre", "7up", "n1", "cat 5 e"])
+def test_names_with_numbers_in_them_are_names(tmp_path: Path, label: str) -> None:
+    assert labels(folder_of(tmp_path, {label: 1}))[label] == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("LOC_synset_mapping.txt", "n01440764 tench\nn02085620 Chihuahua\n"),
+        ("imagenet_class_index.json", '{"0": ["n01440764", "tench"], "151": ["n02085620", "Chihuahua"]}'),
+        ("cat_to_name.json", '{"n01440764": "tench", "N02085620": "Chihuahua"}'),
+    ],
+)
+def test_ids_of_wordnet_are_named_by_a_file(tmp_path: Path, name: str, content: str) -> None:
+    root = folder_of(tmp_path, {"n01440764": 1, "n02085620": 2})
+    (root / name).write_text(content)
+    assert labels(root) == {"tench": 1, "Chihuahua": 2}
+
+
+def test_numbers_in_other_forms_are_named_by_the_same_files(tmp_path: Path) -> None:
+    root = folder_of(tmp_path, {"class_0": 1, "class_1": 2})
+    (root / "classes.txt").write_text("cat\ndog\n")
+    assert labels(root) == {"cat": 1, "dog": 2}
+    (root / "n01440764").mkdir()
+    (root / "n01440764" / "0.jpg").write_bytes(fixtures.jpeg("t"))
+    with pytest.raises(DataPrepError, match=r"classes\.txt: a list, but classes such as 'n01440764'; write each"):
         labels(root)
 
 
@@ -191,6 +240,64 @@ def test_what_pillow_reads_is_a_picture(tmp_path: Path, suffix: str) -> None:
     (root / "dog").mkdir()
     Image.new("RGB", (40, 30), "red").save(root / "dog" / f"1{suffix}", kind)
     assert run(root, tmp_path / "out").files["train"].rows == 2
+
+
+FOREIGN = {
+    ".heic": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "a HEIC picture, which Pillow does not read here"),
+    ".HIF": (b"\0\0\0\x18ftypmif1\0\0\0\0mif1heix", "a HEIC picture, which Pillow does not read here"),
+    ".jxl": (b"\xff\x0a\0\0", "a JPEG XL picture, which Pillow does not read here; convert it to JPEG or PNG"),
+    ".svg": (b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"/>', "a SVG picture"),
+    ".CR2": (b"II*\0\x10\0\0\0CR\x02\0", "a camera's raw picture"),
+}
+"""Suffix -> first bytes of such a file, and what is said of it."""
+without_heif = pytest.mark.skipif(find_spec("pillow_heif") is not None, reason="pillow-heif is installed")
+
+
+@without_heif
+@pytest.mark.parametrize("suffix", [".heic", ".jxl"])
+def test_pictures_that_pillow_does_not_read_are_told_with_the_remedy(tmp_path: Path, suffix: str) -> None:
+    header, told = FOREIGN[suffix]
+    root = folder_of(tmp_path / "raw", {"cat": 1, "dog": 0})
+    (root / "dog" / f"1{suffix}").write_bytes(header)
+    said = refusal(root, tmp_path / "out")
+    assert f"dog/1{suffix}: {told}" in said
+    assert "convert it to JPEG or PNG" in said
+    # A class that is left without a picture does not vanish, whatever is ignored.
+    said = refusal(root, tmp_path / "out", "options.ignore_other_files=true")
+    assert "mine dog: a class directory without an image" in said
+    report = run(root, tmp_path / "out", "options.ignore_other_files=true", "check_counts=warn")
+    assert [p.where for p in report.problems] == ["dog", "dog"]
+    assert told in report.problems[0].detail
+    (root / "cat" / "0.jpg").unlink()
+    assert told in refusal(root, tmp_path / "none", "options.ignore_other_files=true")
+
+
+@without_heif
+@pytest.mark.parametrize("suffix", FOREIGN)
+def test_pictures_are_known_by_suffix_and_by_their_first_bytes(suffix: str) -> None:
+    header, told = FOREIGN[suffix]
+    assert str(formats.why_unread(suffix.lower())).startswith(told)
+    by_bytes = formats.suffix_of(header)
+    assert by_bytes is None if suffix == ".CR2" else str(formats.why_unread(by_bytes or "")).startswith(told)
+
+
+@without_heif
+def test_such_pictures_under_another_suffix_are_told_too(tmp_path: Path) -> None:
+    """As phones and web sites write them."""
+    header, told = FOREIGN[".heic"]
+    root = folder_of(tmp_path / "raw", {"cat": 1, "dog": 0})
+    (root / "dog" / "1.jpg").write_bytes(header)
+    said = refusal(root, tmp_path / "out")
+    assert f"dog/1.jpg: is {told}" in said
+    (tmp_path / "m.csv").write_text("image,label\nraw/dog/1.jpg,dog\n")
+    assert f"m.csv, row 2: is {told}" in refusal(tmp_path / "m.csv", tmp_path / "out", dataset="manifest")
+
+
+def test_avif_of_an_old_pillow_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(formats, "suffixes", lambda: frozenset({".jpg"}))
+    assert "`pip install 'pillow>=11.3'`" in str(formats.why_unread(".avif"))
+    assert formats.suffix_of(b"\0\0\0\x1cftypavif\0\0\0\0") == ".avif"
+    assert formats.why_unread(".jpg") is None
 
 
 @pytest.mark.parametrize("size", [(2000, 10), (3, 601)])
@@ -274,6 +381,21 @@ def test_a_path_that_hydra_does_not_take_is_told_with_the_quotes_it_needs(tmp_pa
     assert config.sources["mine"].root == root
 
 
+@pytest.mark.parametrize(
+    "names", [["AT&T"], ["Crème brûlée", "C++"], ["it's", "a (b)"], ["F/A-18", "ü"], ['5" gun', "#1"]]
+)
+def test_names_in_a_list_that_hydra_does_not_take_are_told_with_the_quotes_they_need(names: list[str]) -> None:
+    fixed = ["dataset=image_folder", "root=r", "out=o", "name=mine"]
+    with pytest.raises(
+        DataPrepError, match=r"select\.include: the value .* has signs of Hydra's own language"
+    ) as caught:
+        settings([*fixed, f"select.include=[{', '.join(names)}]"])
+    (word,) = shlex.split(str(caught.value).partition("quote it twice: ")[2])
+    config = settings([*fixed, word])
+    assert isinstance(config, BuildConfig)
+    assert list(config.select.include) == names
+
+
 @pytest.mark.parametrize("name", ["with space", "a-b_c.d", "50%"])
 def test_plain_paths_need_no_quotes(tmp_path: Path, name: str) -> None:
     words = ["dataset=image_folder", f"root={tmp_path / name}", f"out={tmp_path}", "name=mine"]
@@ -286,6 +408,38 @@ def test_plain_paths_need_no_quotes(tmp_path: Path, name: str) -> None:
 def test_a_mistyped_key_is_named_although_others_are_given(tmp_path: Path, dataset: str) -> None:
     with pytest.raises(DataPrepError, match=r"subset\.cuont: there is no such key; did you mean count"):
         settings([f"dataset={dataset}", f"root={tmp_path}", "name=mine", "subset.cuont=3"])
+
+
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        ("verbatim=true", "verbatim: there is no such key; did you mean options.verbatim?"),
+        ("hierachy=true", "hierachy: there is no such key; did you mean options.hierarchy?"),
+        ("spilts.train=[x]", "spilts.train: there is no such key"),
+    ],
+)
+def test_an_option_without_the_word_before_it(tmp_path: Path, word: str, told: str) -> None:
+    with pytest.raises(DataPrepError) as caught:
+        settings(["dataset=image_folder", f"root={tmp_path}", "name=mine", word])
+    assert str(caught.value).startswith(told)
+
+
+def test_the_words_that_messages_give_as_remedies_can_be_typed_as_they_are(tmp_path: Path) -> None:
+    numbers = folder_of(tmp_path / "numbers", {"3": 1, "4": 1})
+    deep = folder_of(tmp_path / "deep", {"bird/jay": 1, "fish/pike": 1})
+    other = folder_of(tmp_path / "other", {"cat": 1})
+    (other / "cat" / "notes.txt").write_text("x")
+    listed = tmp_path / "m.csv"
+    listed.write_text("image,label\nnumbers/3/0.jpg,3\nnumbers/4/0.jpg,4\n")
+    for root, dataset in (
+        (numbers, "image_folder"),
+        (deep, "image_folder"),
+        (other, "image_folder"),
+        (listed, "manifest"),
+    ):
+        told = refusal(root, tmp_path / "out" / root.name, dataset=dataset)
+        (word,) = re.findall(r"set (\S+=\w+)", told)
+        assert run(root, tmp_path / "out" / root.name, word, dataset=dataset).files["train"].rows
 
 
 def test_the_meta_file_of_cars_at_the_root_is_told_where_it_belongs(tmp_path: Path) -> None:

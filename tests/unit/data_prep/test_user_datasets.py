@@ -54,7 +54,7 @@ def test_image_folder_with_nested_classes(tmp_path: Path) -> None:
     paths = {sample.label_path for sample in _read("image_folder", tmp_path, "test", hierarchy=True)}
     assert paths == {("birds", "blue jay"), ("birds", "house-finch"), ("fish", "pike")}
     assert load("image_folder", {"hierarchy": True}).about.levels == ()
-    _fails("birds/01_blue_jay/1.jpg: 2 directories deep; set hierarchy=true", "image_folder", tmp_path, "test")
+    _fails("birds/01_blue_jay/1.jpg: 2 directories deep; set options.hierarchy=true", "image_folder", tmp_path, "test")
 
 
 def test_image_folder_order_does_not_depend_on_the_file_system(tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_manifest_of_several_or_none_is_asked_for(tmp_path: Path) -> None:
     _fails("gone.csv: No such file", "manifest", tmp_path, "all", file="gone.csv")
     for name in ("a.csv", "b.jsonl", "c.txt"):
         (tmp_path / name).write_text("")
-    _fails("there is a.csv, b.jsonl; name one with the option file", "manifest", tmp_path, "all")
+    _fails("there is a.csv, b.jsonl; name one with options.file", "manifest", tmp_path, "all")
     _fails(r"c.txt: the name has to end with .csv or .jsonl", "manifest", tmp_path / "c.txt", "all")
 
 
@@ -243,7 +243,7 @@ def test_hub_file_that_is_damaged_is_named(tmp_path: Path) -> None:
     file = tmp_path / "data" / "train-00000-of-00001.parquet"
     file.write_bytes(file.read_bytes()[:200])
     _fails(f"{tmp_path}", "hub", tmp_path, "train")
-    _fails("nowhere: no such directory; set repo=owner/name", "hub", tmp_path / "nowhere", "train")
+    _fails("nowhere: no such directory; set options.repo=OWNER/NAME", "hub", tmp_path / "nowhere", "train")
 
 
 def test_hub_that_cannot_be_reached_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

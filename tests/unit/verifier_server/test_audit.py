@@ -2,7 +2,6 @@
 
 import asyncio
 import io
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import pytest
 import typer
 import yaml
+from listening import in_thread
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -19,6 +19,7 @@ from speciarl.verifier_server.audit import audit, command, show
 from speciarl.verifier_server.config import VerifierConfig, parse_config
 from speciarl.verifier_server.judge.prompt import load_prompt
 from speciarl.verifier_server.judge_config import judge_config
+from speciarl.verifier_server.service.config_source import load_settings
 
 MakeJudge = Callable[[], Any]
 GOLDEN = {golden.pair.prediction: min(golden.expected).label for golden in load_prompt("base").golden}
@@ -26,24 +27,11 @@ GOLDEN = {golden.pair.prediction: min(golden.expected).label for golden in load_
 
 @pytest.fixture
 def judge(fake_judge: MakeJudge) -> Iterator[Any]:
-    """A judge that calls wrong what it does not know, on a loop of its own, since commands bring theirs."""
+    """A judge that calls wrong what it does not know."""
     server = fake_judge()
     server.answers = GOLDEN | {"": "abstain"}
-    ready, stop = threading.Event(), asyncio.Event()
-    loop = asyncio.new_event_loop()
-
-    async def serve() -> None:
-        async with server.running():
-            ready.set()
-            await stop.wait()
-
-    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
-    thread.start()
-    assert ready.wait(10)
-    yield server
-    loop.call_soon_threadsafe(stop.set)
-    thread.join(10)
-    loop.close()
+    with in_thread(server.running()):
+        yield server
 
 
 def config(judge: Any, **changes: Any) -> VerifierConfig:
@@ -150,6 +138,10 @@ def test_the_command_by_file_and_by_recipe(judge: Any, tmp_path: Path) -> None:
         (("missing.yaml",), "missing.yaml cannot be read"),
         (("vllm",), "Missing mandatory value: model; give it as KEY=VALUE"),
         (("vllm", "model"), "'model' is no override"),
+        (
+            ("vllm", "request_fields={a: @}"),
+            "request_fields: '{a: @}' is no YAML (found character '@'",
+        ),
         (("vllm", "model=m", "endpoints=[http://h]", "retires=3"), "vllm.retires: there is no such key"),
         (("taxonomy",), "the taxonomy judge has no model"),
         (("vllm", "model=m", "endpoints=[http://127.0.0.1:9]", "startup_deadline_s=0.3"), "no usable endpoint"),
@@ -160,6 +152,23 @@ def test_what_cannot_be_asked_is_said_in_one_line(arguments: tuple[str, ...], me
     assert outcome.exit_code == 2
     assert message in outcome.output
     assert len(outcome.output.strip().splitlines()) == 1
+
+
+TYPED = ["a #b", "a: b", "@x", "%x", "*x", "[x] y", "1234", "no", "2024-10-21", "it's", "ü {}"]
+
+
+@pytest.mark.parametrize("text", TYPED)
+def test_text_on_the_command_line_is_taken_as_it_was_typed(text: str, tmp_path: Path) -> None:
+    """Read as YAML it would lose its end, become a number or a date, or be refused."""
+    file = tmp_path / "judge.yaml"
+    file.write_text("pool: {replicas: 1}")
+    given = [f"model={text}", f"prompt={text}.yaml", f"speciarl.verifier.pool.dtype={text}", "pool.replicas=2"]
+    config = judge_config(str(file), given)
+    assert config.pool is not None
+    assert (config.model, config.prompt, config.pool.dtype, config.pool.replicas) == (text, f"{text}.yaml", text, 2)
+    words = [f"judges.a.model={text}", "judges.a.endpoints=[http://h]", f"judge_log_dir={text}"]
+    service = load_settings(None, [], words)
+    assert (service.judges["a"].model, service.judge_log_dir) == (text, text)
 
 
 def test_options_of_recipes_carry_their_values() -> None:

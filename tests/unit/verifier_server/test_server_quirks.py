@@ -1,4 +1,4 @@
-"""Judges' servers as they are: with every quirk a sound judge works, or one line names the cause and the remedy."""
+"""Judges' servers as they are: what goes to them, and how long they are waited for; `test_audited_servers` has more."""
 
 import contextlib
 from collections.abc import AsyncIterator
@@ -7,45 +7,16 @@ from typing import Any
 import pytest
 from aiohttp import web
 from listening import listening
-from quirky_server import CHATS, MODEL, MODELS, QuirkyServer, completion
+from quirky_server import MODEL, QuirkyServer, completion
 
-from speciarl.category import Category
 from speciarl.errors import ConfigError, VerifierStartError
 from speciarl.utils.proxies import proxy_of
 from speciarl.verdict import Pair, Unscorable, Verdict
 from speciarl.verifier_server import parse_config
 from speciarl.verifier_server.llm_verifier import LLMVerifier
+from speciarl.verifier_server.remote_verifier import RemoteVerifier
 
 pytestmark = pytest.mark.anyio
-
-SOUND = (
-    *sorted(MODELS), "parts", "parts-after-thought", "reasoning-field", "reasoning-content", "byte-order-mark", "gzip",
-    "plain-text-type", "rate-limited", "rate-limited-inside", "null-error", "no-quirk-at-all",
-)  # fmt: skip
-REFUSED = {
-    "error-inside": "replied HTTP 503 inside HTTP 200: 'The model is down for maintenance'",
-    "error-is-text": "replied HTTP 500 inside HTTP 200: 'model not loaded'",
-    "error-in-choice": "replied HTTP 502 inside HTTP 200: 'Provider returned error'",
-    "content-filter": "the server's content filter withheld the reply",
-    "refusal": 'the judge refused to answer: "I can\'t help with that."',
-    "tool-call": "the reply is a call of a tool",
-    "only-a-thought": "the reply is only a thought, without an answer; turn thoughts off in `request_fields`",
-    "cut-in-thought": "cut off inside its thought: set `thinking: true`",
-    "empty-body": "replied nothing",
-    "stream": "replied a stream of events; take `stream` out of `request_fields`",
-    "json-then-done": "data: [DONE]",
-    "html": "replied no JSON",
-    "moved": "it leads to https://elsewhere.example/v1/chat/completions: set that in `endpoints`",
-    "bad-key": "replied HTTP 401: 'Incorrect API key provided: sk-wrong'; check `api_key_file`",
-    "no-such-model": "replied HTTP 404: 'The model `fake` does not exist.'; use another server, model or prompt",
-    "wrong-path": "/wrong-path/v1/chat/completions replied HTTP 404: 'Not Found'; correct the path in `endpoints`",
-    "new-parameters": "leave out or rename the field with `request_fields`, e.g. {max_tokens: null, max_completion",
-}
-"""By quirk, a part of the one line that refuses the judge."""
-
-
-def test_no_quirk_is_left_untried() -> None:
-    assert {*SOUND, *REFUSED, "thought-in-text"} == {*MODELS, *CHATS, "no-quirk-at-all"}
 
 
 @contextlib.asynccontextmanager
@@ -59,34 +30,6 @@ async def judged_through(quirk: str, **changes: Any) -> AsyncIterator[tuple[Quir
             yield server, verifier
         finally:
             await verifier.aclose()
-
-
-@pytest.mark.parametrize("quirk", SOUND)
-async def test_a_sound_judge_works_whatever_its_server_is_like(quirk: str) -> None:
-    async with judged_through(quirk) as (_, verifier):
-        for prediction, category in (
-            ("wolf", Category.WRONG),
-            ("a lion", Category.WRONG),
-            ("lion!", Category.SPECIFIC),
-        ):
-            judgement = await verifier.verify(Pair("lion", prediction))
-            assert isinstance(judgement, Verdict), judgement
-            assert judgement.category is category
-
-
-async def test_a_thought_before_the_label_is_parted_from_it_where_thinking_is_meant() -> None:
-    async with judged_through("thought-in-text", thinking=True) as (_, verifier):
-        judgement = await verifier.verify(Pair("lion", "wolf"))
-    assert isinstance(judgement, Verdict)
-
-
-@pytest.mark.parametrize("quirk", REFUSED)
-async def test_what_cannot_work_is_refused_with_its_cause_and_remedy(quirk: str) -> None:
-    with pytest.raises(VerifierStartError) as caught:
-        async with judged_through(quirk, total_deadline_s=2, retries=0):
-            pass
-    assert REFUSED[quirk] in str(caught.value)
-    assert "\n" not in str(caught.value)
 
 
 async def test_fields_that_a_server_refuses_can_be_left_out_or_renamed() -> None:
@@ -110,10 +53,43 @@ async def test_the_query_of_an_endpoint_is_sent_and_not_shown() -> None:
             await verifier.aclose()
 
 
+@pytest.mark.parametrize("path", ["/azure/v1", "/azure/a%2Fb/v1", "/azure/v1/"])
+async def test_an_endpoint_is_asked_for_as_it_is_written(path: str) -> None:
+    query = "sig=a%2Bb%3D&to=x+y&name=na%C3%AFve&empty="
+    async with QuirkyServer().running() as server:
+        config = {"kind": "openai", "model": MODEL, "prompt": "compact", "probe": False}
+        verifier = LLMVerifier(parse_config(config | {"endpoints": f"{server.url}{path}?{query}"}))
+        await verifier.start()
+        await verifier.aclose()
+    expected = f"{path.rstrip('/')}/chat/completions?{query}"
+    assert server.targets["azure"] == expected
+
+
+async def test_the_query_of_a_vllm_server_and_of_a_service_goes_with_every_route() -> None:
+    seen: list[tuple[str, str]] = []
+
+    async def note(request: web.Request) -> web.StreamResponse:
+        seen.append((request.path, request.query_string))
+        raise web.HTTPNotFound
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", note)
+    async with listening(app) as url:
+        plain = {"startup_deadline_s": 0.2, "total_deadline_s": 1, "retries": 0}
+        vllm = LLMVerifier(parse_config(plain | {"model": MODEL, "endpoints": f"{url}/v1?k=v"}))
+        service = RemoteVerifier(parse_config(plain | {"service_url": f"{url}/judges?k=v"}))
+        for verifier in (vllm, service):
+            with pytest.raises(VerifierStartError):
+                await verifier.start()
+            await verifier.aclose()
+    assert {path.split("/")[1] for path, _ in seen} == {"v1", "judges"}
+    assert {query for _, query in seen} == {"k=v"}
+
+
 async def test_an_overload_at_the_start_is_waited_out() -> None:
     async with judged_through("rate-limited", retries=0, startup_deadline_s=0.5) as (server, verifier):
         assert isinstance(await verifier.verify(Pair("lion", "wolf")), Verdict)
-        assert server.asked["rate-limited"] >= 3
+        assert server.asked["rate-limited"] >= 2
 
 
 async def test_an_overload_inside_a_good_status_costs_no_retries() -> None:

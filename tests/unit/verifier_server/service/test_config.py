@@ -105,7 +105,7 @@ def test_a_file_recipe_options_and_overrides_add_up(tmp_path: Path) -> None:
         (None, ["typo"], [], "there is no recipe/verifier=typo; known: .*taxonomy"),
         (None, ["vllm"], [], r"judges\.vllm\.\w+: Missing mandatory value"),
         (None, ["taxonomy"], ["port"], "'port' is no override"),
-        (None, ["taxonomy"], ["port=["], "cannot be read"),
+        (None, ["taxonomy"], ["port=["], r"port: '\[' is no YAML"),
         ("[1, 2]", [], [], "is no mapping"),
         ("a: [", [], [], "is no YAML"),
         ("judges: {a: '${nope}'}", [], [], "nope"),
