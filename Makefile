@@ -7,7 +7,7 @@ PYTEST = $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope
 BOOTSTRAP := $(PYTHON) tools/bootstrap.py --venv $(VENV) --stack $(STACK)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup dev demo test lint types unit integration e2e doctor wheel lock gpu-check gpu-bundle clean
+.PHONY: help setup dev demo evaluate test lint types unit integration e2e doctor wheel lock gpu-check gpu-bundle clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,6 +20,9 @@ dev: ## The same, with what the tests need
 
 demo: setup ## Train the laptop world and show before and after (about 22 minutes on 2 cores)
 	@$(BIN)/python examples/laptop/demo.py
+
+evaluate: setup ## Evaluate the laptop world's policy before and after `make demo`, and open the report
+	@$(BIN)/speciarl evaluate preset=laptop --open $(ARGS)
 
 test: ## Everything that is checked before a change lands, with a table of where the time went
 	@$(PYTHON) tools/suite.py --venv $(VENV) --stack $(STACK)

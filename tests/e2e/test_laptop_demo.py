@@ -1,5 +1,6 @@
 """The demo in two steps: veRL's entry point, Ray, FSDP, vLLM rollouts, a managed vLLM judge, our worker, the report."""
 
+import html
 import json
 import os
 import subprocess
@@ -8,7 +9,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import psutil
+import pyarrow.parquet as pq
 import pytest
+
+from speciarl.evaluation.outcome import Outcome
+from speciarl.evaluation.results import load
 
 DEMO = Path(__file__).parents[2] / "examples" / "laptop" / "demo.py"
 DEADLINE_S = 900
@@ -126,6 +131,43 @@ def test_no_process_outlives_the_run(run: Run) -> None:
     left = [process for process in psutil.process_iter(["pid", "cmdline"]) if works_in(process, run.folder)]
     _, alive = psutil.wait_procs(left, timeout=30)  # Ray's workers notice a moment later that their driver has gone
     assert [process.info for process in alive] == []
+
+
+@pytest.fixture(scope="module")
+def evaluated(run: Run) -> Path:
+    """Folder of an evaluation of the run's last checkpoint, by its judge, on the animals."""
+    data = run.data / "test.parquet"
+    command = [sys.executable, "-m", "speciarl", "evaluate", "preset=laptop", f"out={run.folder / 'evaluated'}"]
+    settings = [f"models.after.checkpoint={run.folder}", f"datasets.animals.file={data}"]
+    without = ["~models.before", "~models.before-best-of-16", "~models.after-best-of-16"]
+    without += ["~datasets.food", "~datasets.travel", "~datasets.objects"]
+    printed = finish([*command, *settings, *without], run.folder, COLUMNS="200")
+    assert "report.html" in printed
+    return run.folder / "evaluated"
+
+
+def test_the_evaluation_of_the_checkpoint_is_the_validation_of_the_run(run: Run, evaluated: Path) -> None:
+    """The converted weights answer as the trained ones did, to the letter, and the judge says the same of it."""
+    validated = {answer["sample_id"]: answer for answer in answers(run, STEPS)}
+    predicted = pq.read_table(evaluated / "predictions" / "after" / "animals" / "as_built.parquet").to_pylist()
+    verdicts = pq.read_table(evaluated / "verdicts" / "laptop" / "after" / "animals" / "as_built.parquet").to_pylist()
+    compared = [
+        (one["text"], Outcome(verdict["outcome"]).key, validated[one["sample_id"]])
+        for one, verdict in zip(predicted, verdicts, strict=True)
+        if one["sample_id"] in validated
+    ]
+    assert len(compared) > 50
+    assert [text for text, _, _ in compared] == [answer["output"] for _, _, answer in compared]
+    assert [outcome for _, outcome, _ in compared] == [answer["category"] for _, _, answer in compared]
+
+
+def test_the_evaluation_reports(evaluated: Path) -> None:
+    [cell] = load(evaluated / "results.json").cells
+    assert (cell.questions, cell.answers, cell.classes, cell.unscored) == (152, 152, 152, {})
+    assert cell.metrics["correctness"].low is not None
+    page = (evaluated / "report.html").read_text(encoding="utf-8")
+    assert "default-src 'none'" in html.unescape(page)
+    assert {file.suffix for file in evaluated.glob("report.*")} == {".html", ".md", ".csv", ".parquet"}
 
 
 def test_a_finished_run_is_only_reported_again(run: Run) -> None:
