@@ -84,6 +84,9 @@ def upright(data: bytes) -> Image.Image:
     suffixes()  # registers plug-ins
     try:
         with Image.open(io.BytesIO(data)) as image:
+            if _unfit(image, data) is None:  # as rows of a build are: no copies needed
+                image.load()
+                return image
             return _rgb(image)
     except _FAULTS as error:
         raise BrokenImageError(_reason(error, data)) from error

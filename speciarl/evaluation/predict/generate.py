@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
+_DECODERS = 4
+"""Threads that decode images: more than an engine waits for, few enough not to crowd its own."""
+
+
 @dataclass(frozen=True, slots=True)
 class Missing:
     """A question and the consecutive seeds for which it has no answer yet; one None where greedy."""
@@ -60,7 +64,7 @@ async def generate(
 
     async def ask(one: Missing) -> None:
         try:
-            images = await asyncio.to_thread(_decoded, one.question)
+            images = await loop.run_in_executor(decoders, _decoded, one.question)
             answers = await engine.answer(one.question, images, sampling, one.seeds)
         except QuestionFailed as failure:
             outcome.failures.setdefault(one.question.label.sample_id, failure)
@@ -77,12 +81,13 @@ async def generate(
             more.clear()
             batch = list(waiting)
             waiting.clear()
-            await asyncio.get_running_loop().run_in_executor(disk, store.add, batch)
+            await loop.run_in_executor(disk, store.add, batch)
             outcome.made += len(batch)
             progress(len(batch), 0)
             _release(slots, len(batch))
 
-    with ThreadPoolExecutor(1) as disk:
+    loop = asyncio.get_running_loop()
+    with ThreadPoolExecutor(1) as disk, ThreadPoolExecutor(_DECODERS) as decoders:
         try:
             async with asyncio.TaskGroup() as group:
                 writing = group.create_task(write(disk))
