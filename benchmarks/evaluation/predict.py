@@ -215,6 +215,7 @@ def bare(folder: Path, options: argparse.Namespace) -> None:
         max_model_len=128,
         mm_processor_cache_gb=4,
         enable_prefix_caching=True,
+        limit_mm_per_prompt={"image": 1, "video": 0},
         **ARGUMENTS,
     )
     tokenizer = engine.get_tokenizer()

@@ -18,7 +18,7 @@ command goes on where it was stopped, and makes only what is missing.
 
 \b
   evaluate preset=laptop                                   the demo's policy, before and after (after `make demo`)
-  evaluate preset=paper models.mine.checkpoint=outputs/run the paper's six test sets; a checkpoint of veRL
+  evaluate preset=paper models.mine.checkpoint=outputs/run models.mine.path=Qwen/Qwen2.5-VL-7B-Instruct
   evaluate preset=paper models.mine.path=Qwen/Qwen2.5-VL-7B-Instruct models.mine.adapter=my/lora
   evaluate preset=best_of_64                               64 answers at temperature .6
   evaluate models.base.path=DIR datasets.mine.file=data/mine/test.parquet judges.exact.use=qwen3_4b

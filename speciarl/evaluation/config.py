@@ -33,12 +33,13 @@ class SamplingConfig(_Section):
     temperature: float | None = Field(default=0.0, ge=0)
     """0 for the likeliest token (greedy), with which `n` must be 1."""
     top_p: float | None = Field(default=1.0, gt=0, le=1)
-    top_k: int | None = Field(default=None, ge=0)
+    top_k: int | None = Field(default=0, ge=0)
     """0 for no limit."""
-    min_p: float | None = Field(default=None, ge=0, le=1)
-    repetition_penalty: float | None = Field(default=None, gt=0)
-    presence_penalty: float | None = None
-    frequency_penalty: float | None = None
+    min_p: float | None = Field(default=0.0, ge=0, le=1)
+    repetition_penalty: float | None = Field(default=1.0, gt=0)
+    """1 for none, as in training's validation. Qwen2.5-VL's generation_config.json says 1.05."""
+    presence_penalty: float | None = 0.0
+    frequency_penalty: float | None = 0.0
     max_tokens: int = Field(default=2048, ge=1)
     """Longest response in tokens."""
     seed: int = Field(default=0, ge=0)

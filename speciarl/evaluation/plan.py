@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -17,6 +18,9 @@ from speciarl.evaluation.predict.answer_store import AnswerStore, setups, store_
 from speciarl.evaluation.predict.cell import Cell
 from speciarl.evaluation.predict.question import prompt_text
 from speciarl.evaluation.predict.subject import EngineOf, Subject, engine_of, weights
+from speciarl.evaluation.verify import judge
+from speciarl.evaluation.verify.stage import facts_of
+from speciarl.evaluation.verify.standing import standing
 
 
 @dataclass(frozen=True)
@@ -31,12 +35,9 @@ class Planned:
     """Answers to be made; rows that are the same question share theirs."""
     why: str
     """What keeps more answers from being reused: the field that differs; empty where nothing is missing."""
-    judges: int
-
-    @property
-    def verdicts(self) -> int:
-        """Most verdicts that they may need: equal answers share one, and the judges' stores are not looked into."""
-        return self.answers * self.judges
+    verdicts: int
+    """Most verdicts that it lacks, of all judges: equal answers share one, and the judges' stores are not looked
+    into."""
 
 
 def plan(config: EvaluationConfig, console: Console, make: EngineOf = engine_of) -> list[Planned]:
@@ -44,8 +45,13 @@ def plan(config: EvaluationConfig, console: Console, make: EngineOf = engine_of)
 
     Raises a SpeciaRLError in one line for a model or data set that cannot be used.
     """
+    judges = {name: judge.configuration(described, name, config.out) for name, described in config.judges.items()}
+    identities = {name: asyncio.run(judge.identity(found)) for name, found in judges.items()}
     return [
-        one for group in weights(config, console.print, make) for of in group.subjects for one in _cells(config, of)
+        one
+        for group in weights(config, console.print, make)
+        for of in group.subjects
+        for one in _cells(config, of, identities)
     ]
 
 
@@ -59,12 +65,12 @@ def show(planned: list[Planned], console: Console) -> None:
     console.print(f"{answers} answers to make; at most {verdicts} verdicts, fewer where answers are alike or judged")
 
 
-def _cells(config: EvaluationConfig, of: Subject) -> Iterator[Planned]:
+def _cells(config: EvaluationConfig, of: Subject, judges: Mapping[str, Mapping[str, Any]]) -> Iterator[Planned]:
     sampling = config.sampling_of(of.name)
     with contextlib.ExitStack() as stack:
         store = None
         if store_file(config.answers_folder, of.setup).exists():
-            store = AnswerStore(config.answers_folder, of.setup)
+            store = AnswerStore(config.answers_folder, of.setup, read_only=True)
             stack.callback(store.close)
         nearest = "" if store is not None else _nearest(of.setup, list(setups(config.answers_folder)))
         for one in asked(config):
@@ -73,7 +79,7 @@ def _cells(config: EvaluationConfig, of: Subject) -> Iterator[Planned]:
             dataset = config.datasets[one.dataset]
             cell = Cell.of(one.dataset, dataset, prompt_text(one.prompt), sampling, of.sampling.greedy)
             if store is None:
-                yield Planned(one, cell.answers, 0, cell.answers, nearest, len(config.judges))
+                yield Planned(one, cell.answers, 0, cell.answers, nearest, cell.answers * len(judges))
                 continue
             # Without the images, which would not fit into memory.
             lacking: Counter[tuple[bytes, bytes]] = Counter()
@@ -81,7 +87,20 @@ def _cells(config: EvaluationConfig, of: Subject) -> Iterator[Planned]:
                 lacking[part.prompt, part.images] += len(part.seeds)
             known = cell.answers - sum(lacking[row.prompt, row.images] for row in cell.rows)
             why = _why(store, lacking, sampling.n)
-            yield Planned(one, cell.answers, known, lacking.total(), why, len(config.judges))
+            unjudged = cell.answers * len(judges) if lacking else _unjudged(config, one, cell.answers, judges)
+            yield Planned(one, cell.answers, known, lacking.total(), why, unjudged)
+
+
+def _unjudged(config: EvaluationConfig, one: Asked, answers: int, judges: Mapping[str, Mapping[str, Any]]) -> int:
+    """Answers of a cell for which there is no complete table of verdicts, summed over judges."""
+    predictions, unjudged = one.predictions(config.out), 0
+    for name, identity in judges.items():
+        if predictions.exists():
+            facts = facts_of(name, identity, predictions, config.metrics.too_long_chars)
+            if standing(one.verdicts(config.out, name), facts).state == "complete":
+                continue
+        unjudged += answers
+    return unjudged
 
 
 def _why(store: AnswerStore, lacking: Mapping[tuple[bytes, bytes], int], n: int) -> str:

@@ -36,10 +36,11 @@ def run(config: EvaluationConfig, console: Console, only: Stage | None = None) -
     config.out.mkdir(parents=True, exist_ok=True)
     write_text(config.out / SETTINGS, written(config))
     stages = list(Stage) if only is None else [only]
+    problems: list[str] = []
     if Stage.PREDICT in stages:
-        _predict(config, console)
+        problems += _predict(config, console)
     if Stage.VERIFY in stages:
-        _verify(config)
+        problems += _verify(config)
     if Stage.METRICS in stages:
         from speciarl.evaluation.metrics import compute
 
@@ -51,7 +52,9 @@ def run(config: EvaluationConfig, console: Console, only: Stage | None = None) -
         report.show(found, console)
         for file in report.write(config, found, config.out):
             console.print(f"{file}", highlight=False, markup=False)
-    return _over_budget(config) if stages[-1] in (Stage.METRICS, Stage.REPORT) else []
+    if stages[-1] in (Stage.METRICS, Stage.REPORT):
+        problems = _over_budget(config)  # of results, which know both kinds
+    return problems
 
 
 def versions() -> dict[str, str]:
@@ -71,7 +74,7 @@ def _over_budget(config: EvaluationConfig) -> list[str]:
     return over_budget(results.load(config.out / RESULTS), config)
 
 
-def _predict(config: EvaluationConfig, console: Console) -> None:
+def _predict(config: EvaluationConfig, console: Console) -> list[str]:
     from speciarl.evaluation.predict.stage import predict
 
     with logged_to(config.out / LOG) as terminal:
@@ -84,10 +87,20 @@ def _predict(config: EvaluationConfig, console: Console) -> None:
     console.print(f"{made} new answers, {known} known", highlight=False)
     if failures:
         console.print(f"questions without an answer: {failures}", style="red", highlight=False)
+    return [
+        f"{one.asked}: {sum(one.failed.values())} of {one.questions} questions failed, more than max_failed allows"
+        for one in done
+        if sum(one.failed.values()) > config.max_failed * one.questions
+    ]
 
 
-def _verify(config: EvaluationConfig) -> None:
+def _verify(config: EvaluationConfig) -> list[str]:
     from speciarl.evaluation.verify.stage import verify
 
     with logged_to(config.out / LOG) as terminal:
-        verify(config, config.out, terminal)
+        done = verify(config, config.out, terminal)
+    return [
+        f"{one.asked} by {one.judge}: {one.unscored_share:.1%} of answers unscored, more than max_unscored allows"
+        for one in done
+        if one.unscored_share > config.max_unscored
+    ]

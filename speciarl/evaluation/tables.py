@@ -79,9 +79,7 @@ def read(path: Path, schema: pa.Schema, columns: list[str] | None = None) -> pa.
     try:
         table = pq.read_table(path, columns=columns)
     except (OSError, pa.ArrowException) as error:
-        raise DataError(
-            f"{path} cannot be read ({' '.join(str(error).split())}); run the stage that makes it"
-        ) from error
+        raise _unreadable(path, error) from error
     for name in columns or schema.names:
         if name not in table.column_names or table.schema.field(name).type != schema.field(name).type:
             raise DataError(f"{path} has no column {name} of type {schema.field(name).type}; make it again")
@@ -93,9 +91,7 @@ def facts(path: Path) -> dict[str, Any]:
     try:
         metadata = pq.read_schema(path).metadata or {}
     except (OSError, pa.ArrowException) as error:
-        raise DataError(
-            f"{path} cannot be read ({' '.join(str(error).split())}); run the stage that makes it"
-        ) from error
+        raise _unreadable(path, error) from error
     if _FACTS not in metadata:
         raise DataError(f"{path} was not written by an evaluation; give another file")
     found: dict[str, Any] = json.loads(metadata[_FACTS])

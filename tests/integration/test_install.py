@@ -72,6 +72,8 @@ def test_wheel_holds_the_data_and_nothing_else(wheel: Path) -> None:
         ("speciarl/verifier_server/prompts", "*.yaml"),
         ("speciarl/laptop/models", "**/*.*"),
         ("speciarl/training/observability", "*.jinja"),
+        ("speciarl/evaluation/conf", "**/*.yaml"),
+        ("speciarl/evaluation/report/page/assets", "*"),
         ("data_prep/emoji", "*.csv"),
         ("data_prep/conf", "**/*.yaml"),
         ("data_prep/prompts", "*.txt"),

@@ -24,5 +24,5 @@ def _line(cell: Cell, what: str, counts: Mapping[str, int], total: int, key: str
     reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(counts.items()))
     return [
         f"{cell.model} / {cell.dataset} / {cell.prompt} by {cell.judge}: {lost} of {total} {what} ({reasons}), more "
-        f"than {key} {allowed:g} allows; run the same command again to try them once more, or raise {key}"
+        f"than {key} {allowed:g} allows; run `speciarl evaluate` again to try them once more, or raise {key}"
     ]

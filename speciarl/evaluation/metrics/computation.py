@@ -61,15 +61,14 @@ def definitions(config: EvaluationConfig) -> dict[str, str]:
     """What each metric is that every evaluation has, in a sentence, by name."""
     settings = config.metrics
     defined = scores.definitions(settings) | writing.DEFINITIONS
-    if config.sampling.n > 1:
-        n = config.sampling.n
+    if any(config.sampling_of(model).n > 1 for model in config.models):
         defined |= {
-            f"{best_of.PLAIN}{name}": f"{name.upper() if name == 'hm' else name.capitalize()} of the best of all {n} "
+            f"{best_of.PLAIN}{name}": f"{name.upper() if name == 'hm' else name.capitalize()} of the best of all "
             "answers to each question that are scored; the first of equal ones."
             for name in scores.MAIN
         }
         defined["best_of"] = (
-            f"Expected metrics of the best of k of {n} answers to each question: the mean over all subsets of k "
+            "Expected metrics of the best of k of the n answers to each question: the mean over all subsets of k "
             "(unbiased); questions with fewer than k scored answers take no part."
         )
     defined["interval"] = (
@@ -86,7 +85,7 @@ def _measure_all(
     measured = {}
     for asked in matrix.asked(config):  # texts are the same for every judge, and cost most
         written = responses.load(asked.predictions(out))
-        families = writing.families(written, config.sampling.max_tokens)
+        families = writing.families(written, config.sampling_of(asked.model).max_tokens)
         if similarity is not None:
             families += similarity.families(written)
         for judge in config.judges:

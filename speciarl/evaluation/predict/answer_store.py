@@ -37,11 +37,15 @@ Keyed = tuple[bytes, bytes, Answer]
 class AnswerStore:
     """The answers of one set-up. One process at a time: another is refused, so that none is made twice."""
 
-    def __init__(self, folder: Path, setup: Mapping[str, Any]) -> None:
-        """Open the file of a set-up, or make it. Raises DataError in one line where that cannot be."""
+    def __init__(self, folder: Path, setup: Mapping[str, Any], read_only: bool = False) -> None:
+        """Open the file of a set-up, or make it; `read_only`, one that is there. Raises DataError in one line where
+        that cannot be."""
         self.path = store_file(folder, setup)
-        folder.mkdir(parents=True, exist_ok=True)
         with self._explained():
+            if read_only:
+                self._connection = _read_only(self.path)
+                return
+            folder.mkdir(parents=True, exist_ok=True)
             # check_same_thread: answers are written in a thread, but never in two at once.
             self._connection = sqlite3.connect(self.path, timeout=1.0, isolation_level=None, check_same_thread=False)
             self._connection.execute("PRAGMA locking_mode = EXCLUSIVE")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import random
 from collections.abc import Iterator, Mapping, Sequence
@@ -54,6 +53,9 @@ class EndpointEngine:
         self._session: aiohttp.ClientSession | None = None
         self._dispatcher: Dispatcher | None = None
 
+    together = False
+    """See `Engine.together`."""
+
     @property
     def setup(self) -> Mapping[str, Any]:
         """See `Engine.setup`."""
@@ -86,7 +88,7 @@ class EndpointEngine:
     ) -> list[Answer]:
         """See `Engine.answer`."""
         size = images[0].size if images else (0, 0)
-        return list(await asyncio.gather(*(self._one(question, size, sampling, seed) for seed in seeds)))
+        return [await self._one(question, size, sampling, seed) for seed in seeds]
 
     async def aclose(self) -> None:
         """See `Engine.aclose`."""

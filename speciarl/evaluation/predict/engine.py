@@ -21,6 +21,10 @@ class Engine(Protocol):
         """All of model and engine that an answer depends on, as JSON values: content, never names, paths, ports or
         counts of workers."""
 
+    @property
+    def together(self) -> bool:
+        """Whether one request makes several answers; else each is asked for, kept and lost by itself."""
+
     async def start(self) -> None:
         """Load the model; raises a SpeciaRLError in one line when that fails."""
 

@@ -91,7 +91,7 @@ async def generate(
         try:
             async with asyncio.TaskGroup() as group:
                 writing = group.create_task(write(disk))
-                for one in _within(window, missing):
+                for one in _parts(missing, window if engine.together else 1):
                     await _acquire(slots, len(one.seeds))
                     group.create_task(ask(one))
                 await _acquire(slots, window)  # all places are free: everything is durable, or failed
@@ -105,11 +105,11 @@ async def generate(
     return outcome
 
 
-def _within(window: int, missing: Iterable[Missing]) -> Iterator[Missing]:
-    """The same with no more seeds at once than fit into the window."""
+def _parts(missing: Iterable[Missing], most: int) -> Iterator[Missing]:
+    """The same with at most so many seeds at once."""
     for one in missing:
-        for start in range(0, len(one.seeds), window):
-            yield Missing(one.question, one.prompt, one.images, one.seeds[start : start + window])
+        for start in range(0, len(one.seeds), most):
+            yield Missing(one.question, one.prompt, one.images, one.seeds[start : start + most])
 
 
 def runs(seeds: Sequence[int | None]) -> list[tuple[int | None, ...]]:

@@ -87,7 +87,7 @@ def facts(config: EvaluationConfig, one: Asked, of: Subject) -> dict[str, Any]:
         "setup": setup_id(of.setup),
         "engine": of.setup["engine"],
         "model_sha": {"weights": of.setup.get("weights", of.setup.get("model")), "adapter": of.setup.get("adapter")},
-        "pixels": {"min": config.engine.min_pixels, "max": config.engine.max_pixels},
+        "pixels": {"min": of.setup.get("min_pixels"), "max": of.setup.get("max_pixels")},  # an endpoint has its own
         "sampling": {**of.sampling.as_dict(), "n": sampling.n, "seed": sampling.seed},
         "max_model_len": config.engine.max_model_len,
     }

@@ -52,6 +52,9 @@ class VllmEngine:
         self._adapter: Any = None
         self._numbers = itertools.count()
 
+    together = True
+    """See `Engine.together`."""
+
     @property
     def setup(self) -> Mapping[str, Any]:
         """See `Engine.setup`."""

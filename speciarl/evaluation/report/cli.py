@@ -58,8 +58,11 @@ def import_files(
     out: Annotated[Path, typer.Option(help="Folder for the tables and evaluation.yaml.")],
 ) -> None:
     """Read others' files into the tables of an evaluation."""
+    from speciarl.evaluation.matrix import SETTINGS
     from speciarl.evaluation.report import foreign
 
     with one_line_io_errors():
         config = foreign.convert(files, kind, out)
-        typer.echo(f"{len(config.models)} models on {len(config.datasets)} data sets in {out}")
+        typer.echo(f"{len(config.models)} models on {len(config.datasets)} data sets in {out}; next:")
+        for stage in ("metrics", "report"):
+            typer.echo(f"  speciarl evaluate {out / SETTINGS} --only {stage}")

@@ -88,7 +88,7 @@ def test_cells_over_budget_are_named(tmp_path: Path) -> None:
     lines = over_budget(found, config)
     assert lines[0] == (
         "ours / pets / as_built by qwen: 2 of 18 answers unscored (prediction:image 2), more than max_unscored 0.01 "
-        "allows; run the same command again to try them once more, or raise max_unscored"
+        "allows; run `speciarl evaluate` again to try them once more, or raise max_unscored"
     )
     assert "1 of 9 questions failed (image 1), more than max_failed 0.01" in lines[1]
     assert len(lines) == 2 + 5  # llama misses one more in each of four cells

@@ -26,7 +26,7 @@ def configured(tmp_path: Path, birds: Path) -> Callable[..., EvaluationConfig]:
                 "out": tmp_path / "out",
                 "models": {"m": {"path": "anything", "endpoint": "http://localhost:1/v1"}},
                 "datasets": {"birds": {"file": str(birds)}},
-                "judges": {"j": {"use": "taxonomy"}},
+                "judges": {"j": {"use": "laptop"}},
                 **changed,
             }
         )

@@ -6,7 +6,8 @@ from speciarl.evaluation.predict.sampling import resolve
 
 def test_who_decides_a_field() -> None:
     sampling, origins = resolve(
-        SamplingConfig(temperature=None, top_p=0.9), {"temperature": 1e-6, "top_p": 0.001, "repetition_penalty": 1.05}
+        SamplingConfig(temperature=None, top_p=0.9, repetition_penalty=None, top_k=None),
+        {"temperature": 1e-6, "top_p": 0.001, "repetition_penalty": 1.05},
     )
     assert (sampling.temperature, sampling.top_p, sampling.repetition_penalty) == (1e-6, 0.9, 1.05)
     assert origins["temperature"] == origins["repetition_penalty"] == "generation_config.json"
@@ -15,6 +16,6 @@ def test_who_decides_a_field() -> None:
 
 
 def test_whole_numbers_and_fractions_are_the_same_value() -> None:
-    one, _ = resolve(SamplingConfig(temperature=1), {"top_k": 5.0})
-    other, _ = resolve(SamplingConfig(temperature=1.0), {"top_k": 5})
+    one, _ = resolve(SamplingConfig(temperature=1, top_k=None), {"top_k": 5.0})
+    other, _ = resolve(SamplingConfig(temperature=1.0, top_k=None), {"top_k": 5})
     assert repr(one.as_dict()) == repr(other.as_dict())
