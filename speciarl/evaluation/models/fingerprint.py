@@ -6,11 +6,12 @@ loaders go by them. All bytes are read each time: a file can change while its ti
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable
 from fnmatch import fnmatch
 from pathlib import Path
+
+from blake3 import blake3
 
 from speciarl.errors import DataError
 
@@ -80,20 +81,11 @@ def fingerprint(folder: Path, files: Iterable[Path]) -> str:
 def combined(*parts: str) -> str:
     """Hash of a list of texts, as ``ALGORITHM:HEX``; another list has another hash."""
     joined = "".join(f"{len(part)}:{part}" for part in parts).encode()
-    try:
-        from blake3 import blake3
-    except ImportError:
-        return f"sha256:{hashlib.sha256(joined).hexdigest()}"
     return f"blake3:{blake3(joined).hexdigest()}"
 
 
 def _hash_of(path: Path) -> str:
     try:
-        try:
-            from blake3 import blake3
-        except ImportError:
-            with path.open("rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest()
         return str(blake3(max_threads=blake3.AUTO).update_mmap(path).hexdigest())
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}); every file of a model is hashed") from error

@@ -1,6 +1,5 @@
 import os
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
@@ -58,14 +57,6 @@ def test_a_new_chat_template_changes_it(tmp_path: Path) -> None:
     (folder / "additional_chat_templates" / "tools.jinja").write_text("{{ tools }}")
     seen.add(sha(folder))
     assert len(seen) == 3
-
-
-def test_without_blake3_the_algorithm_in_the_hash_is_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tiny_models.model(tmp_path / "model")
-    assert sha(folder).startswith("blake3:")
-    monkeypatch.setitem(sys.modules, "blake3", None)
-    assert sha(folder).startswith("sha256:")
-    assert sha(folder) == sha(folder)
 
 
 def test_weights_of_the_first_kind_only() -> None:
