@@ -75,8 +75,8 @@ class ModelConfig(_Section):
     api_key_file: str | None = None
     """File that holds the endpoint's key and nothing else."""
     sampling: SamplingConfig | None = None
-    """How this one answers; the evaluation's `sampling` where None. Two models that differ in nothing else, greedy and
-    best of 64 say, are loaded once if they follow each other."""
+    """How this one answers; what is left out is as in the evaluation's `sampling`, but for `n`. Two models that differ
+    in nothing else, greedy and best of 64 say, are loaded once if they follow each other."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -212,6 +212,24 @@ class EvaluationConfig(_Section):
     log_to: tuple[Literal["tensorboard", "wandb"], ...] = ()
     """Where results go besides files."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _inherit_sampling(cls, plain: Any) -> Any:
+        """What a model's own sampling leaves out is the evaluation's, but for `n`."""
+        if not isinstance(plain, Mapping) or not isinstance(plain.get("models"), Mapping):
+            return plain
+        common = plain.get("sampling")
+        if not isinstance(common, Mapping):
+            return plain
+        inherited = {name: value for name, value in common.items() if name != "n"}
+        models = {
+            name: {**model, "sampling": {**inherited, **model["sampling"]}}
+            if isinstance(model, Mapping) and isinstance(model.get("sampling"), Mapping)
+            else model
+            for name, model in plain["models"].items()
+        }
+        return {**plain, "models": models}
+
     @field_validator("models", "datasets", "judges")
     @classmethod
     def _names(cls, mapping: dict[str, Any]) -> dict[str, Any]:
@@ -228,6 +246,9 @@ class EvaluationConfig(_Section):
         if not prompts:
             raise ValueError("give at least one, e.g. as_built")
         names = [prompt_name(prompt) for prompt in prompts]
+        for name in names:
+            if not NAME.fullmatch(name):
+                raise ValueError(f"{name!r} cannot be a name: use letters, numbers, dots, dashes and underscores")
         if len(set(names)) < len(names):
             raise ValueError("two prompts have the same name")
         return prompts
@@ -244,7 +265,7 @@ class EvaluationConfig(_Section):
 
 def prompt_name(prompt: str) -> str:
     """Name of a prompt in folders and reports: of a file, its stem."""
-    return Path(prompt).stem if prompt.endswith(".txt") else prompt
+    return Path(prompt).stem if "/" in prompt or prompt.endswith(".txt") else prompt
 
 
 def parse(plain: Mapping[str, Any]) -> EvaluationConfig:

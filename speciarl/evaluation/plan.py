@@ -15,9 +15,9 @@ from rich.table import Table
 from speciarl.evaluation.config import EvaluationConfig
 from speciarl.evaluation.matrix import Asked, asked
 from speciarl.evaluation.predict.answer_store import AnswerStore, setups, store_file
-from speciarl.evaluation.predict.cell import Cell
-from speciarl.evaluation.predict.question import prompt_text
-from speciarl.evaluation.predict.subject import EngineOf, Subject, engine_of, weights
+from speciarl.evaluation.predict.cell import Cell, reusable
+from speciarl.evaluation.predict.question import labels, prompt_text
+from speciarl.evaluation.predict.subject import EngineOf, Subject, engine_of, facts, weights
 from speciarl.evaluation.verify import judge
 from speciarl.evaluation.verify.stage import facts_of
 from speciarl.evaluation.verify.standing import standing
@@ -77,6 +77,10 @@ def _cells(config: EvaluationConfig, of: Subject, judges: Mapping[str, Mapping[s
             if one.model != of.name:
                 continue
             dataset = config.datasets[one.dataset]
+            answers = len(labels(one.dataset, dataset)) * sampling.n
+            if reusable(one.predictions(config.out), facts(config, one, of)):
+                yield Planned(one, answers, answers, 0, "", _unjudged(config, one, answers, judges))
+                continue
             cell = Cell.of(one.dataset, dataset, prompt_text(one.prompt), sampling, of.sampling.greedy)
             if store is None:
                 yield Planned(one, cell.answers, 0, cell.answers, nearest, cell.answers * len(judges))
@@ -96,8 +100,8 @@ def _unjudged(config: EvaluationConfig, one: Asked, answers: int, judges: Mappin
     predictions, unjudged = one.predictions(config.out), 0
     for name, identity in judges.items():
         if predictions.exists():
-            facts = facts_of(name, identity, predictions, config.metrics.too_long_chars)
-            if standing(one.verdicts(config.out, name), facts).state == "complete":
+            wanted = facts_of(name, identity, predictions, config.metrics.too_long_chars)
+            if standing(one.verdicts(config.out, name), wanted).state == "complete":
                 continue
         unjudged += answers
     return unjudged

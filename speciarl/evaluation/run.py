@@ -10,10 +10,11 @@ from importlib import metadata
 from rich.console import Console
 
 import speciarl
-from speciarl.evaluation import results
+from speciarl.errors import DataError
+from speciarl.evaluation import results, tables
 from speciarl.evaluation.compose import written
 from speciarl.evaluation.config import EvaluationConfig
-from speciarl.evaluation.matrix import LOG, RESULTS, SETTINGS
+from speciarl.evaluation.matrix import LOG, RESULTS, SETTINGS, asked
 from speciarl.evaluation.quiet import logged_to
 from speciarl.utils.atomic_files import write_text
 
@@ -33,10 +34,14 @@ def run(config: EvaluationConfig, console: Console, only: Stage | None = None) -
     Returns a line for each cell of which more is missing than the configuration allows. Raises a SpeciaRLError in one
     line, and OSError where a disk is full; what was done until then is kept.
     """
-    config.out.mkdir(parents=True, exist_ok=True)
-    write_text(config.out / SETTINGS, written(config))
     stages = list(Stage) if only is None else [only]
     problems: list[str] = []
+    if Stage.PREDICT in stages:
+        _refuse_unfit(config)
+    else:
+        _refuse_other_settings(config)
+    config.out.mkdir(parents=True, exist_ok=True)
+    write_text(config.out / SETTINGS, written(config))
     if Stage.PREDICT in stages:
         problems += _predict(config, console)
     if Stage.VERIFY in stages:
@@ -72,6 +77,39 @@ def _over_budget(config: EvaluationConfig) -> list[str]:
     from speciarl.evaluation.metrics import over_budget
 
     return over_budget(results.load(config.out / RESULTS), config)
+
+
+def _refuse_unfit(config: EvaluationConfig) -> None:
+    """Raise a SpeciaRLError for a data set, prompt or judge that cannot be used, before hours are spent on others."""
+    from speciarl.evaluation.predict.question import labels, prompt_text
+    from speciarl.evaluation.verify.judge import configuration
+
+    for name, dataset in config.datasets.items():
+        labels(name, dataset)
+    for prompt in config.prompts:
+        prompt_text(prompt)
+    for name, judge in config.judges.items():
+        configuration(judge, name, config.out)
+
+
+def _refuse_other_settings(config: EvaluationConfig) -> None:
+    """Raise DataError where a table of predictions was made with other settings than these, which would be written
+    beside its numbers."""
+    from speciarl.evaluation.predict.question import prompt_text
+
+    for one in asked(config):
+        path = one.predictions(config.out)
+        known = tables.facts(path)
+        if "setup" not in known:
+            continue  # others' files, of which that is not known
+        sampling = config.sampling_of(one.model).model_dump()
+        wanted = {name: value for name, value in sampling.items() if value is not None}
+        found = {name: known["sampling"][name] for name in wanted}
+        differing = [f"sampling.{name}" for name in wanted if found[name] != wanted[name]]
+        if known["prompt_override"] != prompt_text(one.prompt):
+            differing.append("prompts")
+        if differing:
+            raise DataError(f"{path} was made with another {differing[0]}; run the stage `predict` again")
 
 
 def _predict(config: EvaluationConfig, console: Console) -> list[str]:

@@ -153,4 +153,6 @@ def _explanation(path: Path, error: sqlite3.Error) -> Exception:
         return DataError(f"{path} is in use by another evaluation; wait for it, or set `answers` to another folder")
     if "full" in text or "disk I/O" in text:
         return OSError(None, f"{text}; all answers until now are kept, so free some space and start again", str(path))
+    if "readonly" in text or "unable to open" in text:
+        return OSError(None, f"{text}; check its permissions, or set `answers` to another folder", str(path))
     return DataError(f"{path} is damaged ({text}); move it away, and its answers are made again")

@@ -9,7 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
+
 from speciarl.answer import parse
+from speciarl.errors import DataError
 from speciarl.evaluation import tables
 from speciarl.evaluation.config import DatasetConfig, SamplingConfig
 from speciarl.evaluation.predict.answer import Failure, QuestionFailed
@@ -43,6 +46,8 @@ class Cell:
     greedy: bool
     rows: list[Row] = field(default_factory=list)
     """Filled by `missing`."""
+    lacking: int = 0
+    """Answers that `missing` found missing."""
 
     @classmethod
     def of(cls, name: str, dataset: DatasetConfig, prompt: str | None, sampling: SamplingConfig, greedy: bool) -> Cell:
@@ -67,6 +72,7 @@ class Cell:
         Reads the images of all rows, a few at a time.
         """
         self.rows.clear()
+        self.lacking = 0
         asked: set[tuple[bytes, bytes]] = set()
         for question in questions(self.file, self.chosen, self.prompt):
             row = Row(question.label, question.prompt_id, question.images_id)
@@ -75,6 +81,7 @@ class Cell:
                 continue
             asked.add((row.prompt, row.images))
             for run in runs(store.missing(row.prompt, row.images, self.seeds(row.prompt, row.images))):
+                self.lacking += len(run)
                 yield Missing(question, row.prompt, row.images, run)
 
     def content(self) -> dict[str, str]:
@@ -132,8 +139,12 @@ class Cell:
                 yield record
 
 
-def file_sha(config: DatasetConfig) -> str:
-    """Hash of a data file and of which rows of it are taken."""
+def file_sha(config: DatasetConfig) -> str | None:
+    """Hash of a data file and of which rows of it are taken; None for one that only names its images, which may
+    change while it does not."""
+    first = next(pq.ParquetFile(config.file).iter_batches(batch_size=1, columns=["images"])).to_pylist()[0]["images"]
+    if any(image["bytes"] is None for image in first or ()):
+        return None
     with Path(config.file).open("rb") as file:
         digest = hashlib.file_digest(file, "blake2b").digest()
     choice = repr((sorted(config.data_source), config.max_samples)).encode()
@@ -144,8 +155,11 @@ def reusable(path: Path, expected: Mapping[str, Any]) -> bool:
     """Whether a table of predictions is complete and has the `expected` facts, so that no image has to be read."""
     if not path.is_file():
         return False
-    found = tables.facts(path)
-    if any(not Failure(failure).lasts for failure in found["failed"]):
+    try:
+        found = tables.facts(path)
+    except DataError:  # damaged: made again
+        return False
+    if expected["file_sha"] is None or any(not Failure(failure).lasts for failure in found["failed"]):
         return False
     return all(found.get(name) == value for name, value in expected.items() if name not in _NAMES)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import random
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from speciarl.evaluation.predict.sampling import Sampling
 from speciarl.utils.credentials import read_key
 from speciarl.verdict import Reason, Unscorable
 from speciarl.verifier_server.client.dispatcher import Dispatcher
+from speciarl.verifier_server.client.health import HealthWatch
 from speciarl.verifier_server.client.http import Client
 from speciarl.verifier_server.client.http import Failure as HttpFailure
 from speciarl.verifier_server.client.router import Endpoint, Router
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 _STANDARD = ("temperature", "top_p", "presence_penalty", "frequency_penalty", "max_tokens")
 """Sampling fields of the OpenAI API; the others are vLLM's and are sent only where they do something."""
+_REFUSED = re.compile(r"HTTP (400|413|422)\b")
 
 
 class EndpointEngine:
@@ -52,6 +55,9 @@ class EndpointEngine:
         )
         self._session: aiohttp.ClientSession | None = None
         self._dispatcher: Dispatcher | None = None
+        self._client: Client | None = None
+        self._health: HealthWatch | None = None
+        self._all_fields = False
 
     together = False
     """See `Engine.together`."""
@@ -80,7 +86,14 @@ class EndpointEngine:
         if isinstance(reply, HttpFailure) and (reply.status is None or reply.status in (401, 403)):
             await self.aclose()
             raise ConfigError(f"the endpoint cannot be used: {reply.unscorable.detail}")
+        served = reply.get("data") if isinstance(reply, dict) else None
+        # vLLM takes a field that is not sent from the model's generation_config.json; others refuse fields they lack.
+        self._all_fields = isinstance(served, list) and any(
+            isinstance(one, dict) and one.get("owned_by") == "vllm" for one in served
+        )
         router = Router([Endpoint(client)], config.health_interval_s, Stats())
+        self._client, self._health = client, HealthWatch(router)
+        self._health.start()
         self._dispatcher = Dispatcher(config, router, Stats(), random.Random())
 
     async def answer(
@@ -92,6 +105,9 @@ class EndpointEngine:
 
     async def aclose(self) -> None:
         """See `Engine.aclose`."""
+        if self._health is not None:
+            await self._health.aclose()
+            self._health = None
         if self._session is not None:
             await self._session.close()
             self._session = None
@@ -102,14 +118,34 @@ class EndpointEngine:
             self._body(question, sampling, seed), lambda parsed: _read(parsed, seed, size)
         )
         if isinstance(reply, Unscorable):
-            raise _failure(reply)
+            raise await self._failure(reply)
         return reply
+
+    async def _failure(self, unscorable: Unscorable) -> Exception:
+        """What a question without an answer means: a failure of this one, or the end of all."""
+        detail = unscorable.detail
+        if unscorable.reason is Reason.TIMEOUT:
+            return QuestionFailed(Failure.TIMEOUT, detail)
+        if unscorable.reason is Reason.CONNECTION:
+            assert self._client is not None, "start() comes first"
+            reply = await self._client.models()
+            if isinstance(reply, HttpFailure) and reply.status is None:
+                return EngineDied(f"{detail}; start the same command again when the server is back")
+            return QuestionFailed(Failure.ENGINE, detail)  # the server lives: it was this request
+        if "maximum context length" in detail or "maximum model length" in detail:
+            return QuestionFailed(Failure.PROMPT_TOO_LONG, detail)
+        # Only what is said of the request itself would be said again.
+        return QuestionFailed(Failure.REFUSED if _REFUSED.search(detail) else Failure.ENGINE, detail)
 
     def _body(self, question: Question, sampling: Sampling, seed: int | None) -> dict[str, Any]:
         left = iter([f"data:{_mime(data)};base64,{base64.b64encode(data).decode()}" for data in question.images])
         fields = sampling.as_dict()
         neutral = {"top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
-        sent = {name: value for name, value in fields.items() if name in _STANDARD or value != neutral.get(name)}
+        sent = {
+            name: value
+            for name, value in fields.items()
+            if self._all_fields or name in _STANDARD or value != neutral.get(name)
+        }
         messages = [{"role": role, "content": _content(text, left)} for role, text in question.messages]
         return {"model": self._model.path, "messages": messages, **sent} | ({} if seed is None else {"seed": seed})
 
@@ -137,16 +173,9 @@ def _read(reply: object, seed: int | None, size: tuple[int, int]) -> Answer | Un
         text = choice["message"]["content"] or ""
         usage = reply.get("usage") or {}  # type: ignore[attr-defined]
         tokens, prompt_tokens = int(usage.get("completion_tokens") or 0), int(usage.get("prompt_tokens") or 0)
-        return Answer(seed, str(text), tokens, prompt_tokens, choice.get("finish_reason") or "stop", *size)
+        reason = choice.get("finish_reason") or "stop"
+        if reason not in ("stop", "length"):
+            return Unscorable(Reason.MALFORMED, f"the server ended the answer early: {reason}")
+        return Answer(seed, str(text), tokens, prompt_tokens, reason, *size)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         return Unscorable(Reason.MALFORMED, f"no chat completion ({type(error).__name__}: {error})")
-
-
-def _failure(unscorable: Unscorable) -> Exception:
-    if unscorable.reason is Reason.TIMEOUT:
-        return QuestionFailed(Failure.TIMEOUT, unscorable.detail)
-    if unscorable.reason is Reason.CONNECTION:
-        return EngineDied(f"{unscorable.detail}; start the same command again when the server is back")
-    too_long = "maximum context length" in unscorable.detail or "maximum model length" in unscorable.detail
-    kind = Failure.PROMPT_TOO_LONG if too_long else Failure.REFUSED
-    return QuestionFailed(kind if unscorable.reason is Reason.HTTP_ERROR else Failure.ENGINE, unscorable.detail)

@@ -80,8 +80,10 @@ async def generate(
             await more.wait()
             more.clear()
             batch = list(waiting)
-            waiting.clear()
             await loop.run_in_executor(disk, store.add, batch)
+            del waiting[: len(batch)]  # now, so that a cancellation loses none: adding twice does no harm
+            if not batch:
+                continue
             outcome.made += len(batch)
             progress(len(batch), 0)
             _release(slots, len(batch))

@@ -131,11 +131,11 @@ def _messages(built: Sequence[dict[str, str]], prompt: str | None) -> tuple[tupl
 
 
 def _image(image: dict[str, Any]) -> bytes:
-    """The bytes of an image; of one that is only named, those of its file, or none where it cannot be read."""
+    """The bytes of an image; of one that is only named, those of its file. Raises DataError where it cannot be read."""
     data: bytes | None = image.get("bytes")
     if data is not None:
         return data
     try:
         return Path(image["path"]).read_bytes()
-    except OSError:
-        return b""  # is a broken image when it is decoded, like any other
+    except OSError as error:
+        raise DataError(f"{image['path']}: {error.strerror}; a row of the data file names this image") from error

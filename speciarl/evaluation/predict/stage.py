@@ -19,6 +19,7 @@ from speciarl.evaluation.predict.answer_store import AnswerStore
 from speciarl.evaluation.predict.cell import Cell, failed, reusable
 from speciarl.evaluation.predict.engine import Engine
 from speciarl.evaluation.predict.generate import Generated, generate
+from speciarl.evaluation.predict.question import prompt_text
 from speciarl.evaluation.predict.subject import EngineOf, Subject, Weights, engine_of, facts, weights
 
 
@@ -99,9 +100,9 @@ class _Loaded:
 async def _predict_cell(
     config: EvaluationConfig, one: Asked, of: Subject, answers: _Opened, loaded: _Loaded, progress: Progress
 ) -> Predicted:
-    path, known = one.predictions(config.out), facts(config, one, of)
     dataset, sampling = config.datasets[one.dataset], config.sampling_of(one.model)
-    cell = Cell.of(one.dataset, dataset, known["prompt_override"], sampling, of.sampling.greedy)
+    cell = Cell.of(one.dataset, dataset, prompt_text(one.prompt), sampling, of.sampling.greedy)
+    path, known = one.predictions(config.out), facts(config, one, of)
     bar = progress.add_task(str(one), total=cell.answers, failed="")
     if reusable(path, known):
         progress.update(bar, completed=cell.answers)
@@ -119,7 +120,7 @@ async def _predict_cell(
     progress.update(bar, completed=cell.answers)
     found = failed(outcome.failures)
     cell.write(path, store, known["setup"], outcome.failures, {**known, **cell.content(), "failed": found})
-    return Predicted(one, len(cell.chosen), outcome.made, cell.answers - outcome.made, found)
+    return Predicted(one, len(cell.chosen), outcome.made, cell.answers - cell.lacking, found)
 
 
 def _teller(progress: Progress, bar: TaskID) -> Callable[[int, int], None]:

@@ -11,6 +11,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jinja2 import TemplateError
+
 from speciarl.errors import ConfigError
 from speciarl.evaluation.config import EngineConfig
 from speciarl.evaluation.models import IdentifiedModel, ResolvedModel, prove
@@ -67,6 +69,7 @@ class VllmEngine:
             "quantization": config.quantization,
             "min_pixels": config.min_pixels,
             "max_pixels": config.max_pixels,
+            "max_model_len": config.max_model_len,  # an answer that reaches it is cut off
             "args": dict(config.args),
         }
 
@@ -81,12 +84,21 @@ class VllmEngine:
         try:
             self._engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**self._arguments(model)))
         except (ValueError, RuntimeError, TypeError, OSError) as error:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():  # Ctrl-C, of which vLLM's own processes died first
+                raise asyncio.CancelledError from error
             cause = shorten(" ".join(str(error).split()), 300)
             raise ConfigError(f"vLLM cannot load {model.directory}: {cause}; see OUT/engines.log") from error
         self._tokenizer = self._engine.get_tokenizer()
+        if getattr(self._tokenizer, "chat_template", None) is None:  # some models have it in the processor only
+            from transformers import AutoProcessor
+
+            self._tokenizer = AutoProcessor.from_pretrained(model.directory)
         if model.adapter is not None:
             self._adapter = LoRARequest("adapter", 1, str(model.adapter))
-            first, again, adapted = [await self._first_token(adapter) for adapter in (False, False, True)]
+            # Each is asked once before: with a cached prefix other kernels may compute, and round otherwise.
+            order = (False, True, False, False, True)
+            _, _, first, again, adapted = [await self._first_token(adapter) for adapter in order]
             prove(first, again, adapted, model.described)
 
     async def answer(
@@ -105,6 +117,9 @@ class VllmEngine:
             prompt["multi_modal_data"] = {"image": list(images)}
             prompt["multi_modal_uuids"] = {"image": [f"{question.images_id.hex()}-{i}" for i in range(len(images))]}
         output = await self._generate(prompt, parameters, self._adapter)
+        if odd := {one.finish_reason for one in output.outputs} - {"stop", "length"}:
+            # An engine that is told to stop ends requests as aborted; half an answer must not be kept as one.
+            raise QuestionFailed(Failure.ENGINE, f"vLLM ended the request early: {', '.join(map(str, odd))}")
         width, height = images[0].size if images else (0, 0)
         prompt_tokens = len(output.prompt_token_ids)
         return [
@@ -180,7 +195,11 @@ class VllmEngine:
         return self._render([{"role": role, "content": _content(text)} for role, text in question.messages])
 
     def _render(self, messages: Sequence[Mapping[str, Any]]) -> str:
-        text = self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        try:
+            text = self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        except (ValueError, TemplateError) as error:
+            cause = shorten(" ".join(str(error).split()), 200)
+            raise QuestionFailed(Failure.REFUSED, f"the chat template does not take it: {cause}") from error
         assert isinstance(text, str)
         return text
 

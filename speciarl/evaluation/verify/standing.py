@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from speciarl.errors import DataError
 from speciarl.evaluation import tables
 from speciarl.evaluation.outcome import Outcome
 from speciarl.evaluation.verify.rows import FAILED_PREDICTION, batches
@@ -36,7 +37,11 @@ def standing(verdicts: Path, facts: Mapping[str, Any]) -> Standing:
     """Compare a table with the facts that it would be written with now; raises DataError for a damaged one."""
     if not verdicts.exists():
         return Standing("missing")
-    differs = difference(tables.facts(verdicts), facts)
+    try:
+        found = tables.facts(verdicts)
+    except DataError:  # damaged: made again
+        return Standing("missing")
+    differs = difference(found, facts)
     if differs:
         return Standing("stale", differs)
     answers, unscored = 0, Counter[str]()

@@ -31,6 +31,22 @@ def test_the_matrix_has_every_cell_once() -> None:
     assert [str(one) for one in asked(config)[:2]] == ["before / animals", "before / animals / specific"]
 
 
+def test_a_models_own_sampling_inherits_what_it_leaves_out_but_n() -> None:
+    words = ["preset=best_of_64", "sampling.max_tokens=99", "sampling.repetition_penalty=null"]
+    config = compose.settings(words)
+    own = config.sampling_of("best-of-64")
+    assert (own.n, own.temperature, own.max_tokens, own.repetition_penalty) == (64, 0.6, 99, None)
+    assert config.sampling_of("zero-shot").n == 1
+
+
+def test_a_prompt_that_is_a_file_cannot_lead_out_of_the_folder() -> None:
+    words = ["preset=laptop", "prompts=[/somewhere/p]"]
+    [one, *_] = asked(compose.settings(words))
+    assert one.predictions(Path("out")) == Path("out/predictions/before/animals/p.parquet")
+    with pytest.raises(ConfigError, match="cannot be a name"):
+        compose.settings(["preset=laptop", "prompts=[a/..]"])
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -17,9 +17,10 @@ from speciarl.errors import ConfigError
 from speciarl.evaluation.config import DatasetConfig, EngineConfig, ModelConfig, SamplingConfig
 from speciarl.evaluation.predict.answer import Answer, EngineDied, Failure, QuestionFailed
 from speciarl.evaluation.predict.endpoint_engine import EndpointEngine
-from speciarl.evaluation.predict.question import Question, labels, questions
+from speciarl.evaluation.predict.question import Label, Question, labels, questions
 from speciarl.evaluation.predict.sampling import resolve
 
+QUESTION = Question(Label(0, "id", "birds", "robin", ("robin",)), (("user", "Name a bird."),), ())
 Reply = Callable[[dict[str, Any]], web.Response]
 
 
@@ -32,7 +33,9 @@ def completion(text: str, reason: str = "stop") -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def served(reply: Reply, models_status: int = 200) -> AsyncIterator[tuple[str, list[dict[str, Any]]]]:
+async def served(
+    reply: Reply, models_status: int = 200, owner: str = "me"
+) -> AsyncIterator[tuple[str, list[dict[str, Any]]]]:
     """Base URL of a server with one model, and the bodies that it is sent."""
     bodies: list[dict[str, Any]] = []
 
@@ -41,7 +44,7 @@ async def served(reply: Reply, models_status: int = 200) -> AsyncIterator[tuple[
         return reply(bodies[-1])
 
     async def models(request: web.Request) -> web.Response:
-        return web.json_response({"data": [{"id": "m"}]}, status=models_status)
+        return web.json_response({"data": [{"id": "m", "owned_by": owner}]}, status=models_status)
 
     app = web.Application()
     app.router.add_post("/v1/chat/completions", chat)
@@ -107,6 +110,8 @@ def test_a_greedy_answer_is_asked_for_without_a_seed_and_may_be_cut_off(birds: P
     [
         (400, "This model's maximum context length is 4096 tokens", Failure.PROMPT_TOO_LONG),
         (400, "unknown field", Failure.REFUSED),
+        (404, "no such model", Failure.ENGINE),
+        (502, "bad gateway", Failure.ENGINE),
         (503, "busy", Failure.ENGINE),
     ],
 )
@@ -114,7 +119,7 @@ def test_failures_are_typed(birds: Path, status: int, message: str, failure: Fai
     async def body(url: str, bodies: list[dict[str, Any]]) -> None:
         with pytest.raises(QuestionFailed) as caught:
             await ask(url, question(birds), SamplingConfig(), [None], deadline_s=0.5)
-        assert caught.value.failure in (failure, Failure.TIMEOUT if status == 503 else failure)
+        assert caught.value.failure in (failure, Failure.TIMEOUT if status >= 500 else failure)
 
     run(lambda sent: web.json_response({"error": {"message": message}}, status=status), body)
 
@@ -126,6 +131,28 @@ def test_a_reply_that_is_no_completion_is_a_failure(birds: Path) -> None:
         assert caught.value.failure in (Failure.ENGINE, Failure.TIMEOUT)
 
     run(lambda sent: web.json_response({"choices": []}), body)
+
+
+def test_an_answer_that_was_ended_early_is_none(birds: Path) -> None:
+    async def body(url: str, bodies: list[dict[str, Any]]) -> None:
+        with pytest.raises(QuestionFailed) as caught:
+            await ask(url, question(birds), SamplingConfig(), [None], deadline_s=0.5)
+        assert not caught.value.failure.lasts
+
+    run(lambda sent: web.json_response(completion("half an ans", "abort")), body)
+
+
+def test_vllm_is_sent_every_field_since_it_would_take_the_models_own() -> None:
+    async def inside() -> bool:
+        async with served(lambda sent: web.json_response({}), owner="vllm") as (url, _):
+            engine = EndpointEngine(ModelConfig(path="m", endpoint=url), EngineConfig())
+            await engine.start()
+            effective, _ = resolve(SamplingConfig(), {})
+            body = engine._body(QUESTION, effective, None)
+            await engine.aclose()
+            return {"top_k", "min_p", "repetition_penalty"} <= body.keys()
+
+    assert asyncio.run(inside())
 
 
 def test_a_wrong_key_is_told_before_the_first_question(birds: Path) -> None:

@@ -138,6 +138,27 @@ def test_failures_are_rows_and_only_those_that_may_pass_are_tried_again(configur
     assert (cell.failed, engine.asked) == ({}, [("id/1", None)])
 
 
+def test_a_damaged_table_is_made_again_from_the_answers(configured: Configured) -> None:
+    config = configured()
+    [cell], _ = run(config)
+    path = cell.asked.predictions(config.out)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:100])
+    [cell], engine = run(config)
+    assert (cell.made, engine.asked, path.read_bytes()) == (0, [], whole)
+
+
+def test_images_that_are_only_named_are_looked_at_again(configured: Configured, tmp_path: Path) -> None:
+    image = tmp_path / "bird.png"
+    image.write_bytes(picture(1))
+    one = row(0)
+    one["images"] = [{"bytes": None, "path": str(image)}]
+    config = configured(datasets={"named": {"file": str(save(tmp_path / "named.parquet", [one]))}})
+    assert [made(config), made(config)] == [1, 0]
+    image.write_bytes(picture(2))
+    assert made(config) == 1
+
+
 def test_the_plan_tells_what_is_reused_and_which_field_differs(configured: Configured, birds: Path) -> None:
     def planned(config: EvaluationConfig, engine: ScriptedEngine | None = None) -> list[tuple[int, int, str]]:
         found = plan.plan(config, quiet(), lambda *_: engine or ScriptedEngine())

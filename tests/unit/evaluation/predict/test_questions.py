@@ -78,11 +78,15 @@ def test_what_is_wrong_is_told_in_one_line(tmp_path: Path) -> None:
         prompt_text("nonsense")
 
 
-def test_an_image_that_is_only_named_is_read_from_its_file(tmp_path: Path) -> None:
+def test_an_image_that_is_only_named_is_read_from_its_file_and_missed_where_it_is_gone(tmp_path: Path) -> None:
     (tmp_path / "bird.png").write_bytes(picture(9))
     named, lost = row(0), row(1)
     named["images"] = [{"bytes": None, "path": str(tmp_path / "bird.png")}]
     lost["images"] = [{"bytes": None, "path": str(tmp_path / "gone.png")}]
     file = save(tmp_path / "a.parquet", [named, lost])
-    found = list(questions(file, labels("a", DatasetConfig(file=str(file))), None))
-    assert [question.images for question in found] == [(picture(9),), (b"",)]
+    found = questions(file, labels("a", DatasetConfig(file=str(file))), None)
+    assert next(found).images == (picture(9),)
+    with pytest.raises(
+        DataError, match=r"gone\.png: No such file or directory; a row of the data file names this image"
+    ):
+        next(found)
