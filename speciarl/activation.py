@@ -4,6 +4,7 @@ import os
 from dataclasses import dataclass, field
 from typing import Any
 
+import psutil
 import wrapt
 
 from speciarl.cpu import environment, stack
@@ -12,6 +13,9 @@ from speciarl.patches import verl as verl_patches
 from speciarl.patches.board import PatchBoard
 
 TRAINER_PACKAGE = "verl.trainer.ppo.v1"
+QUEUE_VARIABLE = "TQ_NUM_THREADS"
+QUEUE_THREADS = 8
+"""Threads that TransferQueue asks for. With fewer physical cores it would warn of it at every put and get."""
 
 
 def _register_recipes(hydra: Any) -> None:
@@ -51,6 +55,12 @@ def activate() -> Activation:
         platform.register()
         for patch in patches.VERL_PROCESS:
             activation.board.install(patch)
+    else:
+        # On a CPU it is among the variables above.
+        cores = psutil.cpu_count(logical=False)
+        if cores and cores < QUEUE_THREADS and QUEUE_VARIABLE not in os.environ:
+            activation.environment = {QUEUE_VARIABLE: str(cores)}
+            os.environ.update(activation.environment)
     for patch in verl_patches.ALL:
         activation.board.install(patch)
     resolvers.register()

@@ -40,8 +40,20 @@ def test_on_gpus_nothing_of_the_cpu_is_set(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(stack, "active", lambda: False)
     monkeypatch.setattr(activation.os, "environ", environ)
     monkeypatch.setattr(platform, "register", lambda: registered.append("cpu"))
+    monkeypatch.setattr(activation.psutil, "cpu_count", lambda logical: 8)
     state = activation.activate()
     assert not state.on_cpu
     assert environ == {}
     assert registered == []
     assert set(state.board.states) == {patch.name for patch in verl_patches.ALL}
+
+
+def test_on_gpus_with_few_cores_transfer_queue_takes_as_many_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    environ: dict[str, str] = {}
+    monkeypatch.setattr(stack, "active", lambda: False)
+    monkeypatch.setattr(activation.os, "environ", environ)
+    monkeypatch.setattr(activation.psutil, "cpu_count", lambda logical: 4)
+    assert activation.activate().environment == environ == {"TQ_NUM_THREADS": "4"}
+    environ["TQ_NUM_THREADS"] = "6"
+    assert activation.activate().environment == {}
+    assert environ == {"TQ_NUM_THREADS": "6"}
