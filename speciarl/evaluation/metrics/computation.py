@@ -89,6 +89,8 @@ def _measure_all(
         if similarity is not None:
             families += similarity.families(written)
         for judge in config.judges:
-            judged = answers.load(asked.verdicts(out, judge), written)
+            judged = answers.load(
+                asked.verdicts(out, judge), asked.predictions(out), written, config.metrics.too_long_chars
+            )
             measured[judge, asked] = measure(config, asked, judge, judged, families)
     return measured

@@ -99,6 +99,9 @@ def test_an_evaluation_whose_tables_do_not_fit_is_refused(tmp_path: Path) -> Non
     tables.write(verdicts, tables.VERDICTS, rows, {})
     with pytest.raises(DataError, match="has other rows than"):
         log.read(folder)
+    tables.write(verdicts, tables.VERDICTS, rows, {"predictions_sha": "another"})
+    with pytest.raises(DataError, match="is of earlier predictions than"):
+        log.read(folder)
     tables.write(verdicts, tables.VERDICTS, [{**rows[0], "outcome": 9}], {})
     with pytest.raises(DataError, match="outcome 9 is none of -3 to 5"):
         log.read(folder)

@@ -157,6 +157,19 @@ def test_verdicts_of_other_predictions_are_refused(
         list(outcomes.load(results, tmp_path))
 
 
+def test_verdicts_of_earlier_predictions_are_refused(
+    evaluation: tuple[EvaluationConfig, Results], tmp_path: Path
+) -> None:
+    config, results = evaluation
+    asked = Asked("base", "flowers", "as_built")
+    rows = tables.read(asked.predictions(config.out), tables.PREDICTIONS).to_pylist()
+    tables.write(asked.predictions(tmp_path), tables.PREDICTIONS, rows, {})
+    verdicts = tables.read(asked.verdicts(config.out, "llama"), tables.VERDICTS).to_pylist()
+    tables.write(asked.verdicts(tmp_path, "llama"), tables.VERDICTS, verdicts, {"predictions_sha": "another"})
+    with pytest.raises(DataError, match="is of earlier predictions than"):
+        list(outcomes.load(results, tmp_path))
+
+
 def test_runs_that_were_asked_less_are_aligned(evaluation: tuple[EvaluationConfig, Results], tmp_path: Path) -> None:
     config, results = evaluation
     for model, skipped in (("base", slice(0, 6)), ("sft", slice(6, 9))):
