@@ -2,8 +2,10 @@
 
 import base64
 import hashlib
+import io
 import json
 import os
+import random
 import re
 import subprocess
 import sys
@@ -11,8 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from speciarl.errors import DataError
 from speciarl.evaluation import report, tables
@@ -20,6 +24,7 @@ from speciarl.evaluation.config import EvaluationConfig
 from speciarl.evaluation.matrix import Asked
 from speciarl.evaluation.outcome import Outcome
 from speciarl.evaluation.report import outcomes, page
+from speciarl.evaluation.report.page import pictures
 from speciarl.evaluation.results import Results
 
 WRITE = """
@@ -141,6 +146,25 @@ def test_a_report_can_be_had_without_data_files(
     assert {sample["picture"] for sample in embedded(html, "samples")["samples"]} == {None}
     assert embedded(page.render(config, results, tmp_path), "samples") == {"samples": []}
     assert [path.name for path in report.write(config, results, tmp_path)] == [f"report.{ending}" for ending in ENDINGS]
+
+
+def test_a_picture_that_is_broken_is_left_out(tmp_path: Path) -> None:
+    noise, whole = io.BytesIO(), io.BytesIO()
+    Image.frombytes("L", (100, 100), random.Random(0).randbytes(10_000)).save(noise, "PNG")
+    Image.new("LA", (200, 100), (90, 0)).save(whole, "PNG")
+    broken = bytearray(noise.getvalue())
+    broken[33:37] = b"\x00\x00\x01\x00"  # a length of the chunk of pixels after which no other chunk begins
+    rows = [
+        {"images": [{"bytes": content, "path": None}], "extra_info": {"sample_id": name}}
+        for name, content in (("broken", bytes(broken)), ("no image", b"text"), ("whole", whole.getvalue()))
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "data.parquet")
+    found = pictures.thumbnails(tmp_path / "data.parquet", ["broken", "no image", "whole"])
+    assert list(found) == ["whole"]
+    shown = Image.open(io.BytesIO(base64.b64decode(found["whole"].partition(",")[2])))
+    assert (shown.format, shown.size, shown.getpixel((0, 0))) == ("JPEG", (88, 44), (255, 255, 255))
+    with pytest.raises(SyntaxError), Image.open(io.BytesIO(bytes(broken))) as image:
+        image.load()
 
 
 def test_verdicts_of_other_predictions_are_refused(
