@@ -108,7 +108,11 @@ def test_responses_of_a_table(tmp_path: Path) -> None:
     rows = [
         (prediction("b", 0, answer="Dog", tokens=None), Outcome.GENERIC, None),
         (prediction("b", 1, answer=None, finish_reason="length"), Outcome.UNPARSABLE, None),
-        (prediction("a", 0, data_source="cub", label_path=[], ground_truth="wren"), Outcome.WRONG, None),
+        (
+            prediction("a", 0, data_source="cub", label_path=[], ground_truth="wren", finish_reason=None),
+            Outcome.WRONG,
+            None,
+        ),
     ]
     write(tmp_path, ASKED, "j", rows)
     found = responses.load(ASKED.predictions(tmp_path))
@@ -118,6 +122,7 @@ def test_responses_of_a_table(tmp_path: Path) -> None:
     assert found.predicted.tolist() == [[True, True], [True, False]]
     assert found.tokens.tolist() == [[-1, 7], [7, -1]]
     assert found.capped.tolist() == [[False, True], [False, False]]
+    assert found.ended.tolist() == [[True, True], [False, False]]
     texts = [[found.pairs[pair] if pair >= 0 else None for pair in row] for row in found.pair.tolist()]
     assert texts == [[("samoyed", "Dog"), None], [("wren", "dog"), None]]
     judged = verdicts_on(found, tmp_path)
