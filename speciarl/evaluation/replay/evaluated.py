@@ -19,11 +19,13 @@ _LIVE = tuple(Source).index(Source.LIVE)
 
 
 def files_of(path: Path, judge: str | None) -> list[Path]:
-    """Verdict tables of one judge: of a whole evaluation, or of a folder or file below its ``verdicts``.
+    """Verdict tables of one judge: of a whole evaluation or its ``verdicts``, or of a folder or file below that.
 
     Empty where there are none. Raises DataError where there are several judges and none is chosen.
     """
     folder = path / _FOLDER
+    if path.resolve().name == _FOLDER and not folder.is_dir():
+        folder = path.resolve()
     if not folder.is_dir():
         return sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
     judges = sorted(one.name for one in folder.iterdir() if one.is_dir())
