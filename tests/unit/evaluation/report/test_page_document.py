@@ -25,7 +25,7 @@ from speciarl.evaluation.matrix import Asked
 from speciarl.evaluation.outcome import Outcome
 from speciarl.evaluation.report import outcomes, page
 from speciarl.evaluation.report.page import pictures
-from speciarl.evaluation.results import Results
+from speciarl.evaluation.results import Estimate, Results
 
 WRITE = """
 import sys
@@ -89,6 +89,21 @@ def test_names_from_the_settings_are_escaped(evaluation: tuple[EvaluationConfig,
     html = page.render(config, named, out)
     assert "<b onclick" not in html
     assert html.count("&lt;b onclick=1&gt;&amp;&#34;&#39;") >= 5
+
+
+def test_the_page_counts_verdicts_and_tells_what_is_sure(
+    evaluation: tuple[EvaluationConfig, Results], tmp_path: Path
+) -> None:
+    config, results = evaluation
+    cell = replace(results.cells[0], unscored={"timeout": 20}, failed={"timeout": 2})
+    sure = replace(results.differences[0], p_holm=0.01, estimate=Estimate(0.2, 0.1, 0.3, 0.15, 0.25))
+    open_still = replace(sure, estimate=Estimate(0.2, 0.1, 0.3, -0.05, 0.25))
+    html = page.render(config, replace(results, cells=[cell], averages=[], differences=[sure, open_still]), tmp_path)
+    assert f"<b>{cell.answers - 20}</b> verdicts" in html
+    assert "<td>timeout 20, questions failed: timeout 2</td>" in html
+    assert html.count('<tr class="sure">') == 1
+    assert '<td class="number">.150 to .250</td>' in html
+    assert '<td class="number">-.050 to .250</td>' in html
 
 
 def test_the_index_holds_every_outcome_of_every_run(html: str, evaluation: tuple[EvaluationConfig, Results]) -> None:
