@@ -79,7 +79,14 @@ class Difference:
     p_holm: float
     """The same, corrected for all differences of the report (Holm)."""
     detectable: float
-    """Smallest true difference that such data would show (power .8 at level .05)."""
+    """Smallest true difference that such data would show (power .8 at level .05); 1 where every class differs by the
+    same, which tells nothing of it."""
+
+    @property
+    def sure(self) -> bool:
+        """Whether there is a difference, after correction and whatever the unscored answers are."""
+        low, high = self.estimate.lower_bound, self.estimate.upper_bound
+        return self.p_holm < 0.05 and (low is None or high is None or low > 0 or high < 0)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ import evaluation_demo
 import pytest
 from chromium import Tab
 
-from speciarl.evaluation import report
+from speciarl.evaluation import report, tables
+from speciarl.evaluation.matrix import Asked
 
 pytestmark = pytest.mark.skipif(chromium.PROGRAM is None, reason="needs Chromium (apt-get install chromium)")
 
@@ -72,6 +73,30 @@ def test_it_draws_every_part(page: Path) -> None:
         assert await tab.run("document.querySelectorAll('#plane svg g').length") == 4
         assert await tab.run(COUNT) == "240 of 240 samples"
         assert await tab.run("document.documentElement.scrollWidth <= innerWidth")
+
+    visit(page, act)
+
+
+def test_sums_leave_out_what_is_not_scored_and_agreement_what_no_judge_saw(page: Path) -> None:
+    def codes(model: str, judge: str) -> list[int]:
+        paths = [Asked(model, name, "as_built").verdicts(page.parent, judge) for name in ("flowers", "pets")]
+        rows = [row for path in paths for row in tables.read(path, tables.VERDICTS).to_pylist()]
+        return [row["outcome"] for row in rows if row["index"] == 0]
+
+    base, ours, other = codes("base", "llama"), codes("speciarl", "llama"), codes("speciarl", "qwen")
+    from_a = [(a, b) for a, b in zip(base, ours, strict=True) if min(a, b) > -3]
+    seen = [(a, b) for a, b in zip(ours, other, strict=True) if min(a, b) >= 0]
+    better, worse, same = sum(b > a for a, b in from_a), sum(b < a for a, b in from_a), sum(b == a for a, b in from_a)
+    agreed = 100 * sum(a == b for a, b in seen) / len(seen)
+
+    async def act(tab: Tab) -> None:
+        told = "document.querySelector('#{} .verdict').textContent"
+        assert await tab.run("document.querySelector('.name-b').textContent") == "speciarl"
+        assert await tab.run(told.format("transitions")) == (
+            f"{better} better, {worse} worse, {same} the same, of {len(from_a)} scored in both."
+        )
+        shown = await tab.run(told.format("judges"))
+        assert abs(float(shown.partition("agree on ")[2].split()[0]) - agreed) <= 0.5
 
     visit(page, act)
 

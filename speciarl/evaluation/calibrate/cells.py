@@ -53,8 +53,9 @@ def judged_cells(config: EvaluationConfig, out: Path) -> Iterator[JudgedCell]:
         verdicts = asked.verdicts(out, judge)
         if not verdicts.exists():
             continue
-        written = responses.load(asked.predictions(out))
-        outcomes = answers.load(verdicts, written).outcomes
+        predictions = asked.predictions(out)
+        written = responses.load(predictions)
+        outcomes = answers.load(verdicts, predictions, written, config.metrics.too_long_chars).outcomes
         by_class = class_sums(counts(outcomes), written.classes, len(written.class_names))
         yield JudgedCell(judge, tables.facts(verdicts)["judge"], asked, by_class)
 

@@ -14,6 +14,7 @@ from speciarl.errors import DataError
 from speciarl.evaluation import tables
 from speciarl.evaluation.metrics.responses import Responses
 from speciarl.evaluation.outcome import Outcome
+from speciarl.evaluation.verify.standing import refuse_stale
 
 MISSING = "missing"
 """Reason of answers that the tables have no row for."""
@@ -30,11 +31,13 @@ class Answers:
     """Answers without a verdict, by reason."""
 
 
-def load(path: Path, responses: Responses) -> Answers:
-    """The verdicts in ``verdicts/…/PROMPT.parquet`` on these responses.
+def load(path: Path, predictions: Path, responses: Responses, too_long_chars: int) -> Answers:
+    """The verdicts in ``verdicts/…/PROMPT.parquet`` on the responses loaded from the file of predictions.
 
-    Raises DataError in one line when it cannot be read or is about other answers.
+    Raises DataError in one line when it cannot be read, is about other answers, or was made of earlier predictions or
+    with another limit.
     """
+    refuse_stale(path, predictions, too_long_chars)
     table = tables.read(path, tables.VERDICTS, ["sample_id", "index", "outcome", "reason"])
     if not table.select(["sample_id", "index"]).equals(responses.rows):
         raise DataError(f"{path} is about other answers than its table of predictions; run the stage `verify` again")

@@ -21,6 +21,8 @@ from speciarl.evaluation.metrics.metric import Bounds, Floats
 _AT_ONCE = 4_000_000
 """Weights of classes held at once; bounds memory."""
 POWER = 0.8
+_NOTHING = 1e-12
+"""What rounding leaves of nothing."""
 
 
 def class_sums(features: Floats, classes: NDArray[np.int64], count: int) -> Floats:
@@ -80,11 +82,15 @@ class Spread:
         """Interval around a value.
 
         Within a `span` with two ends it is made on the scale of log-odds, whose ends are never reached: near an end the
-        values of draws are far from symmetric, and few classes show it. With one end or none it is symmetric, cut off
+        values of draws are far from symmetric, and few classes show it. A value at an end, to which no draw differs,
+        gets the exact interval of so many classes that are all alike. With one end or none it is symmetric, cut off
         there.
         """
         reach = float(stdtrit(self.freedom, (1 + level) / 2)) * self.error
         low, high = (-math.inf if span[0] is None else span[0], math.inf if span[1] is None else span[1])
+        if self.alike and min(value - low, high - value) < _NOTHING and math.isfinite(high - low):
+            slack = (high - low) * (1 - ((1 - level) / 2) ** (1 / (self.freedom + 1)))
+            return (low, low + slack) if value - low < _NOTHING else (high - slack, high)
         if not reach or not low < value < high:
             return value, value
         if math.isinf(high - low):
@@ -94,9 +100,19 @@ class Spread:
         ends = expit(np.array([odds - reach * slope, odds + reach * slope]))
         return float(low + width * ends[0]), float(low + width * ends[1])
 
+    @property
+    def alike(self) -> bool:
+        """Whether the classes do not differ, so that nothing is known of how far others might."""
+        return self.error < _NOTHING
+
     def p(self, value: float) -> float:
-        """Two-sided p value of a true value of 0; `interval` without a span holds 0 where it is above 1 - level."""
-        return float(2 * stdtr(self.freedom, -abs(value) / self.error)) if self.error else float(value == 0)
+        """Two-sided p value of a true value of 0; `interval` without a span holds 0 where it is above 1 - level.
+
+        Of classes that are all alike that of the sign test, which takes six classes to pass.
+        """
+        if self.alike:
+            return 1.0 if abs(value) < _NOTHING else min(1.0, 2.0**-self.freedom)
+        return float(2 * stdtr(self.freedom, -abs(value) / self.error))
 
     def detectable(self, level: float) -> float:
         """Smallest true value that would be told from 0 with a power of .8."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from speciarl.evaluation.config import EvaluationConfig, prompt_name
 from speciarl.evaluation.matrix import Asked
@@ -32,6 +33,9 @@ class Measured:
     """By metric."""
     questions: pa.ChunkedArray
     """`sample_id` of each question."""
+    classes: NDArray[np.int64]
+    """Class of each question, shape (questions,): a place in `class_names`."""
+    class_names: list[tuple[str, ...]]
 
 
 def measure(
@@ -85,7 +89,7 @@ def measure(
         unscored=answers.unscored,
         failed=responses.failed,
     )
-    return Measured(cell, kept, spreads, spans, responses.questions)
+    return Measured(cell, kept, spreads, spans, responses.questions, responses.classes, responses.class_names)
 
 
 def _estimate(metric: Metric, total: Floats, extremes: Floats, spread: Spread | None, level: float) -> Estimate:

@@ -73,7 +73,8 @@ def definitions(config: EvaluationConfig) -> dict[str, str]:
         )
     defined["interval"] = (
         f"{settings.bootstrap.level:.0%} confidence interval: Student's, with the standard error of a bootstrap of "
-        f"{settings.bootstrap.draws} draws of classes with all their questions, on the scale of log-odds for shares."
+        f"{settings.bootstrap.draws} draws of classes with all their questions, on the scale of log-odds for shares. "
+        "At an end of the scale that of as many classes, all alike; none for a difference that all classes share."
     )
     defined["bounds"] = "Lowest and highest value that the number could have, whatever the unscored answers are."
     return defined
@@ -89,6 +90,8 @@ def _measure_all(
         if similarity is not None:
             families += similarity.families(written)
         for judge in config.judges:
-            judged = answers.load(asked.verdicts(out, judge), written)
+            judged = answers.load(
+                asked.verdicts(out, judge), asked.predictions(out), written, config.metrics.too_long_chars
+            )
             measured[judge, asked] = measure(config, asked, judge, judged, families)
     return measured

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from speciarl.errors import DataError
 from speciarl.evaluation.metrics import scores
 from speciarl.evaluation.metrics.bootstrap import Spread
@@ -16,7 +18,8 @@ from speciarl.evaluation.results import Difference, Estimate
 def differences(pairs: Iterable[tuple[Measured, Measured]], level: float) -> list[Difference]:
     """Second minus first of each pair, in the main metrics, with p values corrected for all of them together.
 
-    A metric that one of the two has no value of is left out. Raises DataError when two answered different questions.
+    Left out is a metric that one of the two has no value of, and data of one class, which show nothing of others.
+    Raises DataError when two answered different questions, or by other labels.
     """
     found = [
         difference
@@ -45,7 +48,11 @@ def _difference(name: str, first: Measured, second: Measured, level: float) -> D
         return None
     value = other.value - one.value
     spread = Spread.of(second.draws[name] - first.draws[name], first.cell.classes)
-    low, high = (None, None) if spread is None else map(number, spread.interval(value, level))
+    if spread is None:
+        return None
+    p = round(spread.p(value), 10)
+    alike = spread.alike and p < 1  # every class differs by the same: no interval follows from that
+    low, high = (None, None) if alike else map(number, spread.interval(value, level))
     bounds = (_minus(other.lower_bound, one.upper_bound), _minus(other.upper_bound, one.lower_bound))
     return Difference(
         first=_label(first),
@@ -54,18 +61,18 @@ def _difference(name: str, first: Measured, second: Measured, level: float) -> D
         judge=first.cell.judge,
         metric=name,
         estimate=Estimate(number(value), low, high, *bounds),
-        p=1.0 if spread is None else round(spread.p(value), 10),
+        p=p,
         p_holm=1.0,
-        detectable=1.0 if spread is None else min(1.0, round(spread.detectable(level), 10)),
+        detectable=1.0 if alike else min(1.0, round(spread.detectable(level), 10)),
     )
 
 
 def _refuse_other_questions(first: Measured, second: Measured) -> None:
-    same = first.cell.classes == second.cell.classes and first.questions.equals(second.questions)
-    if first.cell.dataset != second.cell.dataset or not same:
+    same = first.questions.equals(second.questions) and first.class_names == second.class_names
+    if first.cell.dataset != second.cell.dataset or not same or not np.array_equal(first.classes, second.classes):
         raise DataError(
-            f"{_label(first)} and {_label(second)} did not answer the same questions of {first.cell.dataset!r}; "
-            "run the stage `predict` again"
+            f"{_label(first)} and {_label(second)} did not answer the same questions of {first.cell.dataset!r} with "
+            "the same labels; run the stage `predict` again"
         )
 
 

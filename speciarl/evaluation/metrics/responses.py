@@ -44,6 +44,8 @@ class Responses:
     """Length in tokens, shape (questions, n); -1 where unknown."""
     capped: NDArray[np.bool_]
     """Whether the cap on tokens cut it off, shape (questions, n)."""
+    ended: NDArray[np.bool_]
+    """Whether it is known how it ended, shape (questions, n)."""
     failed: Mapping[str, int]
     """Questions at least one answer to which failed, by failure."""
 
@@ -98,6 +100,7 @@ def load(path: Path) -> Responses:
         pair=spread(pair, -1, np.int64),
         tokens=spread(pc.fill_null(table["tokens"], -1).to_numpy(), -1, np.int32),
         capped=spread(pc.equal(pc.fill_null(table["finish_reason"], ""), "length").to_numpy(), False, np.bool_),
+        ended=spread(pc.is_valid(table["finish_reason"]).to_numpy(), False, np.bool_),
         failed=_failed(table["failure"], places[0]),
     )
 

@@ -20,7 +20,7 @@ def families(responses: Responses, max_tokens: int) -> list[Family]:
         of("exact_match", responses.of_pairs(lambda truth, answer: normalise(truth) == normalise(answer))),
         of("parse_failures", predicted & ~answered),
         of("hedging", responses.of_pairs(lambda truth, answer: names_several(answer))),
-        of("cap_hits", responses.capped),
+        of("cap_hits", responses.capped, predicted & responses.ended),
         of("tokens", responses.tokens, known, (0.0, float(max_tokens))),
         of("words", responses.of_pairs(lambda truth, answer: len(answer.split())), predicted & answered, (1.0, None)),
     ]
@@ -32,7 +32,7 @@ DEFINITIONS = {
     "exact_match": "Share of responses whose answer is the ground truth, both normalised.",
     "parse_failures": "Share of responses that hold no answer.",
     "hedging": "Share of responses whose answer seems to name several options, by its words and marks.",
-    "cap_hits": "Share of responses that the cap on tokens cut off.",
+    "cap_hits": "Share of responses that the cap on tokens cut off, where it is known how they ended.",
     "tokens": "Mean length of responses in tokens.",
     "words": "Mean length of answers in words, where there is one.",
 }

@@ -16,6 +16,7 @@ from speciarl.config import RewardConfig
 from speciarl.errors import DataError
 from speciarl.evaluation.outcome import Outcome
 from speciarl.evaluation.replay.rollouts import (
+    NO_ROW,
     QUORUM,
     Floats,
     Ints,
@@ -96,7 +97,7 @@ def read(files: Sequence[Path]) -> Rollouts:
             truth=_column(table, "gts"),
             answer=_column(table, "answer"),
             logged=Logged(seen, _floats(table, "group_reward"), _floats(table, "score"), settings, which),
-            notes=tuple(filter(None, (problem, left_out))),
+            notes=tuple(filter(None, (problem, left_out, NO_ROW))),
         )
     )
 

@@ -11,6 +11,7 @@ from speciarl.errors import DataError
 from speciarl.evaluation import tables
 from speciarl.evaluation.outcome import Outcome
 from speciarl.evaluation.replay.rollouts import QUORUM, Rollouts, in_order, text_codes
+from speciarl.evaluation.verify.standing import refuse_stale
 from speciarl.verdict import Source
 
 _FOLDER = "verdicts"
@@ -18,11 +19,13 @@ _LIVE = tuple(Source).index(Source.LIVE)
 
 
 def files_of(path: Path, judge: str | None) -> list[Path]:
-    """Verdict tables of one judge: of a whole evaluation, or of a folder or file below its ``verdicts``.
+    """Verdict tables of one judge: of a whole evaluation or its ``verdicts``, or of a folder or file below that.
 
     Empty where there are none. Raises DataError where there are several judges and none is chosen.
     """
     folder = path / _FOLDER
+    if path.resolve().name == _FOLDER and not folder.is_dir():
+        folder = path.resolve()
     if not folder.is_dir():
         return sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
     judges = sorted(one.name for one in folder.iterdir() if one.is_dir())
@@ -101,6 +104,7 @@ def _table(file: Path) -> pa.Table:
         raise DataError(f"{file}: outcome {odd[0]} is none of {min(values)} to {max(values)}; make it again")
     _, *cell = file.relative_to(root / _FOLDER).parts  # without the judge
     answered = root.joinpath("predictions", *cell)
+    refuse_stale(file, answered)
     texts = tables.read(answered, tables.PREDICTIONS, ["sample_id", "index", "ground_truth", "answer"])
     if not texts.select(["sample_id", "index"]).equals(verdicts.select(["sample_id", "index"])):
         raise DataError(f"{file} has other rows than {answered}; run `speciarl evaluate` again")

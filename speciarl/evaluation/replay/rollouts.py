@@ -21,6 +21,9 @@ Mask: TypeAlias = npt.NDArray[np.bool_]
 QUORUM: int = RewardConfig().quorum
 """Fewest scored rollouts of a group where the log does not tell: that of training."""
 
+NO_ROW = "groups that left no row at all are unknown: no number here counts them"
+"""Note on logs of what was judged, which do not tell what was asked for."""
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from speciarl.category import Category
 from speciarl.errors import DataError
 from speciarl.evaluation.outcome import Outcome
-from speciarl.evaluation.replay.rollouts import QUORUM, Ints, Rollouts, in_order, text_codes
+from speciarl.evaluation.replay.rollouts import NO_ROW, QUORUM, Ints, Rollouts, in_order, text_codes
 from speciarl.verdict import Source
 
 GROUP_KEYS = ("group", "uid")
@@ -62,10 +62,10 @@ def read(files: list[Path], judge: str | None) -> tuple[Rollouts, bool]:
         )
     rows = np.flatnonzero(codes == judges.index(judge)) if judge in judges else np.arange(len(table))
     table, file, line = table.take(rows), file[rows], line[rows]
-    group, session, notes = _names(table, file, line, files)
+    names, group, session, notes = _names(table, file, line, files)
     size = np.bincount(group)
     outcomes, labels = text_codes(table["category"])
-    sources, names = text_codes(table["source"])
+    sources, told = text_codes(table["source"])
     rollouts = Rollouts(
         kind="verdict log of a verifier service",
         files=tuple(files),
@@ -76,15 +76,15 @@ def read(files: list[Path], judge: str | None) -> tuple[Rollouts, bool]:
         size=np.maximum(size, _longest(group, session, len(size))),
         quorum=np.minimum(QUORUM, size),
         outcome=np.array([_OUTCOMES[label] for label in labels], dtype=np.int8)[outcomes],
-        source=np.array([_SOURCES[name] for name in names])[sources],
+        source=np.array([_SOURCES[name] for name in told])[sources],
         margin=np.asarray(table["margin"].to_numpy(), dtype=np.float64),
         probabilities=_array(table, "probabilities") if table["probabilities"].null_count < len(table) else None,
         penalty=np.zeros(len(table)),
-        image=_array(table, "ground_truth"),
+        image=pa.array(names, pa.string()).take(pa.array(group)),  # groups of one truth meet noise of their own
         step=np.zeros(len(table), dtype=np.int64),
         truth=_array(table, "ground_truth"),
         answer=_array(table, "prediction"),
-        notes=(*notes, "a service is sent no response without an answer, so that none is unparsable here"),
+        notes=(*notes, "a service is sent no response without an answer, so that none is unparsable here", NO_ROW),
     )
     return in_order(rollouts), judge is None or judge in judges
 
@@ -101,8 +101,8 @@ def _array(table: pa.Table, name: str) -> pa.Array:
     return table[name].combine_chunks()
 
 
-def _names(table: pa.Table, file: Ints, line: Ints, files: list[Path]) -> tuple[Ints, Ints, list[str]]:
-    """Number of the group and of the session of each row, and what is to be said about them."""
+def _names(table: pa.Table, file: Ints, line: Ints, files: list[Path]) -> tuple[list[str], Ints, Ints, list[str]]:
+    """Names of the groups, number of the group and of the session of each row, and what is to be said about them."""
     groups: dict[str, int] = {}
     counts: dict[int, int] = {}
     found, sessions, ordered = [], [], False
@@ -123,7 +123,7 @@ def _names(table: pa.Table, file: Ints, line: Ints, files: list[Path]) -> tuple[
         found.append(group)
         sessions.append(session)
     notes = ["rollouts without a `session` in `extra_info` stand in the order of judging"] if ordered else []
-    return np.array(found, dtype=np.int64), np.array(sessions, dtype=np.int64), notes
+    return list(groups), np.array(found, dtype=np.int64), np.array(sessions, dtype=np.int64), notes
 
 
 def _longest(group: Ints, session: Ints, groups: int) -> Ints:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,15 +65,20 @@ def compare(first: Path, second: Path, paired: PairedStatistics) -> list[Differe
 
 
 def show(differences: Sequence[Difference], console: Console) -> None:
-    """Print the differences; those that are sure after correction in bold."""
+    """Print the differences; in bold those that are sure after correction and whatever unscored answers are."""
     table = Table("data set", "first", "second", "metric", title="second minus first, paired", box=SIMPLE_HEAD)
-    for column in ("difference", "p", "p (Holm)", "detectable"):
+    for column in ("difference", "within", "p", "p (Holm)", "detectable"):
         table.add_column(column, justify="right", no_wrap=True)
     for one in differences:
         change = f"{form.change(one.estimate.value)} {form.interval(one.estimate, of_change=True)}".rstrip()
         names = map(escape, (one.dataset, one.first, one.second, TITLES.get(one.metric, one.metric)))
-        numbers = (form.p_value(one.p), form.p_value(one.p_holm), form.number(one.detectable))
-        table.add_row(*names, escape(change), *numbers, style="bold" if one.p_holm < 0.05 else None)
+        numbers = (
+            form.bounds(one.estimate),
+            form.p_value(one.p),
+            form.p_value(one.p_holm),
+            form.number(one.detectable),
+        )
+        table.add_row(*names, escape(change), *numbers, style="bold" if one.sure else None)
     console.print(table)
 
 
@@ -87,15 +93,24 @@ def _pairs(one: EvaluationConfig, first: Path, other: EvaluationConfig, second: 
     datasets = [name for name in one.datasets if name in other.datasets]
     if not datasets:
         raise NotComparable(f"{first} and {second} have no data set of the same name; evaluate both on one")
+    folders = _told_apart(first.resolve(), second.resolve())
     for judge, model, prompt in ((j, m, p) for j in judges for m in models for p in prompts):
         for dataset in datasets:
             names = model
             if (model[0], prompt[0]) == (model[1], prompt[1]):
-                names = f"{first.name}: {model[0]}", f"{second.name}: {model[1]}"
+                names = f"{folders[0]}: {model[0]}", f"{folders[1]}: {model[1]}"
             yield (
                 _side(names[0], Asked(model[0], dataset, prompt[0]), judge[0], first),
                 _side(names[1], Asked(model[1], dataset, prompt[1]), judge[1], second),
             )
+
+
+def _told_apart(first: Path, second: Path) -> tuple[str, str]:
+    """Names of two folders; where these are the same, with those of the folders above that are not."""
+    if first.name != second.name or first == second:
+        return first.name, second.name
+    common = os.path.commonpath((first, second))
+    return str(first.relative_to(common)), str(second.relative_to(common))
 
 
 def _side(model: str, asked: Asked, judge: str, out: Path) -> Side:

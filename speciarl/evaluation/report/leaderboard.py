@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ class Entry:
     scope: str
     row: Row
     basis: Mapping[str, Any]
-    """What a comparison takes for granted: data, judge and definitions."""
+    """What a comparison takes for granted: data, pixels, prompt text, judge and definitions."""
     differs: tuple[str, ...] = ()
     """In what it is not comparable with the first."""
 
@@ -43,10 +43,7 @@ def entries(folders: Iterable[Path]) -> list[Entry]:
         raise DataError(f"no {RESULTS} below {', '.join(map(str, folders))}; give folders of `speciarl evaluate`")
     found = [entry for file in files for entry in _entries(file)]
     found.sort(key=lambda entry: -(hm if (hm := entry.row.value("hm")) is not None else -1.0))
-    first = found[0].basis
-    return [
-        Entry(one.folder, one.scope, one.row, one.basis, tuple(comparable.differing(first, one.basis))) for one in found
-    ]
+    return [replace(one, differs=_differing(found[0], one)) for one in found]
 
 
 def show(found: Iterable[Entry], console: Console) -> None:
@@ -67,6 +64,13 @@ def show(found: Iterable[Entry], console: Console) -> None:
     console.print(table)
 
 
+def _differing(first: Entry, one: Entry) -> tuple[str, ...]:
+    """In what two are not comparable. Prompts may differ, but not under one name."""
+    names = comparable.differing(first.basis, one.basis)
+    same_prompt = first.row.run.prompt == one.row.run.prompt
+    return tuple(name for name in names if same_prompt or not name.startswith("prompt text"))
+
+
 def _entries(file: Path) -> Iterable[Entry]:
     results = load(file)
     scope = scopes(results)[0]
@@ -80,7 +84,8 @@ def _basis(results: Results, scope: Scope, row: Row, out: Path) -> dict[str, Any
     for dataset in scope.datasets:
         asked = Asked(row.run.model, dataset, row.run.prompt)
         if asked.predictions(out).exists() and asked.verdicts(out, row.run.judge).exists():
-            basis[f"data of {dataset}"] = comparable.of_predictions(asked.predictions(out))["data"]
+            answered = comparable.of_predictions(asked.predictions(out))
+            basis |= {f"{name} of {dataset}": value for name, value in answered.items()}
             basis |= comparable.of_verdicts(asked.verdicts(out, row.run.judge))
         else:
             basis[f"data of {dataset}"] = results.settings["datasets"][dataset]

@@ -14,19 +14,24 @@ from speciarl.evaluation.report.scopes import (
     Row,
     best_first,
     failed_share,
+    missing,
     run_of,
     scopes,
     unscored_share,
 )
 from speciarl.evaluation.report.summary import sentences
-from speciarl.evaluation.results import Cell, Results
+from speciarl.evaluation.results import Cell, Difference, Results
 
 
 def render(results: Results) -> str:
     """The whole report."""
     parts = [f"# {_text(results.name)}", " ".join(map(_text, sentences(results))), *_tables(results)]
     if results.differences:
-        parts += ["## Differences", "Paired, the second run minus the first.", _differences(results)]
+        parts += [
+            "## Differences",
+            "Paired, the second run minus the first; bold where it is sure, whatever the unscored answers are.",
+            _differences(results),
+        ]
     parts += [
         "## What is not known",
         "Bounds: the number if every unscored answer were as bad, or as good, as can be for it.",
@@ -68,16 +73,22 @@ def _row(row: Row) -> list[str]:
 
 
 def _differences(results: Results) -> str:
-    header = ["data set", "first", "second", "judge", "metric", "difference", "p", "p (Holm)", "detectable"]
+    header = ["data set", "first", "second", "judge", "metric", "difference", "within", "p", "p (Holm)", "detectable"]
     rows = [
         [
             *map(_text, (one.dataset, one.first, one.second, one.judge, TITLES.get(one.metric, one.metric))),
-            f"{form.change(one.estimate.value)} {form.interval(one.estimate, of_change=True)}".rstrip(),
-            form.p_value(one.p), form.p_value(one.p_holm), form.number(one.detectable),
+            _change(one),
+            form.bounds(one.estimate), form.p_value(one.p), form.p_value(one.p_holm), form.number(one.detectable),
         ]
         for one in results.differences
     ]  # fmt: skip
     return table(header, rows, words=5)
+
+
+def _change(one: Difference) -> str:
+    """The difference with its interval, bold where it is sure."""
+    text = f"{form.change(one.estimate.value)} {form.interval(one.estimate, of_change=True)}".rstrip()
+    return f"**{text}**" if one.sure else text
 
 
 def _unknown(results: Results) -> str:
@@ -87,7 +98,7 @@ def _unknown(results: Results) -> str:
 
 
 def _unknown_row(cell: Cell) -> list[str]:
-    why = ", ".join(f"{_text(reason)} {count}" for reason, count in sorted({**cell.unscored, **cell.failed}.items()))
+    why = ", ".join(map(_text, missing(cell)))
     within = [form.bounds(cell.metrics[metric]) if metric in cell.metrics else form.NONE for metric in LADDER]
     names = map(_text, (run_of(cell).name, cell.dataset, cell.judge))
     return [*names, form.share(unscored_share(cell)), why or form.NONE, form.share(failed_share(cell)), *within]

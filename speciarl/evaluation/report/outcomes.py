@@ -17,6 +17,7 @@ from speciarl.evaluation import tables
 from speciarl.evaluation.matrix import Asked
 from speciarl.evaluation.report.scopes import Run
 from speciarl.evaluation.results import Results
+from speciarl.evaluation.verify.standing import refuse_stale
 
 Codes: TypeAlias = npt.NDArray[np.int8]
 """Outcomes as numbers, shape (questions,)."""
@@ -52,12 +53,15 @@ class Questions:
 
 def load(results: Results, out: Path) -> Iterator[Questions]:
     """Data set by data set, in the order of the results. Runs without tables are left out: a report can be had of what
-    there is."""
+    there is.
+
+    Raises DataError in one line for verdicts on other predictions.
+    """
     judges = list(dict.fromkeys(cell.judge for cell in results.cells))
     for dataset in dict.fromkeys(cell.dataset for cell in results.cells):
         there = [one for one in asked(results, dataset) if one.predictions(out).exists()]
         if there:
-            yield _questions(dataset, there, judges, out)
+            yield _questions(dataset, there, judges, out, results.settings["metrics"]["too_long_chars"])
 
 
 def asked(results: Results, dataset: str) -> list[Asked]:
@@ -71,7 +75,9 @@ def starts(table: Any) -> npt.NDArray[np.int64]:
     return np.flatnonzero(table["index"].to_numpy() == 0)
 
 
-def _questions(dataset: str, there: Sequence[Asked], judges: Sequence[str], out: Path) -> Questions:
+def _questions(
+    dataset: str, there: Sequence[Asked], judges: Sequence[str], out: Path, too_long_chars: int
+) -> Questions:
     known: Any = None
     judged: dict[Run, tuple[Any, Judged]] = {}
     for one in there:
@@ -82,6 +88,7 @@ def _questions(dataset: str, there: Sequence[Asked], judges: Sequence[str], out:
         for judge in judges:
             path = one.verdicts(out, judge)
             if path.exists():
+                refuse_stale(path, one.predictions(out), too_long_chars)
                 run = Run(one.model, one.prompt, judge)
                 judged[run] = questions["sample_id"], _judged(path, answers)
     ids = known["sample_id"].combine_chunks()

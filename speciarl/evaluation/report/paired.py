@@ -17,7 +17,8 @@ def paired(config: EvaluationConfig, pairs: Sequence[tuple[Side, Side]]) -> list
     """Differences of all pairs in the main metrics, second minus first, with Holm's correction over all of them."""
     measured: dict[Side, Measured] = {}
     for side in dict.fromkeys(side for pair in pairs for side in pair):
-        judged = answers.load(side.verdicts, responses.load(side.predictions))
+        written = responses.load(side.predictions)
+        judged = answers.load(side.verdicts, side.predictions, written, config.metrics.too_long_chars)
         of = measure(config, side.asked, side.judge, judged)
         measured[side] = replace(of, cell=replace(of.cell, model=side.model))
     both = [(measured[first], measured[second]) for first, second in pairs]

@@ -110,6 +110,12 @@ def failed_share(cell: Cell) -> float:
     return sum(cell.failed.values()) / cell.questions if cell.questions else 0.0
 
 
+def missing(cell: Cell) -> list[str]:
+    """Why answers of a cell are unscored and questions failed, each with its number."""
+    unscored = [f"{reason} {count}" for reason, count in sorted(cell.unscored.items())]
+    return unscored + [f"questions failed: {failure} {count}" for failure, count in sorted(cell.failed.items())]
+
+
 def _averaged(average: Average, results: Results) -> Row:
     run = run_of(average)
     cells = [cell for cell in results.cells if run_of(cell) == run and cell.dataset in average.datasets]

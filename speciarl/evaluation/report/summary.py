@@ -36,8 +36,11 @@ def _against_first(rows: list[Row], best: Row, scope: Scope, results: Results) -
         return _unknown(first)
     if best is first:
         second = best_first(rows)[1]
-        return f"It is the first; the next, {second.label}, differs by {_gain(first, second, scope, results)}."
-    return f"Against the first, {first.label}, that is {_gain(first, best, scope, results)}."
+        told = f"It is the first; the next, {second.label}, differs by {_gain(first, second, scope, results)}."
+    else:
+        told = f"Against the first, {first.label}, that is {_gain(first, best, scope, results)}."
+    worst = max(rows, key=lambda row: row.unscored)
+    return f"{told} {_unknown(worst, worst.label)}" if worst.unscored else told
 
 
 def _gain(first: Row, other: Row, scope: Scope, results: Results) -> str:
@@ -54,16 +57,19 @@ def _gain(first: Row, other: Row, scope: Scope, results: Results) -> str:
     if (before := first.value("hm")) is None or (after := other.value("hm")) is None:
         return "not known"
     paired = [known[name] for name in scope.datasets if name in known]
-    return form.change(after - before) + (_by_dataset(paired) if paired else " (not paired, so without an interval)")
+    return form.change(after - before) + (
+        _by_dataset(paired, after >= before) if paired else " (not paired, so without an interval)"
+    )
 
 
-def _by_dataset(paired: list[Difference]) -> str:
+def _by_dataset(paired: list[Difference], better: bool) -> str:
     if len(paired) <= _FEW:
         return ": " + ", ".join(f"{one.dataset} {_paired(one)}" for one in paired)
     ranked = sorted(paired, key=lambda one: one.estimate.value or 0.0)
-    sure = sum(one.p_holm < 0.05 and (one.estimate.value or 0.0) > 0 for one in paired)
+    side = "better" if better else "worse"
+    sure = sum(one.sure and ((one.estimate.value or 0.0) > 0) == better for one in paired)
     ends = " to ".join(f"{_paired(one)} on {one.dataset}" for one in (ranked[0], ranked[-1]))
-    return f", from {ends}; surely better on {sure} of {len(paired)} (p < .05 after Holm)"
+    return f", from {ends}; surely {side} on {sure} of {len(paired)} (p < .05 after Holm)"
 
 
 def _paired(difference: Difference) -> str:
@@ -71,8 +77,8 @@ def _paired(difference: Difference) -> str:
     return f"{form.change(estimate.value)} {form.interval(estimate, of_change=True)}".rstrip()
 
 
-def _unknown(row: Row) -> str:
+def _unknown(row: Row, name: str = "it") -> str:
     hm = row.metrics.get("hm")
     if row.unscored == 0 or hm is None:
         return "Every answer was scored."
-    return f"At most {form.share(row.unscored)} of a cell is unscored, with which HM lies at {form.bounds(hm)}."
+    return f"Of {name}, up to {form.share(row.unscored)} of a cell is unscored; its HM lies within {form.bounds(hm)}."

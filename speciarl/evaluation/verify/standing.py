@@ -11,7 +11,7 @@ from typing import Any, Literal
 from speciarl.errors import DataError
 from speciarl.evaluation import tables
 from speciarl.evaluation.outcome import Outcome
-from speciarl.evaluation.verify.rows import FAILED_PREDICTION, batches
+from speciarl.evaluation.verify.rows import FAILED_PREDICTION, batches, content_hash
 from speciarl.verdict import Reason
 
 State = Literal["missing", "stale", "partial", "complete"]
@@ -52,6 +52,21 @@ def standing(verdicts: Path, facts: Mapping[str, Any]) -> Standing:
     final = frozenset[str]() if "service" in facts["judge"] else _FINAL
     again = any(not reason.startswith(FAILED_PREDICTION) and reason not in final for reason in unscored)
     return Standing("partial" if again else "complete", "", answers, dict(sorted(unscored.items())))
+
+
+def refuse_stale(verdicts: Path, predictions: Path, too_long_chars: int | None = None) -> None:
+    """Raise DataError in one line for verdicts on other predictions, or by another limit than `too_long_chars`.
+
+    Imported tables tell neither, and pass; a limit of None is not compared.
+    """
+    facts = tables.facts(verdicts)
+    if "predictions_sha" in facts and facts["predictions_sha"] != content_hash(predictions):
+        raise DataError(f"{verdicts} is of earlier predictions than {predictions}; run the stage `verify` again")
+    if too_long_chars is not None and facts.get("too_long_chars", too_long_chars) != too_long_chars:
+        raise DataError(
+            f"{verdicts} was made with metrics.too_long_chars={facts['too_long_chars']}, not {too_long_chars}; "
+            "run the stage `verify` again"
+        )
 
 
 def difference(found: object, wanted: object, at: str = "") -> str:

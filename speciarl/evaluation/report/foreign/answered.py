@@ -62,16 +62,23 @@ def facts(cell: Sequence[Answered]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def complete(cell: Sequence[Answered]) -> list[Answered]:
-    """The answers of a cell in order, with a failure for each that is missing; raises DataError for one given twice."""
+def complete(cell: Sequence[Answered], others: Sequence[Answered] = ()) -> list[Answered]:
+    """The answers of a cell in order, with a failure for each that is missing; raises DataError for one given twice.
+
+    `others` are answers of other cells on the data set: what was asked there was asked here.
+    """
     known: dict[tuple[str, int], Answered] = {}
     for one in cell:
         if (one.sample_id, one.index) in known:
             raise DataError(f"answer {one.index} to sample {one.sample_id} of {one.model} is given twice; remove one")
         known[one.sample_id, one.index] = one
     n = 1 + max(one.index for one in cell)
-    samples = {one.sample_id: one for one in sorted(cell, key=lambda one: (one.row, one.sample_id))}
-    return [known.get((name, index), _missing(like, index)) for name, like in samples.items() for index in range(n)]
+    first = cell[0]
+    asked = {one.sample_id: one for one in (*others, *(one for one in others if one.prompt == first.prompt), *cell)}
+    samples = sorted(asked.values(), key=lambda one: (one.row, one.sample_id))
+    return [
+        known.get((like.sample_id, index)) or _missing(like, index, first) for like in samples for index in range(n)
+    ]
 
 
 def verdicts(cell: Sequence[Answered], judge: str) -> Iterator[dict[str, Any]]:
@@ -115,8 +122,28 @@ def as_name(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._") or "unnamed"
 
 
-def _missing(like: Answered, index: int) -> Answered:
-    return replace(like, index=index, text=None, answer=None, failure=MISSING, outcome=Outcome.UNSCORED, reason=None)
+class Names:
+    """Names of folders, as `as_name` gives them."""
+
+    def __init__(self) -> None:
+        self._given: dict[tuple[str, str], str] = {}
+
+    def __call__(self, kind: str, text: str) -> str:
+        """The name of a text; raises DataError when another text of that kind has it."""
+        name = as_name(text)
+        other = self._given.setdefault((kind, name), text)
+        if other != text:
+            raise DataError(f"{kind} {text!r} and {kind} {other!r} would both be called {name!r}; import them apart")
+        return name
+
+
+def _missing(like: Answered, index: int, of: Answered) -> Answered:
+    """The failure of the model of `of` to answer a sample like another was."""
+    return replace(
+        of, sample_id=like.sample_id, row=like.row, ground_truth=like.ground_truth, index=index,
+        prompt_text=like.prompt_text if like.prompt == of.prompt else of.prompt_text,
+        text=None, answer=None, failure=MISSING, outcome=Outcome.UNSCORED, reason=None, detail=None,
+    )  # fmt: skip
 
 
 def _hash(content: Any) -> str:

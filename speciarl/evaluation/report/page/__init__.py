@@ -14,7 +14,16 @@ from speciarl.evaluation.config import EvaluationConfig
 from speciarl.evaluation.report import number_format
 from speciarl.evaluation.report.page import document
 from speciarl.evaluation.report.page.embed import as_json, policy
-from speciarl.evaluation.report.scopes import LADDER, TITLES, failed_share, label, run_of, scopes, unscored_share
+from speciarl.evaluation.report.scopes import (
+    LADDER,
+    TITLES,
+    failed_share,
+    label,
+    missing,
+    run_of,
+    scopes,
+    unscored_share,
+)
 from speciarl.evaluation.report.summary import sentences
 from speciarl.evaluation.results import Results
 
@@ -44,6 +53,8 @@ def render(config: EvaluationConfig, results: Results, out: Path) -> str:
         label=lambda cell: label(run_of(cell), results),
         unscored=unscored_share,
         failed=failed_share,
+        missing=missing,
+        verdicts=sum(cell.answers - sum(cell.unscored.values()) for cell in results.cells),
         settings=yaml.safe_dump(dict(results.settings), allow_unicode=True, sort_keys=True, width=110),
         policy=policy(style, script),
         style=Markup(style),  # ours, not escaped: the policy's hashes are of the very text

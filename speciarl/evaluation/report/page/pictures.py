@@ -37,28 +37,15 @@ def _read(data_file: Path, wanted: set[str]) -> Iterator[tuple[str, str]]:
 
 
 def _thumbnail(images: list[dict[str, Any]] | None) -> str | None:
-    from PIL import Image, ImageOps
+    from data_prep.images.encode import BrokenImageError, upright
 
     if not images or not images[0].get("bytes"):
         return None
     try:
-        with Image.open(io.BytesIO(images[0]["bytes"])) as image:
-            image.draft("RGB", (SIDE, SIDE))
-            turned = ImageOps.exif_transpose(image)
-            turned.thumbnail((SIDE, SIDE))
-            content = io.BytesIO()
-            _on_white(turned).save(content, "JPEG", quality=QUALITY, optimize=True)
-    except (OSError, ValueError, Image.DecompressionBombError):
-        return None  # a broken image is a failure of predict's, told there
+        image = upright(images[0]["bytes"])
+    except BrokenImageError:
+        return None  # a failure of predict's, told there
+    image.thumbnail((SIDE, SIDE))
+    content = io.BytesIO()
+    image.save(content, "JPEG", quality=QUALITY, optimize=True)
     return f"data:image/jpeg;base64,{base64.b64encode(content.getvalue()).decode()}"
-
-
-def _on_white(image: Any) -> Any:
-    from PIL import Image
-
-    if image.mode not in ("RGBA", "LA", "PA") and "transparency" not in image.info:
-        return image.convert("RGB")
-    seen = image.convert("RGBA")
-    white = Image.new("RGBA", seen.size, "white")
-    white.alpha_composite(seen)
-    return white.convert("RGB")

@@ -61,7 +61,6 @@ def test_intervals_of_shares_stay_within_their_span() -> None:
     assert 0 < low < 0.98 < high < 1
     assert 0.98 - low > high - 0.98
     assert spread.interval(0.01, 0.95, (0, None))[0] == 0
-    assert spread.interval(1.0, 0.95, (0, 1)) == (1.0, 1.0)
     left, right = spread.interval(0.3, 0.95)
     assert (left + right) / 2 == pytest.approx(0.3)
 
@@ -71,8 +70,24 @@ def test_intervals_and_p_values_agree() -> None:
         spread = Spread(0.05, 36)
         low, high = spread.interval(value, 0.95)
         assert (low <= 0 <= high) == (spread.p(value) >= 0.05)
-    assert Spread(0.0, 5).p(0.0) == 1
-    assert Spread(0.0, 5).p(0.1) == 0
+
+
+def test_classes_that_are_all_alike_are_told_from_nothing_by_their_number() -> None:
+    for error in (0.0, 1e-17):  # what rounding leaves
+        assert Spread(error, 5).p(0.0) == 1
+        assert [Spread(error, classes - 1).p(0.1) for classes in (2, 3, 6)] == [0.5, 0.25, 0.03125]
+
+
+def test_at_an_end_of_its_span_an_interval_is_no_point() -> None:
+    slack = 1 - 0.025 ** (1 / 37)
+    for error in (0.0, 1e-17):
+        assert Spread(error, 36).interval(1.0, 0.95, (0, 1)) == pytest.approx((1 - slack, 1), abs=1e-12)
+        assert Spread(error, 36).interval(0.0, 0.95, (0, 1)) == pytest.approx((0, slack), abs=1e-12)
+        assert Spread(error, 36).interval(-1.0, 0.95, (-1, 1)) == pytest.approx((-1, -1 + 2 * slack), abs=1e-12)
+    assert (1 - slack) ** 37 == pytest.approx(0.025)  # so often would 37 classes of that share all be right
+    assert Spread(0.0, 36).interval(0.0, 0.95, (0, None)) == (0, 0)
+    assert Spread(0.0, 36).interval(0.0, 0.95) == (0, 0)
+    assert Spread(0.0, 36).interval(0.5, 0.95, (0, 1)) == (0.5, 0.5)
 
 
 def test_detectable_is_what_is_rejected_four_times_in_five() -> None:

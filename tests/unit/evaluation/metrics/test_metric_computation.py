@@ -14,6 +14,7 @@ from speciarl.evaluation.config import EvaluationConfig
 from speciarl.evaluation.matrix import Asked
 from speciarl.evaluation.metrics import answers, compute, over_budget, responses
 from speciarl.evaluation.outcome import Outcome
+from speciarl.evaluation.verify.rows import content_hash
 
 NAMES = {"samoyed": ["dog", "samoyed"], "beagle": ["dog", "beagle"], "manx": []}
 
@@ -99,11 +100,19 @@ def test_cells_over_budget_are_named(tmp_path: Path) -> None:
 ASKED = Asked("m", "d", "as_built")
 
 
+def verdicts_on(found: responses.Responses, out: Path, too_long_chars: int = 512) -> answers.Answers:
+    return answers.load(ASKED.verdicts(out, "j"), ASKED.predictions(out), found, too_long_chars)
+
+
 def test_responses_of_a_table(tmp_path: Path) -> None:
     rows = [
         (prediction("b", 0, answer="Dog", tokens=None), Outcome.GENERIC, None),
         (prediction("b", 1, answer=None, finish_reason="length"), Outcome.UNPARSABLE, None),
-        (prediction("a", 0, data_source="cub", label_path=[], ground_truth="wren"), Outcome.WRONG, None),
+        (
+            prediction("a", 0, data_source="cub", label_path=[], ground_truth="wren", finish_reason=None),
+            Outcome.WRONG,
+            None,
+        ),
     ]
     write(tmp_path, ASKED, "j", rows)
     found = responses.load(ASKED.predictions(tmp_path))
@@ -113,9 +122,10 @@ def test_responses_of_a_table(tmp_path: Path) -> None:
     assert found.predicted.tolist() == [[True, True], [True, False]]
     assert found.tokens.tolist() == [[-1, 7], [7, -1]]
     assert found.capped.tolist() == [[False, True], [False, False]]
+    assert found.ended.tolist() == [[True, True], [False, False]]
     texts = [[found.pairs[pair] if pair >= 0 else None for pair in row] for row in found.pair.tolist()]
     assert texts == [[("samoyed", "Dog"), None], [("wren", "dog"), None]]
-    judged = answers.load(ASKED.verdicts(tmp_path, "j"), found)
+    judged = verdicts_on(found, tmp_path)
     assert judged.outcomes.tolist() == [[2, -1], [0, -3]]
     assert judged.unscored == {"missing": 1}
 
@@ -127,13 +137,28 @@ def test_verdicts_on_other_answers_are_refused(tmp_path: Path) -> None:
     tables.write(ASKED.verdicts(tmp_path, "j"), tables.VERDICTS, [other], {})
     found = responses.load(ASKED.predictions(tmp_path))
     with pytest.raises(DataError, match=r"as_built\.parquet is about other answers"):
-        answers.load(ASKED.verdicts(tmp_path, "j"), found)
+        verdicts_on(found, tmp_path)
     unknown = verdict(row, Outcome.WRONG) | {"outcome": 9}
     tables.write(ASKED.verdicts(tmp_path, "j"), tables.VERDICTS, [unknown], {})
     with pytest.raises(DataError, match="an outcome that there is not"):
-        answers.load(ASKED.verdicts(tmp_path, "j"), found)
+        verdicts_on(found, tmp_path)
     with pytest.raises(DataError, match="cannot be read"):
         compute(evaluation(models={"gone": {"path": "g"}}), tmp_path, {})
+
+
+def test_verdicts_of_earlier_predictions_or_by_another_limit_are_refused(tmp_path: Path) -> None:
+    rows = [prediction("a", 0)]
+    write(tmp_path, ASKED, "j", [(rows[0], Outcome.GENERIC, None)])
+    now = {"predictions_sha": content_hash(ASKED.predictions(tmp_path)), "too_long_chars": 512}
+    verdicts = [verdict(rows[0], Outcome.GENERIC)]
+    tables.write(ASKED.verdicts(tmp_path, "j"), tables.VERDICTS, verdicts, now)
+    found = responses.load(ASKED.predictions(tmp_path))
+    assert verdicts_on(found, tmp_path).outcomes.tolist() == [[Outcome.GENERIC]]
+    with pytest.raises(DataError, match=r"too_long_chars=512, not 9; run the stage `verify` again$"):
+        verdicts_on(found, tmp_path, too_long_chars=9)
+    tables.write(ASKED.predictions(tmp_path), tables.PREDICTIONS, [prediction("a", 0, answer="cat")], {})
+    with pytest.raises(DataError, match=r"is of earlier predictions than .*; run the stage `verify` again$"):
+        compute(evaluation(), tmp_path, {})
 
 
 def test_a_data_set_without_rows_has_no_numbers(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -12,6 +14,7 @@ from speciarl.errors import DataError
 from speciarl.evaluation.metrics.averages import ALL, average, groups
 from speciarl.evaluation.metrics.differences import differences, holm
 from speciarl.evaluation.outcome import Outcome
+from speciarl.evaluation.results import Difference, Estimate
 
 CLASSES = np.arange(60) // 3
 
@@ -58,8 +61,28 @@ def test_one_class_shows_nothing() -> None:
     one = measured(answers_of(outcomes(1), np.zeros(60, int)))
     other = measured(answers_of(outcomes(2), np.zeros(60, int)), "o")
     assert (one.cell.metrics["hm"].low, one.cell.metrics["hm"].high) == (None, None)
+    assert differences([(one, other)], 0.95) == []
+
+
+@pytest.mark.parametrize(("classes", "p"), [(2, 0.5), (7, 0.015625)])
+def test_classes_that_all_differ_by_the_same_have_no_interval(classes: int, p: float) -> None:
+    of = np.arange(10 * classes) // 10
+    one = measured(answers_of(np.zeros((len(of), 1)), of))
+    other = measured(answers_of(np.full((len(of), 1), Outcome.SPECIFIC), of), "o")
     for difference in differences([(one, other)], 0.95):
-        assert (difference.estimate.low, difference.p, difference.detectable) == (None, 1.0, 1.0)
+        assert (difference.estimate.value, difference.estimate.low, difference.estimate.high) == (1.0, None, None)
+        assert (difference.p, difference.detectable) == (p, 1.0)
+        assert difference.sure == (difference.p_holm < 0.05)
+
+
+def test_a_difference_that_unscored_answers_may_undo_is_not_sure() -> None:
+    estimate = Estimate(0.1, 0.05, 0.15, 0.02, 0.2)
+    sure = Difference("a", "b", "d", "j", "hm", estimate, 0.001, 0.01, 0.1)
+    assert sure.sure
+    assert replace(sure, estimate=Estimate(-0.1, -0.15, -0.05, -0.2, -0.02)).sure
+    assert replace(sure, estimate=Estimate(0.1, 0.05, 0.15)).sure
+    assert not replace(sure, estimate=Estimate(0.1, 0.05, 0.15, -0.01, 0.2)).sure
+    assert not replace(sure, p_holm=0.06).sure
 
 
 def test_a_metric_without_a_value_has_no_difference() -> None:
@@ -72,6 +95,11 @@ def test_other_questions_are_refused() -> None:
     one, other = measured(answers_of(outcomes(1), CLASSES)), measured(answers_of(outcomes(1)[:30], CLASSES[:30]), "o")
     with pytest.raises(DataError, match=r"m/as_built and o/as_built did not answer the same questions of 'd'"):
         differences([(one, other)], 0.95)
+    moved = measured(answers_of(outcomes(1), np.roll(CLASSES, 1)), "o")
+    renamed = replace(one, class_names=[(f"another {number}",) for number in range(20)])
+    for labelled in (moved, renamed):
+        with pytest.raises(DataError, match="of 'd' with the same labels"):
+            differences([(one, labelled)], 0.95)
 
 
 def test_holm_by_hand() -> None:

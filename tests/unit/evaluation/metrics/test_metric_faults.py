@@ -37,6 +37,7 @@ def with_faults(answers: Answers, reason: Reason, chance: np.random.Generator) -
         pair=np.where(lost, -1, had.pair),
         tokens=np.where(lost, -1, had.tokens),
         capped=had.capped & ~lost,
+        ended=had.ended & ~lost,
     )
     return Answers(responses, outcomes, {})
 
@@ -87,6 +88,6 @@ def test_without_faults_bounds_are_the_value() -> None:
 def test_a_failure_is_never_counted_as_wrong() -> None:
     cell = measured(answers_of([[Outcome.SPECIFIC], [Outcome.UNSCORED]])).cell
     assert cell.metrics["correctness"].value == 1
-    assert cell.metrics["rate/wrong"] == Estimate(0.0, 0.0, 0.0, 0.0, 0.5)
+    assert cell.metrics["rate/wrong"] == Estimate(0.0, 0.0, round(1 - 0.025**0.5, 10), 0.0, 0.5)
     none = measured(answers_of([[Outcome.UNSCORED]])).cell.metrics["hm"]
     assert (none.value, none.lower_bound, none.upper_bound) == (None, 0.0, 1.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -43,6 +44,8 @@ def test_by_hand() -> None:
     assert value(found["hedging"]) == pytest.approx(1 / 5)
     assert value(found["cap_hits"]) == pytest.approx(1 / 5)
     assert value(found["tokens"]) == pytest.approx(20)
+    unknown = replace(one_of_each(), ended=np.zeros((1, 6), np.bool_))
+    assert np.isnan(value({family.metrics[0].name: family for family in families(unknown, 100)}["cap_hits"]))
     assert value(found["words"]) == pytest.approx((2 + 1 + 1 + 5) / 4)
     tokens, words = found["tokens"], found["words"]
     assert tokens.metrics[0].bounds(tokens.features.sum(0)) == pytest.approx((100 / 6, 200 / 6))

@@ -160,6 +160,7 @@ def test_what_left_no_row_counts_as_unscored(tmp_path: Path) -> None:
     assert (found.groups, found.rollouts) == (1, 4)  # of the second group, below its quorum, nothing is stored
     assert found.outcomes["unscored"] == 0.5
     assert "2 rollouts failed or got no verdict" in found.notes[0]
+    assert "groups that left no row" in found.notes[1]
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,11 @@ from speciarl.category import Category
 from speciarl.errors import DataError
 from speciarl.evaluation import tables
 from speciarl.evaluation.replay import log, rewards
+from speciarl.evaluation.replay.members import noisy
 from speciarl.evaluation.replay.rejudge import rejudged
 from speciarl.evaluation.replay.replay import replay
 from speciarl.evaluation.replay.rollouts import Rollouts
+from speciarl.reward.noise import Noise
 from speciarl.verdict import Judgement, Pair, Reason, Source, Unscorable, Verdict
 from speciarl.verifier_server import parse_config
 from speciarl.verifier_server.service.judges import Judge
@@ -56,6 +58,19 @@ def test_a_services_log_with_groups(tmp_path: Path) -> None:
         log.read(run.parent)
 
 
+def test_groups_of_one_truth_in_a_services_log_meet_noise_of_their_own(tmp_path: Path) -> None:
+    names = [f"g{number}" for number in range(40)]
+    rows = [("l", {"group": name, "session": 0}) for name in names]
+    write_part_of(tmp_path, 1, "judge", rows)
+    rollouts, _ = log.read(tmp_path)
+    moved = noisy(rollouts, Noise(probability=1.0, seed=1))
+    assert set(moved.tolist()) == {Category.GENERIC, Category.SPECIFIC}
+    write_part_of(tmp_path / "turned", 1, "judge", rows[::-1])
+    turned, _ = log.read(tmp_path / "turned")
+    assert noisy(turned, Noise(probability=1.0, seed=1)).tolist() == moved.tolist()[::-1]  # by name, not by place
+    assert "groups that left no row" in rollouts.notes[-1]
+
+
 def test_a_services_log_of_several_judges(tmp_path: Path) -> None:
     rows = [("g", {"group": 1}), ("s", {"group": 1})]
     write_part_of(tmp_path, 1, "one", rows)
@@ -78,6 +93,9 @@ def test_an_evaluation_is_groups_of_answers(tmp_path: Path) -> None:
     )
     with pytest.raises(DataError, match="several judges; give --judge with one of them: lenient, strict"):
         log.read(folder)
+    with pytest.raises(DataError, match="several judges; give --judge with one of them: lenient, strict"):
+        log.read(folder / "verdicts")
+    assert log.read(folder / "verdicts", "strict")[0].outcome.tolist() == [0, 0, -1, -1, -2, -3]
     rollouts, judged = log.read(folder, "lenient")
     assert judged
     found = replay(rollouts, rewards.parse("dynamic"), log="log")
@@ -98,6 +116,9 @@ def test_an_evaluation_whose_tables_do_not_fit_is_refused(tmp_path: Path) -> Non
     verdicts = folder / "verdicts" / "judge" / "model" / "pets" / "as_built.parquet"
     tables.write(verdicts, tables.VERDICTS, rows, {})
     with pytest.raises(DataError, match="has other rows than"):
+        log.read(folder)
+    tables.write(verdicts, tables.VERDICTS, rows, {"predictions_sha": "another"})
+    with pytest.raises(DataError, match="is of earlier predictions than"):
         log.read(folder)
     tables.write(verdicts, tables.VERDICTS, [{**rows[0], "outcome": 9}], {})
     with pytest.raises(DataError, match="outcome 9 is none of -3 to 5"):

@@ -2,8 +2,10 @@
 
 import base64
 import hashlib
+import io
 import json
 import os
+import random
 import re
 import subprocess
 import sys
@@ -11,8 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from speciarl.errors import DataError
 from speciarl.evaluation import report, tables
@@ -20,7 +24,8 @@ from speciarl.evaluation.config import EvaluationConfig
 from speciarl.evaluation.matrix import Asked
 from speciarl.evaluation.outcome import Outcome
 from speciarl.evaluation.report import outcomes, page
-from speciarl.evaluation.results import Results
+from speciarl.evaluation.report.page import pictures
+from speciarl.evaluation.results import Estimate, Results
 
 WRITE = """
 import sys
@@ -86,6 +91,21 @@ def test_names_from_the_settings_are_escaped(evaluation: tuple[EvaluationConfig,
     assert html.count("&lt;b onclick=1&gt;&amp;&#34;&#39;") >= 5
 
 
+def test_the_page_counts_verdicts_and_tells_what_is_sure(
+    evaluation: tuple[EvaluationConfig, Results], tmp_path: Path
+) -> None:
+    config, results = evaluation
+    cell = replace(results.cells[0], unscored={"timeout": 20}, failed={"timeout": 2})
+    sure = replace(results.differences[0], p_holm=0.01, estimate=Estimate(0.2, 0.1, 0.3, 0.15, 0.25))
+    open_still = replace(sure, estimate=Estimate(0.2, 0.1, 0.3, -0.05, 0.25))
+    html = page.render(config, replace(results, cells=[cell], averages=[], differences=[sure, open_still]), tmp_path)
+    assert f"<b>{cell.answers - 20}</b> verdicts" in html
+    assert "<td>timeout 20, questions failed: timeout 2</td>" in html
+    assert html.count('<tr class="sure">') == 1
+    assert '<td class="number">.150 to .250</td>' in html
+    assert '<td class="number">-.050 to .250</td>' in html
+
+
 def test_the_index_holds_every_outcome_of_every_run(html: str, evaluation: tuple[EvaluationConfig, Results]) -> None:
     index = embedded(html, "index")
     numbers = embedded(html, "numbers")
@@ -143,6 +163,25 @@ def test_a_report_can_be_had_without_data_files(
     assert [path.name for path in report.write(config, results, tmp_path)] == [f"report.{ending}" for ending in ENDINGS]
 
 
+def test_a_picture_that_is_broken_is_left_out(tmp_path: Path) -> None:
+    noise, whole = io.BytesIO(), io.BytesIO()
+    Image.frombytes("L", (100, 100), random.Random(0).randbytes(10_000)).save(noise, "PNG")
+    Image.new("LA", (200, 100), (90, 0)).save(whole, "PNG")
+    broken = bytearray(noise.getvalue())
+    broken[33:37] = b"\x00\x00\x01\x00"  # a length of the chunk of pixels after which no other chunk begins
+    rows = [
+        {"images": [{"bytes": content, "path": None}], "extra_info": {"sample_id": name}}
+        for name, content in (("broken", bytes(broken)), ("no image", b"text"), ("whole", whole.getvalue()))
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "data.parquet")
+    found = pictures.thumbnails(tmp_path / "data.parquet", ["broken", "no image", "whole"])
+    assert list(found) == ["whole"]
+    shown = Image.open(io.BytesIO(base64.b64decode(found["whole"].partition(",")[2])))
+    assert (shown.format, shown.size, shown.getpixel((0, 0))) == ("JPEG", (88, 44), (255, 255, 255))
+    with pytest.raises(SyntaxError), Image.open(io.BytesIO(bytes(broken))) as image:
+        image.load()
+
+
 def test_verdicts_of_other_predictions_are_refused(
     evaluation: tuple[EvaluationConfig, Results], tmp_path: Path
 ) -> None:
@@ -154,6 +193,19 @@ def test_verdicts_of_other_predictions_are_refused(
     path.parent.mkdir(parents=True)
     pq.write_table(pq.read_table(asked.verdicts(config.out, "llama")), path)
     with pytest.raises(DataError, match="not of the predictions of the same name"):
+        list(outcomes.load(results, tmp_path))
+
+
+def test_verdicts_of_earlier_predictions_are_refused(
+    evaluation: tuple[EvaluationConfig, Results], tmp_path: Path
+) -> None:
+    config, results = evaluation
+    asked = Asked("base", "flowers", "as_built")
+    rows = tables.read(asked.predictions(config.out), tables.PREDICTIONS).to_pylist()
+    tables.write(asked.predictions(tmp_path), tables.PREDICTIONS, rows, {})
+    verdicts = tables.read(asked.verdicts(config.out, "llama"), tables.VERDICTS).to_pylist()
+    tables.write(asked.verdicts(tmp_path, "llama"), tables.VERDICTS, verdicts, {"predictions_sha": "another"})
+    with pytest.raises(DataError, match="is of earlier predictions than"):
         list(outcomes.load(results, tmp_path))
 
 

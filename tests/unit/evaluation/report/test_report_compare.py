@@ -1,7 +1,9 @@
 """Comparisons of two evaluations: what is paired, and which field a refusal names."""
 
+import io
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +62,33 @@ def test_runs_of_one_name_are_told_apart_by_their_folder(two: tuple[Path, Path])
     asked = FakeStatistics()
     compare.compare(two[0], two[0], asked)
     assert {pair[:2] for pair in asked.pairs} == {("before: base/as_built", "before: base/as_built")}
+
+
+@pytest.mark.parametrize("names", [("old/run", "new/run"), ("run", "new/run")])
+def test_folders_of_one_name_are_told_apart_by_those_above(tmp_path: Path, names: tuple[str, str]) -> None:
+    folders = [tmp_path / name for name in names]
+    for folder in folders:
+        evaluation_demo.make(folder, samples=8, models=("base",), pictures=False)
+    asked = FakeStatistics()
+    compare.compare(folders[0], folders[1], asked)
+    assert {pair[:2] for pair in asked.pairs} == {(f"{names[0]}: base/as_built", f"{names[1]}: base/as_built")}
+
+
+def test_a_folder_that_is_the_current_one_has_its_name(two: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(two[0])
+    asked = FakeStatistics()
+    compare.compare(Path(), Path(), asked)
+    assert {pair[:2] for pair in asked.pairs} == {("before: base/as_built", "before: base/as_built")}
+
+
+def test_only_what_is_sure_whatever_is_unscored_is_bold() -> None:
+    sure = Difference("a", "b", "d", "j", "hm", Estimate(0.2, 0.1, 0.3, 0.15, 0.25), 0.001, 0.01, 0.1)
+    for one, bold in ((sure, True), (replace(sure, estimate=Estimate(0.2, 0.1, 0.3, -0.05, 0.25)), False)):
+        shown = Console(record=True, width=140, file=io.StringIO(), force_terminal=True)
+        compare.show([one], shown)
+        row = next(line for line in shown.export_text(styles=True).splitlines() if "+.200" in line)
+        assert (".150 to .250" if bold else "-.050 to .250") in row
+        assert ("\x1b[1m" in row) == bold
 
 
 @pytest.mark.parametrize(
@@ -127,6 +156,17 @@ def test_a_leaderboard_ranks_all_and_marks_what_is_not_comparable(two: tuple[Pat
     shown = Console(record=True, width=200)
     leaderboard.show([best, other], shown)
     assert "data of pets, judge.model" in shown.export_text()
+
+
+def test_a_leaderboard_marks_other_pixels_and_another_prompt_of_the_same_name(
+    two: tuple[Path, Path], tmp_path: Path
+) -> None:
+    pets = Asked("base", "pets", "as_built").predictions(two[0])
+    rewrite(pets, tables.PREDICTIONS, {"pixels": [None, 4096], "prompt_sha": "other"})
+    best, other = leaderboard.entries([tmp_path])
+    assert (best.differs, other.differs) == ((), ("image pixels of pets", "prompt text of pets"))
+    renamed = replace(other, row=replace(other.row, run=replace(other.row.run, prompt="short")))
+    assert leaderboard._differing(best, renamed) == ("image pixels of pets",)
 
 
 def test_a_leaderboard_without_tables_goes_by_the_settings(two: tuple[Path, Path], tmp_path: Path) -> None:

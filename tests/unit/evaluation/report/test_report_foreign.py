@@ -38,6 +38,13 @@ def verified(sample: str, index: int = 0, **changed: Any) -> dict[str, Any]:
     return {**released(sample, index), **verdict, **changed}
 
 
+def prompted(sample: str, model: str) -> dict[str, Any]:
+    """One by another model with another prompt."""
+    record = verified(sample, model_name=model)
+    record["data_context"]["prompt_info"]["name"] = "short"
+    return record
+
+
 def written(path: Path, records: list[dict[str, Any]]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
@@ -94,6 +101,42 @@ def test_answers_that_the_release_dropped_are_failures(tmp_path: Path) -> None:
         ("missing", True),
         (None, False),
     ]
+
+
+def test_samples_that_one_model_dropped_are_failures_of_it(tmp_path: Path) -> None:
+    one = written(tmp_path / "one.ndjson", [verified("s1"), verified("s2")])
+    other = written(tmp_path / "other.ndjson", [verified("s3", model_name="other"), verified("s2", model_name="other")])
+    foreign.convert([one, other], "release", tmp_path)
+    cells = [Asked(name, "cub200", "reasoning-prompt") for name in ("org-model-7B", "other")]
+    found = [[outcome for *_, outcome, _ in read(tmp_path, asked, "llama-3-70b-standard")] for asked in cells]
+    right, lost = Outcome.MORE_SPECIFIC, Outcome.UNSCORED
+    assert found == [[right, right, lost], [lost, right, right]]
+    rows = [tables.read(asked.predictions(tmp_path), tables.PREDICTIONS).to_pylist() for asked in cells]
+    assert [row["sample_id"] for row in rows[0]] == ["s1", "s2", "s3"]
+    assert [row["failure"] for row in rows[0]] == [None, None, "missing"]
+    assert [row["question"] for row in rows[0]] == [row["question"] for row in rows[1]]
+    assert len({row["key"] for of in rows for row in of}) == 6
+    assert len({tables.facts(asked.predictions(tmp_path))["data_sha"] for asked in cells}) == 1
+
+
+@pytest.mark.parametrize(
+    ("records", "message"),
+    [
+        ([verified("s1"), prompted("s2", "other")], r"no answers for org-model-7B / cub200 / short, as for others"),
+        (
+            [verified("s1"), released("s2", model_name="other")],
+            "no verdicts of llama-3-70b-standard for other / cub200",
+        ),
+        ([verified("s1"), verified("s2", model_name="org-model 7B")], "'org-model 7B' and model 'org/model 7B' would"),
+    ],
+)
+def test_an_import_that_is_no_whole_matrix_is_refused(
+    tmp_path: Path, records: list[dict[str, Any]], message: str
+) -> None:
+    with pytest.raises(DataError, match=message) as error:
+        foreign.convert([written(tmp_path / "a.ndjson", records)], "release", tmp_path / "out")
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "out").exists()
 
 
 def test_predictions_of_the_release_are_read_without_verdicts(tmp_path: Path) -> None:

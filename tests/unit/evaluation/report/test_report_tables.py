@@ -81,6 +81,48 @@ def test_summary_of_one_run_tells_what_is_unscored(results: Results) -> None:
     assert "5.0 %" in second  # 6 of 120
 
 
+def test_summary_of_several_runs_tells_the_most_that_is_unscored(results: Results) -> None:
+    scored = [replace(cell, unscored={}) for cell in results.cells]
+    assert "unscored" not in sentences(replace(results, cells=scored))[1]
+    lost = [*scored[:2], replace(scored[2], unscored={"timeout": 60}), *scored[3:]]
+    _, second = sentences(replace(results, cells=lost))
+    assert f"Of {lost[2].model}, up to 50.0 % of a cell is unscored; its HM lies within" in second
+
+
+def test_summary_counts_what_is_surely_worse_where_the_next_is_worse(results: Results) -> None:
+    names = ["flowers", "pets", "aircraft", "cub"]
+    two = [
+        replace(
+            results.averages[0], model=model, judge="llama", group="all", datasets=names, metrics={"hm": Estimate(hm)}
+        )
+        for model, hm in (("base", 0.8), ("sft", 0.7))
+    ]
+    cells = [cell for cell in results.cells if cell.model in ("base", "sft") and cell.judge == "llama"]
+    like = replace(results.differences[0], first="base/as_built", second="sft/as_built", judge="llama", metric="hm")
+    values = ((-0.2, -0.1), (-0.2, 0.1), (0.1, 0.05), (-0.1, -0.05))  # the second is sure only if all were scored
+    differences = [
+        replace(like, dataset=name, p_holm=0.01, estimate=Estimate(value, value, value, value - 0.1, bound))
+        if value < 0
+        else replace(like, dataset=name, p_holm=0.01, estimate=Estimate(value, value, value, bound, value))
+        for name, (value, bound) in zip(names, values, strict=True)
+    ]
+    _, second = sentences(replace(results, cells=cells, averages=two, differences=differences))
+    assert "surely worse on 2 of 4" in second
+    turned = [replace(two[0], model="sft"), replace(two[1], model="base")]
+    _, second = sentences(replace(results, cells=cells, averages=turned[::-1], differences=differences))
+    assert "surely better on 1 of 4" in second
+
+
+def test_markdown_tells_failures_and_reasons_of_one_name_apart_and_what_is_sure(results: Results) -> None:
+    cell = replace(results.cells[0], unscored={"timeout": 3}, failed={"timeout": 2})
+    sure = replace(results.differences[0], p_holm=0.01, estimate=Estimate(0.2, 0.1, 0.3, 0.15, 0.25))
+    open_still = replace(sure, estimate=Estimate(0.2, 0.1, 0.3, -0.05, 0.25))
+    text = markdown.render(replace(results, cells=[cell, *results.cells[1:]], differences=[sure, open_still]))
+    assert "| timeout 3, questions failed: timeout 2 |" in text
+    assert "| **+.200 [+.100, +.300]** | .150 to .250 |" in text
+    assert "| +.200 [+.100, +.300] | -.050 to .250 |" in text
+
+
 def test_terminal_shows_shares_above_the_budget_in_red(results: Results) -> None:
     shown = Console(record=True, width=140, file=io.StringIO(), force_terminal=True)
     cells = [replace(results.cells[0], unscored={"timeout": 60}), *results.cells[1:]]

@@ -24,7 +24,7 @@ function wide({ bytes: width, data }) {
 }
 
 const total = index.datasets.reduce((sum, dataset) => sum + dataset.rows, 0);
-const datasetOf = new Uint8Array(total);
+const datasetOf = new Uint16Array(total);
 const beginOf = [];
 index.datasets.reduce((begin, dataset, place) => {
   beginOf.push(begin);

@@ -9,10 +9,8 @@ function pairs(one, other) {
   return (i, j) => counts[(i + 8) * 16 + j + 8];
 }
 
-const better = (i, j) => j > i && i !== -3 && j !== -3;
-const worse = (i, j) => j < i && i !== -3 && j !== -3;
-
-function matrix(one, other, rowsAre, columnsAre, press) {
+// The sums are over pairs of which neither code is below `lowest`.
+function matrix(one, other, lowest, rowsAre, columnsAre, press) {
   const of = pairs(one, other);
   const all = [...AROUND.slice().reverse(), ...LADDER];
   const codes = all.filter((code) => code >= 0 || all.some((second) => of(code, second) || of(second, code)));
@@ -34,10 +32,9 @@ function matrix(one, other, rowsAre, columnsAre, press) {
   });
   const sums = { better: 0, worse: 0, same: 0, all: 0 };
   for (const i of codes) for (const j of codes) {
+    if (i < lowest || j < lowest) continue;
     sums.all += of(i, j);
-    if (i === j) sums.same += of(i, j);
-    else if (better(i, j)) sums.better += of(i, j);
-    else if (worse(i, j)) sums.worse += of(i, j);
+    sums[i === j ? "same" : j > i ? "better" : "worse"] += of(i, j);
   }
   const head = el("thead", {}, el("tr", {}, el("td"), codes.map((code) => el("th", { scope: "col" }, chip(code))), el("th", { class: "sum" }, "all")));
   return [el("div", { class: "scroll" }, el("table", { class: "matrix" }, head, el("tbody", {}, rows))), sums];
@@ -46,9 +43,9 @@ function matrix(one, other, rowsAre, columnsAre, press) {
 painters.push(() => {
   const one = column(state.a, state.judge, state.best), other = column(state.b, state.judge, state.best);
   if (!one || !other) return at("transitions").replaceChildren(el("p", { class: "note" }, "These answers are not in the page's index."));
-  const [grid, sums] = matrix(one, other, `${labels[state.a]} (A)`, `${labels[state.b]} (B)`, (i, j) => showSamples(i, j));
+  const [grid, sums] = matrix(one, other, -2, `${labels[state.a]} (A)`, `${labels[state.b]} (B)`, (i, j) => showSamples(i, j));
   at("transitions").replaceChildren(grid, el("p", { class: "verdict" }, el("b", {}, count(sums.better)), " better, ",
-    el("b", {}, count(sums.worse)), " worse, ", count(sums.same), " the same, of ", count(sums.all), "."));
+    el("b", {}, count(sums.worse)), " worse, ", count(sums.same), " the same, of ", count(sums.all), " scored in both."));
 });
 
 let otherJudge = numbers.judges[1] ?? null;
@@ -60,7 +57,7 @@ painters.push(() => {
     (value) => { otherJudge = value; paintAll(); });
   const one = column(state.b, state.judge, false), other = column(state.b, otherJudge, false);
   if (!one || !other) return at("judges").replaceChildren(choose, el("p", { class: "note" }, "These verdicts are not in the page's index, for its size."));
-  const [grid, sums] = matrix(one, other, state.judge, otherJudge, () => at("samples").scrollIntoView());
+  const [grid, sums] = matrix(one, other, 0, state.judge, otherJudge, () => at("samples").scrollIntoView());
   at("judges").replaceChildren(choose, grid, el("p", { class: "verdict" }, `${state.judge} (rows) and ${otherJudge} (columns) agree on `,
-    el("b", {}, percent(sums.same / Math.max(1, sums.all))), " of first answers."));
+    el("b", {}, percent(sums.same / Math.max(1, sums.all))), " of the first answers that both judged."));
 });
